@@ -1,0 +1,117 @@
+"""Every exception saqsam raises on purpose, and the exit code its command line turns it into.
+
+::
+
+    SaqsamError                 1  something the user can mend
+    ├── UsageError              2  an argument that cannot be used as given
+    │   └── RecipeError         2  a recipe with an unknown key, a wrong type, an impossible value
+    ├── InputError              3  a file or array that is damaged, foreign or nonsensical
+    │   ├── CheckpointError     3  weights: wrong model, wrong shape, missing tensors
+    │   │   ├── UnsafeCheckpoint    3  weights that would run code when opened
+    │   │   └── CorruptCheckpoint   3  weights that are truncated or whose hash disagrees
+    │   ├── ImageError          3  an image that cannot be read faithfully
+    │   ├── AnnotationError     3  COCO json or detections that break their own rules
+    │   └── PromptError         3  boxes, points or masks outside their meaning
+    └── InvariantError          4  a promise of saqsam itself does not hold: nothing was written
+        └── NumericalError      4  NaN or infinity appeared inside the model
+
+A message has one line: what was being read, what is wrong, what to do next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class SaqsamError(Exception):
+    """Base of all errors saqsam raises on purpose; ``exit_code`` is what the command line returns."""
+
+    exit_code = 1
+
+
+class UsageError(SaqsamError):
+    """An argument cannot be used as given."""
+
+    exit_code = 2
+
+
+class RecipeError(UsageError):
+    """A recipe has an unknown key, a value of the wrong type, or an impossible value."""
+
+
+class InputError(SaqsamError):
+    """A file or array handed to saqsam is damaged, foreign or nonsensical."""
+
+    exit_code = 3
+
+
+class CheckpointError(InputError):
+    """A weight file does not fit.
+
+    Args:
+        path: the file or directory that was read.
+        problem: what is wrong, without a final full stop.
+        hint: what to do next, without a final full stop.
+    """
+
+    def __init__(self, path: str | Path, problem: str, hint: str = "") -> None:
+        self.path, self.problem, self.hint = str(path), problem, hint
+        super().__init__(f"{path}: {problem}." + (f" {hint}." if hint else ""))
+
+
+class UnsafeCheckpoint(CheckpointError):
+    """Opening the file would run code that is stored in it; nothing was run."""
+
+
+class CorruptCheckpoint(CheckpointError):
+    """The file is truncated, or a hash stored in it disagrees with its contents."""
+
+
+class ImageError(InputError):
+    """An image cannot be read faithfully."""
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        self.path, self.reason = str(path), reason
+        super().__init__(f"{path}: {reason}")
+
+
+class AnnotationError(InputError):
+    """Annotations or detections break their own rules.
+
+    Args:
+        path: the json file.
+        problems: one line for each problem found; the message shows the first 20 and the total.
+    """
+
+    SHOWN = 20
+
+    def __init__(self, path: str | Path, problems: Sequence[str]) -> None:
+        self.path, self.problems = str(path), tuple(problems)
+        shown = "; ".join(self.problems[: self.SHOWN])
+        more = len(self.problems) - self.SHOWN
+        total = f" (and {more} more, {len(self.problems)} in total)" if more > 0 else ""
+        super().__init__(f"{path}: {shown}{total}")
+
+
+class PromptError(InputError):
+    """A box, point or mask prompt has no meaning on its image."""
+
+
+class InvariantError(SaqsamError):
+    """A promise of saqsam does not hold at a site of the model.
+
+    Args:
+        site: full name of the site, or of the stage, where the promise broke.
+        problem: what was found there.
+    """
+
+    exit_code = 4
+
+    def __init__(self, site: str, problem: str) -> None:
+        self.site, self.problem = site, problem
+        super().__init__(f"{site}: {problem}")
+
+
+class NumericalError(InvariantError):
+    """NaN or infinity appeared at a site; the run was stopped there."""

@@ -1,0 +1,82 @@
+"""Fixtures shared by the whole suite: a tiny untrained SAM and, where present, real COCO images."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import SamConfig, SamModel
+
+torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+@dataclass(frozen=True)
+class Coco50:
+    """Fifty real COCO images with their annotations."""
+
+    images: Path
+    annotations: Path
+
+
+@pytest.fixture(scope="session")
+def coco50() -> Coco50:
+    """The real images, named by SAQSAM_COCO50 or found beside the checkout; else the test is skipped."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data" / "coco50"
+    root = Path(os.environ.get("SAQSAM_COCO50", beside))
+    if not (root / "annotations" / "instances.json").is_file():
+        pytest.skip("coco50 is not on this machine (set SAQSAM_COCO50 to its directory)")
+    return Coco50(root / "images", root / "annotations" / "instances.json")
+
+
+def tiny_config() -> SamConfig:
+    """SAM's structure at 64 px: windowed and global blocks, zero-padded windows, a two-way decoder."""
+    return SamConfig(
+        vision_config={
+            "hidden_size": 48,
+            "output_channels": 32,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 3,
+            "image_size": 64,
+            "patch_size": 8,
+            "window_size": 3,
+            "global_attn_indexes": [1, 3],
+            "num_pos_feats": 16,
+            "mlp_dim": 96,
+            "initializer_range": 0.05,
+        },
+        prompt_encoder_config={
+            "hidden_size": 32,
+            "image_size": 64,
+            "patch_size": 8,
+            "mask_input_channels": 8,
+        },
+        mask_decoder_config={
+            "hidden_size": 32,
+            "mlp_dim": 64,
+            "num_attention_heads": 2,
+            "iou_head_hidden_dim": 32,
+            "layer_norm_eps": 1e-5,
+        },
+    )
+
+
+def make_tiny_sam(seed: int = 0) -> SamModel:
+    """An untrained tiny SAM whose every parameter is non-zero, so that no path through it is dead."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = SamModel(tiny_config())
+        for parameter in model.parameters():
+            if parameter.ndim == 1 or bool((parameter == 0).all()):
+                parameter.data.add_(torch.randn_like(parameter) * 0.02)
+        table = torch.randn_like(model.shared_image_embedding.positional_embedding)
+        model.shared_image_embedding.positional_embedding.data.copy_(table)
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture
+def tiny_sam() -> SamModel:
+    """A fresh tiny untrained SAM for every test."""
+    return make_tiny_sam()
