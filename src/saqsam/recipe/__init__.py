@@ -1,0 +1,35 @@
+"""Recipes: what decides how a float SAM becomes a quantized one.
+
+``fields`` is the only description of a recipe; ``schema`` checks values against it, ``strict_yaml``
+and ``commented_yaml`` read and write it, ``named`` and ``settings`` find and adjust it.
+"""
+
+from saqsam.recipe.fields import (
+    PCC_PERCENTILES,
+    Bits,
+    Calibration,
+    Clip,
+    Folds,
+    Grid,
+    Override,
+    RangeMethod,
+    Ranges,
+    Recipe,
+)
+from saqsam.recipe.named import list_recipes, load_recipe, parse_bits
+
+__all__ = [
+    "PCC_PERCENTILES",
+    "Bits",
+    "Calibration",
+    "Clip",
+    "Folds",
+    "Grid",
+    "Override",
+    "RangeMethod",
+    "Ranges",
+    "Recipe",
+    "list_recipes",
+    "load_recipe",
+    "parse_bits",
+]
