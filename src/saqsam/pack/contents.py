@@ -1,0 +1,157 @@
+"""What a packed file holds, and the rules its contents obey whoever wrote it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+MIN_BITS, MAX_BITS = 2, 8
+MAX_CODES = 1 << 31  # of all weights together; SAM-H has 0.64e9
+MAX_NAME = 512
+MAX_TAU = 255
+FLOAT_DTYPES = {"F16": torch.float16, "F32": torch.float32}
+NUMPY_DTYPES = {"F16": "<f2", "F32": "<f4", "U8": "u1"}  # as they lie in the file
+
+
+class Malformed(Exception):
+    """A part of a packed file, or of what is to become one, breaks the format's rules.
+
+    Only used inside :mod:`saqsam.pack`: reading turns it into ``CorruptCheckpoint``, writing into
+    ``InvariantError``.
+    """
+
+    def __init__(self, where: str, problem: str) -> None:
+        self.where, self.problem = where, problem
+        super().__init__(f"{where}: {problem}")
+
+
+@dataclass(frozen=True, eq=False)
+class PackedWeight:
+    """A weight on an affine grid of its own for each output channel (the first dimension).
+
+    The weight is ``scale * (codes - zero_point)`` in float32, channel by channel.
+
+    Attributes:
+        codes: uint8, the weight's own shape ``(out, ...)``, values ``0 .. 2**bits - 1``.
+        scale: float32 ``(out,)``, finite and positive, in units of the weight.
+        zero_point: uint8 ``(out,)``, values ``0 .. 2**bits - 1``.
+        bits: 2 to 8.
+    """
+
+    codes: Tensor
+    scale: Tensor
+    zero_point: Tensor
+    bits: int
+
+
+@dataclass(frozen=True)
+class PackedActivation:
+    """One grid for a whole activation tensor.
+
+    ``affine``: ``scale * (code - zero_point)``. ``log2``: ``scale * 2 ** (-code / tau)``, except that
+    the largest code, ``2**bits - 1``, stands for zero.
+
+    Attributes:
+        grid: ``"affine"`` or ``"log2"``.
+        bits: 2 to 8.
+        scale: finite and positive, exactly representable in float32.
+        zero_point: ``0 .. 2**bits - 1``; 0 on a log2 grid.
+        tau: levels for each halving of the value on a log2 grid, 1 to 255; 0 on an affine grid.
+    """
+
+    grid: Literal["affine", "log2"]
+    bits: int
+    scale: float
+    zero_point: int
+    tau: int
+
+
+@dataclass(frozen=True, eq=False)
+class PackedModel:
+    """Everything needed to rebuild a quantized SAM, and to say how it was made.
+
+    Attributes:
+        config: ``SamConfig.to_dict()``; plain JSON types.
+        recipe: the recipe it was made with; plain JSON types.
+        weights: quantized weights by module path (their parameter is ``<path>.weight``).
+        activations: activation grids by site name.
+        rest: every other parameter or buffer by its name in the state dict; float16 or float32.
+        records: what calibration found (site table, clip record, ...); plain JSON types.
+    """
+
+    config: dict[str, Any]
+    recipe: dict[str, Any]
+    weights: dict[str, PackedWeight]
+    activations: dict[str, PackedActivation]
+    rest: dict[str, Tensor]
+    records: dict[str, Any]
+
+
+def check_contents(packed: PackedModel) -> None:
+    """Hold contents against the format's rules; used before writing and after reading.
+
+    That codes fit their width is left to :func:`saqsam.pack.bits.pack`, which looks at all of them.
+
+    Raises:
+        Malformed: naming the weight, activation or tensor and the rule it breaks.
+    """
+    for name, weight in packed.weights.items():
+        _check_name(name, "weight")
+        _check_weight(name, weight)
+    if sum(weight.codes.numel() for weight in packed.weights.values()) > MAX_CODES:
+        raise Malformed("weights", f"more than {MAX_CODES} codes in total")
+    for name, activation in packed.activations.items():
+        _check_name(name, "activation")
+        _check_activation(name, activation)
+    for name, tensor in packed.rest.items():
+        _check_name(name, "float tensor")
+        if tensor.dtype not in FLOAT_DTYPES.values():
+            raise Malformed(name, f"the float rest is float16 or float32, not {tensor.dtype}")
+        if not bool(torch.isfinite(tensor).all()):
+            raise Malformed(name, "it holds NaN or infinity")
+    both = sorted({f"{name}.weight" for name in packed.weights} & packed.rest.keys())
+    if both:
+        raise Malformed(both[0], "it is both a quantized weight and a float tensor")
+
+
+def _check_weight(name: str, weight: PackedWeight) -> None:
+    check_bits(name, weight.bits)
+    if weight.codes.ndim == 0 or weight.codes.numel() == 0:
+        raise Malformed(name, f"a weight has at least one element, not shape {tuple(weight.codes.shape)}")
+    out = (weight.codes.shape[0],)
+    if weight.scale.dtype != torch.float32 or weight.scale.shape != out:
+        raise Malformed(name, f"its scale is not float32 of shape {out}")
+    if weight.zero_point.dtype != torch.uint8 or weight.zero_point.shape != out:
+        raise Malformed(name, f"its zero point is not uint8 of shape {out}")
+    if not bool((torch.isfinite(weight.scale) & (weight.scale > 0)).all()):
+        raise Malformed(name, "a scale is not finite and positive")
+
+
+def _check_activation(name: str, activation: PackedActivation) -> None:
+    check_bits(name, activation.bits)
+    scale, levels = activation.scale, 1 << activation.bits
+    if not math.isfinite(scale) or scale <= 0:
+        raise Malformed(name, f"its scale {scale!r} is not finite and positive")
+    if activation.grid == "affine":
+        lawful = 0 <= activation.zero_point < levels and activation.tau == 0
+    else:
+        lawful = activation.grid == "log2" and activation.zero_point == 0 and 1 <= activation.tau <= MAX_TAU
+    if not lawful:
+        grid = f"grid {activation.grid!r}, zero point {activation.zero_point}, tau {activation.tau}"
+        raise Malformed(name, f"no {activation.bits}-bit grid has {grid}")
+
+
+def check_bits(name: str, bits: object) -> None:
+    """Refuse a width that is not a whole number from 2 to 8."""
+    if type(bits) is not int or not MIN_BITS <= bits <= MAX_BITS:
+        raise Malformed(name, f"bits are {MIN_BITS} to {MAX_BITS}, not {bits!r}")
+
+
+def _check_name(name: str, what: str) -> None:
+    # Names end up in tables on terminals: no control characters, and no page-long ones.
+    if not (0 < len(name) <= MAX_NAME and name.isprintable()):
+        raise Malformed(what, f"{name[:40]!r} is no name: 1 to {MAX_NAME} printable characters are")
