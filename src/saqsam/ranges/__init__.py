@@ -1,1 +1,1 @@
-"""ranges."""
+"""From images to ranges: mergeable histograms, and the searches that read a range from them."""

@@ -1,0 +1,127 @@
+"""The four tensors of a decoder attention that PCC clips, and the attention map as a function of them.
+
+Targets, in search order: input of the query projection, input of the key projection, query, key. The map
+is recomputed from cached tensors: changing the query or key needs no projection at all, changing an input
+needs one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from saqsam.grids.affine import affine_parameters, affine_round_trip
+from saqsam.models.attention import QuantDecoderAttention
+from saqsam.quantizer import Quantizer
+from saqsam.ranges.observe import spread
+
+QUERY_INPUT, KEY_INPUT, QUERY, KEY = range(4)
+Interval = tuple[float, float]
+
+
+@dataclass
+class AttentionCase:
+    """One attention with the tensors that entered it, and the clips chosen so far.
+
+    Attributes:
+        attention: the module.
+        query: ``(images, prompts, N_q, C)`` input of the query projection; long query sets are subsampled.
+        key: ``(images, prompts, N_k, C)`` input of the key projection. A tensor that is the same for every
+            prompt of an image is kept once, with one prompt.
+        prompts: how many prompts there are of each image.
+        clips: interval of each clipped target.
+    """
+
+    attention: QuantDecoderAttention
+    query: Tensor
+    key: Tensor
+    prompts: int
+    clips: dict[int, Interval] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, attention: QuantDecoderAttention, query: Tensor, key: Tensor, images: int, max_queries: int
+    ) -> AttentionCase:
+        """Cut the inputs ``(..., tokens, C)`` of one call on ``images`` images down to what the search needs.
+
+        Queries are independent of each other given all keys, so an even subset of at most
+        ``max_queries`` of them estimates the same mean at a fraction of the cost.
+        """
+        query, key = (x.reshape(images, -1, *x.shape[-2:]) for x in (query, key))
+        rows = spread(query.shape[2], max_queries, query.device)
+        return cls(attention, once_per_image(query[:, :, rows]), once_per_image(key), query.shape[1])
+
+    def quantizer(self, target: int) -> Quantizer | None:
+        """The quantizer whose range the target's clip becomes; ``None`` if the recipe left it float."""
+        found = (
+            self.attention.q_proj.input_quantizer,
+            self.attention.k_proj.input_quantizer,
+            self.attention.quantizers.query,
+            self.attention.quantizers.key,
+        )
+        return found[target]
+
+    def tensor(self, target: int) -> Tensor:
+        """The unquantized tensor at a target, given the clips of the projections' inputs."""
+        if target in (QUERY_INPUT, KEY_INPUT):
+            return (self.query, self.key)[target]
+        layer = (self.attention.q_proj, self.attention.k_proj)[target - QUERY]
+        x = self.clipped(target - QUERY, (self.query, self.key)[target - QUERY])
+        return F.linear(x, layer.weight, layer.bias)
+
+    def clipped(self, target: int, x: Tensor, clip: Interval | None = None) -> Tensor:
+        """``x`` through the target's grid: ``clip`` if given, else the clip chosen, else untouched."""
+        clip = clip or self.clips.get(target)
+        quantizer = self.quantizer(target)
+        if clip is None or quantizer is None:
+            return x
+        low, high = torch.tensor(clip[0]), torch.tensor(clip[1])
+        scale, zero_point = affine_parameters(low, high, quantizer.bits)
+        return affine_round_trip(x, scale.to(x.device), zero_point.to(x.device), quantizer.bits)
+
+    def map_with(self, target: int, clip: Interval | None, tensors: dict[int, Tensor]) -> Tensor:
+        """Attention map ``(images*prompts, heads, N_q, N_k)`` with ``target`` clipped to ``clip``.
+
+        Args:
+            target: which of the four.
+            clip: candidate interval; ``None`` keeps the target as it stands.
+            tensors: the unquantized query and key under the present clips, from ``tensor``.
+        """
+        sides = []
+        for side in (QUERY, KEY):
+            if target == side - QUERY:  # an input: project it again
+                layer = (self.attention.q_proj, self.attention.k_proj)[target]
+                x = self.clipped(target, self.tensor(target), clip)
+                projected = F.linear(x, layer.weight, layer.bias)
+            else:
+                projected = tensors[side]
+            sides.append(self.clipped(side, projected, clip if target == side else None))
+        query, key = (x.expand(-1, self.prompts, -1, -1) for x in sides)
+        return self.attention.probabilities(query, key)
+
+
+def once_per_image(x: Tensor) -> Tensor:
+    """``(images, prompts, N, C)``, prompts reduced to 1 if all prompts of each image hold the same numbers."""
+    same = x.shape[1] > 1 and bool((x[:, 1:2] == x[:, :1]).all()) and bool((x == x[:, :1]).all())
+    return x[:, :1].clone() if same else x.clone()
+
+
+def two_sided_quantiles(x: Tensor, percentiles: tuple[float, ...]) -> list[Interval]:
+    """``[quantile(1 - p), quantile(p)]`` for each p, linearly interpolated, from one sort of ``x``."""
+    values = np.sort(x.detach().float().cpu().numpy(), axis=None)
+    p = np.asarray(percentiles, dtype=np.float64)
+    low, high = (_interpolated(values, position) for position in (1.0 - p, p))
+    return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
+
+
+def _interpolated(values: np.ndarray, fractions: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    position = fractions * (values.size - 1)
+    left = np.floor(position).astype(np.int64)
+    right = np.minimum(left + 1, values.size - 1)
+    weight = position - left
+    result: np.ndarray = values[left] * (1.0 - weight) + values[right] * weight  # type: ignore[type-arg]
+    return result

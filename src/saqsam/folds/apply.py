@@ -1,0 +1,130 @@
+"""Applies a recipe's folds to an attached model and proves that they changed nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from transformers import SamModel
+
+from saqsam.errors import InvariantError
+from saqsam.folds.bimodal import flip_signs, is_bimodal
+from saqsam.folds.centre import centre_keys
+from saqsam.folds.equalise import equalise_query_key, scale_values
+from saqsam.folds.projections import KEY, Projections, collecting
+from saqsam.models.sites import decoder_attention_paths, encoder_attention_paths
+from saqsam.ranges.histogram import Histogram
+from saqsam.recipe import Folds
+
+TOLERANCE = 1e-3
+"""Largest change allowed, relative to the largest output; float32 rounding stays far below it."""
+
+FoldRecord = dict[str, dict[str, float]]
+"""What each fold did, by attention path: channels flipped, largest mean removed, largest factor."""
+
+
+def fold_decoder(model: SamModel, folds: Folds, run: Callable[[], Tensor]) -> FoldRecord:
+    """Fold the mask decoder's attentions.
+
+    Args:
+        model: attached model whose quantizers are still observing.
+        folds: the recipe's switches.
+        run: runs the decoder on calibration prompts and returns its mask logits.
+
+    Raises:
+        InvariantError: the outputs changed by more than rounding.
+    """
+    wanted = folds.key_centring or folds.query_key_equalisation or folds.value_output_scaling
+    if not (wanted or folds.bimodal_sign_flip):
+        return {}
+    found = {path: Projections(model.get_submodule(path)) for path in decoder_attention_paths(model)}
+    # PTQ4SAM tests only attentions in which tokens query the image: the cross attention and the final one.
+    transformer = model.mask_decoder.transformer
+    asked = [layer.cross_attn_token_to_image for layer in transformer.layers]
+    asked.append(transformer.final_attn_token_to_image)
+    record: FoldRecord = {path: {} for path in found}
+
+    def one_step(action: Callable[[str, Projections], None]) -> None:
+        for projections in found.values():
+            projections.statistics.clear()
+        before = _collect(found, run)
+        for path, projections in found.items():
+            action(path, projections)
+        _check_unchanged("mask_decoder", before, run())
+
+    def flip(path: str, projections: Projections) -> None:
+        if any(projections.attention is each for each in asked) and is_bimodal(keys[path]):
+            record[path]["channels_flipped"] = flip_signs(projections)
+
+    def equalise(path: str, projections: Projections) -> None:
+        record[path]["query_key_factor"] = equalise_query_key(projections)
+
+    if folds.bimodal_sign_flip:
+        keys = _key_histograms(found, run)
+        one_step(flip)
+    if folds.key_centring:
+        one_step(_recorded(record, "mean_removed", centre_keys))
+    if folds.query_key_equalisation:
+        one_step(equalise)
+    if folds.value_output_scaling:
+        one_step(_recorded(record, "value_factor", scale_values))
+    return {path: done for path, done in record.items() if done}
+
+
+def fold_encoder(model: SamModel, folds: Folds, run: Callable[[], Tensor]) -> FoldRecord:
+    """Fold the image encoder's attentions: key centring and value scaling (the others are not exact there).
+
+    Args and errors as ``fold_decoder``; ``run`` encodes a calibration image or more.
+    """
+    if not (folds.key_centring or folds.value_output_scaling):
+        return {}
+    found = {path: Projections(model.get_submodule(path)) for path in encoder_attention_paths(model)}
+    record: FoldRecord = {path: {} for path in found}
+    before = _collect(found, run)
+    for path, projections in found.items():
+        if folds.key_centring:
+            record[path]["mean_removed"] = centre_keys(projections)
+        if folds.value_output_scaling:
+            record[path]["value_factor"] = scale_values(projections)
+    _check_unchanged("vision_encoder", before, run())
+    return record
+
+
+def _recorded(
+    record: FoldRecord, key: str, fold: Callable[[Projections], float]
+) -> Callable[[str, Projections], None]:
+    def action(path: str, projections: Projections) -> None:
+        record[path][key] = fold(projections)
+
+    return action
+
+
+def _collect(found: dict[str, Projections], run: Callable[[], Tensor]) -> Tensor:
+    with collecting(found):
+        return run()
+
+
+def _key_histograms(found: dict[str, Projections], run: Callable[[], Tensor]) -> dict[str, Histogram]:
+    """Histogram of each attention's keys."""
+    seen: dict[str, Histogram] = {path: Histogram() for path in found}
+    handles = []
+    for path, projections in found.items():
+
+        def see(module: object, inputs: object, output: Tensor, path: str = path) -> None:
+            seen[path] = seen[path].merge(Histogram.of(output, f"{path}:key"))
+
+        handles.append(projections.layers[KEY].register_forward_hook(see))
+    try:
+        run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def _check_unchanged(stage: str, before: Tensor, after: Tensor) -> None:
+    change = float((after - before).abs().max())
+    allowed = TOLERANCE * float(before.abs().max())
+    if not change <= allowed or not bool(torch.isfinite(after).all()):
+        raise InvariantError(stage, f"a fold changed the float output by {change:.3g}, allowed {allowed:.3g}")

@@ -1,0 +1,88 @@
+"""Puts quantizers into a ``transformers.SamModel``; the model stays one."""
+
+from __future__ import annotations
+
+from torch import nn
+from transformers import SamModel
+
+from saqsam.models.attention import AttentionQuantizers, QuantDecoderAttention, QuantVisionAttention
+from saqsam.models.layers import QuantConv2d, QuantizedLayer, QuantLinear
+from saqsam.models.plan import Plan
+from saqsam.models.sites import (
+    ATTENTION,
+    INPUT,
+    KEY,
+    QUERY,
+    VALUE,
+    WEIGHT,
+    Site,
+    decoder_attention_paths,
+    encoder_attention_paths,
+    quantized_sites,
+)
+from saqsam.quantizer import Quantizer
+
+
+def attach(model: SamModel, plan: Plan, *, float_rel_pos_query: bool = False) -> None:
+    """Replace every planned layer and attention of ``model`` by its quantized form, in place.
+
+    All quantizers begin in the stage OBSERVE, without an observer: outputs do not change.
+
+    Args:
+        model: a float SAM.
+        plan: which site gets how many bits on which grid; sites missing from it stay float.
+        float_rel_pos_query: see ``QuantVisionAttention``.
+    """
+    for path in _layer_paths(model):
+        layer = model.get_submodule(path)
+        kind = QuantConv2d if isinstance(layer, nn.Conv2d) else QuantLinear
+        channels = layer.weight.shape[0]
+        _replace(
+            model,
+            path,
+            kind(layer, _quantizer(plan, path, INPUT), _quantizer(plan, path, WEIGHT, channels)),
+        )
+    for path in encoder_attention_paths(model):
+        original = model.get_submodule(path)
+        attention = QuantVisionAttention(
+            original, _attention_quantizers(plan, path), float_rel_pos_query=float_rel_pos_query
+        )
+        _replace(model, path, attention)
+    for path in decoder_attention_paths(model):
+        original = model.get_submodule(path)
+        _replace(model, path, QuantDecoderAttention(original, _attention_quantizers(plan, path)))
+    model.eval().requires_grad_(False)
+
+
+def quantizer_at(model: SamModel, site: Site) -> Quantizer | None:
+    """The quantizer of one site, or ``None`` where the recipe left it float."""
+    module = model.get_submodule(site.path)
+    if isinstance(module, QuantizedLayer):
+        found = module.weight_quantizer if site.role == WEIGHT else module.input_quantizer
+    else:
+        found = getattr(module.quantizers, site.role)
+    return found
+
+
+def all_quantizers(model: SamModel) -> dict[Site, Quantizer]:
+    """Every quantizer of an attached model by its site, in the order of the site table."""
+    found = {site: quantizer_at(model, site) for site in quantized_sites(model)}
+    return {site: quantizer for site, quantizer in found.items() if quantizer is not None}
+
+
+def _layer_paths(model: SamModel) -> tuple[str, ...]:
+    return tuple(site.path for site in quantized_sites(model) if site.role == WEIGHT)
+
+
+def _attention_quantizers(plan: Plan, path: str) -> AttentionQuantizers:
+    return AttentionQuantizers(*(_quantizer(plan, path, role) for role in (QUERY, KEY, VALUE, ATTENTION)))
+
+
+def _quantizer(plan: Plan, path: str, role: str, channels: int | None = None) -> Quantizer | None:
+    choice = plan.get(f"{path}:{role}")
+    return None if choice is None else Quantizer(choice.site.name, choice.bits, choice.grid, channels)
+
+
+def _replace(model: SamModel, path: str, module: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, module)

@@ -1,0 +1,182 @@
+"""Attention with quantizers on query, key, value and map, in SAM's two forms.
+
+Order of operations, as in PTQ4SAM: project, quantize (one scale for all heads), split heads, QK^T,
+scale, add relative positions, softmax, quantize the map, multiply with V.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.models.sam.modeling_sam import SamAttention, SamVisionAttention
+
+from saqsam.quantizer import LOG2, Quantizer, Stage
+from saqsam.ranges.observe import SAMPLED_MAPS, SAMPLED_QUERIES, spread
+
+_CHUNK = 1 << 25
+"""Elements of the attention map held at once. Maps of different heads and windows do not touch each
+other, so splitting them is exact, and the 805 MB map of a global SAM-B block is never materialised."""
+
+
+class AttentionQuantizers(nn.Module):
+    """The four quantizers of one attention; ``None`` leaves that tensor float."""
+
+    def __init__(
+        self,
+        query: Quantizer | None,
+        key: Quantizer | None,
+        value: Quantizer | None,
+        attention: Quantizer | None,
+    ) -> None:
+        super().__init__()
+        self.query, self.key, self.value, self.attention = query, key, value, attention
+
+
+def _through(quantizer: Quantizer | None, x: Tensor) -> Tensor:
+    return x if quantizer is None else quantizer(x)
+
+
+class QuantVisionAttention(SamVisionAttention):  # type: ignore[misc]
+    """The image encoder's attention, relative positions included.
+
+    Args:
+        original: float attention; its layers and tables are taken over, not copied.
+        quantizers: for query, key, value and map.
+        float_rel_pos_query: multiply the relative-position tables with the unquantized query, as the
+            released SAQ-SAM code does; ``False`` uses the quantized one, as PTQ4SAM does.
+    """
+
+    def __init__(
+        self, original: SamVisionAttention, quantizers: AttentionQuantizers, *, float_rel_pos_query: bool
+    ) -> None:
+        nn.Module.__init__(self)
+        self.num_attention_heads, self.scale = original.num_attention_heads, original.scale
+        self.dropout, self.use_rel_pos = original.dropout, original.use_rel_pos
+        self.qkv, self.proj = original.qkv, original.proj
+        if self.use_rel_pos:
+            self.rel_pos_h, self.rel_pos_w = original.rel_pos_h, original.rel_pos_w
+        self.quantizers = quantizers
+        self.float_rel_pos_query = float_rel_pos_query
+
+    def forward(self, hidden_states: Tensor, output_attentions: bool | None = None) -> tuple[Tensor, None]:
+        """``(B, H, W, C) -> (B, H, W, C)``; the map itself is not returned."""
+        del output_attentions
+        batch, height, width, _ = hidden_states.shape
+        heads = self.num_attention_heads
+        qkv = self.qkv(hidden_states).reshape(batch, height * width, 3, heads, -1)
+        float_query, key, value = (
+            part.flatten(0, 1) for part in qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        )
+        query = _through(self.quantizers.query, float_query)
+        key = _through(self.quantizers.key, key)
+        value = _through(self.quantizers.value, value)
+        position_query = float_query if self.float_rel_pos_query else query
+        if self._samples_rows():
+            output = self._observe_rows(query, key, value, position_query, (height, width))
+        else:
+            output = self._attend(query, key, value, position_query, (height, width))
+        output = output.view(batch, heads, height, width, -1).permute(0, 2, 3, 1, 4)
+        return self.proj(output.reshape(batch, height, width, -1)), None
+
+    def _samples_rows(self) -> bool:
+        """While a logarithmic grid is searched, a few rows of the map suffice and SDPA does the rest."""
+        quantizer = self.quantizers.attention
+        return quantizer is None or (quantizer.stage is Stage.OBSERVE and quantizer.grid == LOG2)
+
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, position_query: Tensor, size: tuple[int, int]
+    ) -> Tensor:
+        """All maps, a bounded number at a time: ``(maps, N, d) -> (maps, N, d)``."""
+        maps, tokens, _ = query.shape
+        per_chunk = max(1, _CHUNK // (tokens * tokens))
+        outputs = []
+        for start in range(0, maps, per_chunk):
+            chunk = slice(start, start + per_chunk)
+            scores = (query[chunk] * self.scale) @ key[chunk].transpose(-2, -1)
+            if self.use_rel_pos:
+                scores += self._positions(position_query[chunk], size).reshape_as(scores)
+            probabilities = torch.softmax(scores, dim=-1)
+            if self.quantizers.attention is not None:
+                probabilities = self.quantizers.attention(probabilities, value[chunk])
+            outputs.append(probabilities @ value[chunk])
+        return torch.cat(outputs)
+
+    def _observe_rows(
+        self, query: Tensor, key: Tensor, value: Tensor, position_query: Tensor, size: tuple[int, int]
+    ) -> Tensor:
+        """Float output by fused attention; the observer sees an even sample of the map's rows."""
+        if self.quantizers.attention is not None:
+            chosen = spread(query.shape[0], SAMPLED_MAPS, query.device)
+            rows = spread(query.shape[1], SAMPLED_QUERIES, query.device)
+            scores = (query[chosen][:, rows] * self.scale) @ key[chosen].transpose(-2, -1)
+            if self.use_rel_pos:
+                positions = self._positions(position_query[chosen], size)
+                scores += positions.reshape(len(chosen), query.shape[1], -1)[:, rows]
+            self.quantizers.attention(torch.softmax(scores, dim=-1), value[chosen])
+        outputs = []
+        per_chunk = max(1, _CHUNK // (query.shape[1] ** 2))
+        for start in range(0, query.shape[0], per_chunk):
+            chunk = slice(start, start + per_chunk)
+            bias = None
+            if self.use_rel_pos:
+                bias = self._positions(position_query[chunk], size)
+                bias = bias.reshape(-1, query.shape[1], query.shape[1])
+            outputs.append(
+                F.scaled_dot_product_attention(query[chunk], key[chunk], value[chunk], attn_mask=bias)
+            )
+        return torch.cat(outputs)
+
+    def _positions(self, query: Tensor, size: tuple[int, int]) -> Tensor:
+        """Relative-position scores of transformers' own attention, ``(maps, H, W, H, W)``."""
+        positions: Tensor = self.get_decomposed_rel_pos(query, self.rel_pos_h, self.rel_pos_w, size, size)
+        return positions
+
+
+class QuantDecoderAttention(nn.Module):
+    """The mask decoder's attention, with the calling convention of ``transformers``' ``SamAttention``.
+
+    Args:
+        original: float attention; its projections are taken over, not copied.
+        quantizers: for query, key, value and map.
+    """
+
+    def __init__(self, original: SamAttention, quantizers: AttentionQuantizers) -> None:
+        super().__init__()
+        self.num_attention_heads, self.scaling = original.num_attention_heads, original.scaling
+        self.q_proj, self.k_proj = original.q_proj, original.k_proj
+        self.v_proj, self.out_proj = original.v_proj, original.out_proj
+        self.quantizers = quantizers
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_similarity: Tensor | None = None,
+        **unused: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """``query (B, P, N_q, C)``, ``key`` and ``value`` ``(B, P, N_k, C)`` -> output ``(B, P, N_q, C)`` and
+        the map that was used, ``(B*P, heads, N_q, N_k)``."""
+        del unused
+        query = _through(self.quantizers.query, self.q_proj(query))
+        key = _through(self.quantizers.key, self.k_proj(key))
+        value = self._heads(_through(self.quantizers.value, self.v_proj(value)))
+        probabilities = self.probabilities(query, key, attention_similarity)
+        if self.quantizers.attention is not None:
+            probabilities = self.quantizers.attention(probabilities, value)
+        output = (probabilities @ value).transpose(1, 2).flatten(2)
+        return self.out_proj(output.view(*query.shape[:3], -1)), probabilities
+
+    def probabilities(self, query: Tensor, key: Tensor, similarity: Tensor | None = None) -> Tensor:
+        """Softmax map ``(B*P, heads, N_q, N_k)`` of projected queries and keys ``(B, P, N, channels)``."""
+        scores = (self._heads(query) @ self._heads(key).transpose(-2, -1)) * self.scaling
+        if similarity is not None:
+            scores = scores + similarity
+        return torch.softmax(scores, dim=-1)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """``(B, P, N, heads*d) -> (B*P, heads, N, d)``."""
+        return x.flatten(0, 1).unflatten(-1, (self.num_attention_heads, -1)).transpose(1, 2)

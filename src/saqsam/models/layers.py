@@ -1,0 +1,72 @@
+"""Linear and convolution layers with a quantizer on their input and one on their weight."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from saqsam.quantizer import Quantizer, Stage
+
+
+class QuantizedLayer(nn.Module):
+    """What linear and convolution have in common: whose weight is used, and how it is frozen.
+
+    Args:
+        layer: the float layer; its ``weight`` and ``bias`` parameters are taken over, not copied.
+        input_quantizer: quantizes what comes in, or ``None`` to leave it float.
+        weight_quantizer: quantizes the weight, or ``None`` to leave it float.
+    """
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+
+    def __init__(
+        self, layer: nn.Module, input_quantizer: Quantizer | None, weight_quantizer: Quantizer | None
+    ) -> None:
+        super().__init__()
+        self.weight = layer.weight  # type: ignore[assignment]
+        self.bias = layer.bias  # type: ignore[assignment]
+        self.input_quantizer = input_quantizer
+        self.weight_quantizer = weight_quantizer
+
+    def effective_weight(self) -> Tensor:
+        """The weight as it takes part in the product.
+
+        A frozen weight already lies on its grid, so it is used as it is.
+        """
+        if self.weight_quantizer is None or self.weight_quantizer.stage is Stage.FROZEN:
+            return self.weight
+        rounded: Tensor = self.weight_quantizer(self.weight)
+        return rounded
+
+    def effective_input(self, x: Tensor) -> Tensor:
+        """``x`` as it takes part in the product, same shape."""
+        return x if self.input_quantizer is None else self.input_quantizer(x)
+
+    def freeze_weight(self) -> None:
+        """Replace the weight by its round trip through the grid; there is no way back."""
+        if self.weight_quantizer is not None:
+            self.weight.data = self.weight_quantizer(self.weight.data)
+            self.weight_quantizer.freeze()
+
+
+class QuantLinear(QuantizedLayer):
+    """``x (..., in) -> (..., out)`` with both operands on their grids."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(self.effective_input(x), self.effective_weight(), self.bias)
+
+
+class QuantConv2d(QuantizedLayer):
+    """``x (B, in, H, W) -> (B, out, H, W)`` with both operands on their grids."""
+
+    def __init__(
+        self, layer: nn.Conv2d, input_quantizer: Quantizer | None, weight_quantizer: Quantizer | None
+    ) -> None:
+        super().__init__(layer, input_quantizer, weight_quantizer)
+        self.stride, self.padding = layer.stride, layer.padding
+        self.dilation, self.groups = layer.dilation, layer.groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, weight = self.effective_input(x), self.effective_weight()
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)

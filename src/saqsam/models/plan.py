@@ -1,0 +1,67 @@
+"""What a recipe means for one model: bits, grid and range rule for each site."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from transformers import SamModel
+
+from saqsam.errors import RecipeError
+from saqsam.models.sites import ATTENTION, ENCODER, WEIGHT, Site, quantized_sites
+from saqsam.quantizer import AFFINE, LOG2
+from saqsam.recipe import Override, Ranges, Recipe
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How one site is quantized."""
+
+    site: Site
+    bits: int
+    grid: str
+    ranges: Ranges
+
+
+Plan = Mapping[str, Choice]
+"""Choices by site name; a site that is not in the plan stays float."""
+
+
+def plan_sites(model: SamModel, recipe: Recipe) -> Plan:
+    """Apply a recipe to a model's site table.
+
+    Raises:
+        RecipeError: an override matches no site, or puts the logarithmic grid on anything but an
+            attention map.
+    """
+    sites = quantized_sites(model)
+    for pattern in recipe.overrides:
+        if not any(fnmatchcase(site.name, pattern) for site in sites):
+            raise RecipeError(
+                f"overrides: {pattern!r} matches no site of this model; `saqsam inspect MODEL` lists them"
+            )
+    choices = (_choose(site, recipe) for site in sites)
+    return {choice.site.name: choice for choice in choices if choice is not None}
+
+
+def _choose(site: Site, recipe: Recipe) -> Choice | None:
+    part = recipe.encoder if site.part == ENCODER else recipe.decoder
+    bits = part.weights if site.role == WEIGHT else part.activations
+    grid = recipe.attention_grid if site.role == ATTENTION else AFFINE
+    ranges = recipe.weight_ranges if site.role == WEIGHT else recipe.activation_ranges
+    for pattern, override in recipe.overrides.items():
+        if not fnmatchcase(site.name, pattern):
+            continue
+        if override.keep_float:
+            return None
+        bits = override.bits or bits
+        grid = override.grid or grid
+        ranges = _override_ranges(ranges, override)
+    if grid == LOG2 and site.role != ATTENTION:
+        raise RecipeError(f"overrides: {site.name} cannot use the log2 grid, which holds only [0, 1] maps")
+    return Choice(site, bits, grid, ranges)
+
+
+def _override_ranges(ranges: Ranges, override: Override) -> Ranges:
+    return ranges if override.ranges is None else override.ranges

@@ -1,0 +1,87 @@
+"""What sits in a quantizer while it observes: a mergeable histogram, or the attention-map search."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from saqsam.errors import InvariantError, NumericalError
+from saqsam.grids.log2 import GRANULARITIES, log2_round_trip
+from saqsam.ranges.histogram import Histogram
+
+SAMPLED_MAPS, SAMPLED_QUERIES = 16, 4
+"""Attention maps (head of a window or prompt) and queries of each that the scale search looks at per
+image; all keys of a sampled query are used, so each sampled row is a whole probability distribution."""
+
+_SCALES = torch.exp2(-torch.arange(0, 33) / 4)
+"""Candidate largest values 1 … 2**-8, a quarter of an octave apart: the ratio is what the grid sees."""
+
+
+class HistogramObserver:
+    """Counts every value that passes; see ``ranges.histogram``."""
+
+    def __init__(self, site: str) -> None:
+        self.site = site
+        self.histogram = Histogram()
+
+    def update(self, x: Tensor, value: Tensor | None) -> None:
+        """Add the values of ``x`` (any shape); ``value`` is not looked at."""
+        del value
+        self.histogram = self.histogram.merge(Histogram.of(x, self.site))
+
+
+class AttentionObserver:
+    """Sums, for each candidate grid, the error it causes in the attention's output.
+
+    The scale search of PTQ4SAM (section 3.3): for granularity 1, 2, 4 and each scale, the error is
+    ``mean |x_hat V - x V|**norm`` with the attention's own value tensor V. Sums over images are kept
+    for all candidates, so images can be seen in any order and none has to be stored.
+    """
+
+    def __init__(self, site: str, bits: int, norm: float) -> None:
+        self.site, self.bits, self.norm = site, bits, norm
+        self.errors = torch.zeros(len(GRANULARITIES), len(_SCALES), dtype=torch.float64)
+        self.highest = 0.0
+
+    def update(self, x: Tensor, value: Tensor | None) -> None:
+        """Score all candidates on one set of maps.
+
+        Args:
+            x: ``(maps, queries, keys)`` or ``(prompts, heads, queries, keys)`` probabilities.
+            value: values in the same layout, ``(..., keys, channels)``.
+
+        Raises:
+            NumericalError: NaN or infinity in the maps.
+        """
+        if value is None:
+            raise InvariantError(self.site, "the attention map was observed without its values")
+        rows, values = sample_maps(x, value)
+        if not bool(torch.isfinite(rows).all()):
+            raise NumericalError(self.site, "NaN or infinity in the attention map")
+        self.highest = max(self.highest, float(rows.max()))
+        target = rows @ values
+        for row, tau in enumerate(GRANULARITIES):
+            for column, scale in enumerate(_SCALES.to(rows.device)):
+                approximate = log2_round_trip(rows, scale, tau, self.bits) @ values
+                error = (approximate - target).abs_().pow_(self.norm).mean()
+                self.errors[row, column] += float(error)
+
+    def best(self) -> tuple[Tensor, int]:
+        """Scale (scalar float32) and granularity with the least error over all images seen."""
+        winner = int(torch.argmin(self.errors))
+        return _SCALES[winner % len(_SCALES)].clone(), GRANULARITIES[winner // len(_SCALES)]
+
+
+def sample_maps(maps: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """An evenly spread, repeatable subset of rows: ``(m, q, keys)`` and values ``(m, keys, channels)``."""
+    maps = maps.flatten(0, -3)
+    values = values.flatten(0, -3)
+    chosen = spread(maps.shape[0], SAMPLED_MAPS, maps.device)
+    queries = spread(maps.shape[1], SAMPLED_QUERIES, maps.device)
+    return maps[chosen][:, queries], values[chosen]
+
+
+def spread(length: int, count: int, device: torch.device) -> Tensor:
+    """At most ``count`` indices spread evenly over ``range(length)``, ends avoided."""
+    count = min(length, count)
+    return ((torch.arange(count, device=device) + 0.5) * (length / count)).long()
