@@ -1,0 +1,202 @@
+"""Reading image files so that the pixels are those a person sees, or an error says why not.
+
+Pillow alone turns 16-bit greys into white, ignores the rotation tag of cameras and reads NaN as black,
+all without a word. Here each such case is either handled and noted, or refused.
+"""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from saqsam.errors import ImageError
+
+MAX_PIXELS = 89_000_000
+
+# What Pillow's readers raise on damaged files: there is no common base class.
+_PILLOW_FAILURES = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    Warning,
+    struct.error,
+    zlib.error,
+)
+# Raster formats only: others start external programs (EPS) or are guessed from any bytes (TGA).
+_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
+_ORIENTATION_TAG = 0x0112
+_ORIENTATIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class LoadedImage:
+    """An image as the model sees it.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB.
+        notes: what was changed on the way from the file, one short sentence each.
+    """
+
+    pixels: Pixels
+    notes: tuple[str, ...] = ()
+
+
+def open_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, apply_exif: bool = True) -> LoadedImage:
+    """Read an image file as 8-bit RGB.
+
+    Args:
+        path: PNG, JPEG, WebP, TIFF, BMP, GIF, PPM, JPEG 2000 or AVIF, told apart by content, not by name.
+        max_pixels: refuse images with more pixels than this, before any is decoded.
+        apply_exif: rotate as the camera's orientation tag asks. Turn it off for data sets such as COCO
+            whose annotations count pixels as stored.
+
+    Returns:
+        The pixels, and notes on what was converted.
+
+    Raises:
+        ImageError: no such file, not an image, truncated, too large, or pixel values whose scale is not
+            known (32-bit integers, floats outside 0..255, NaN).
+    """
+    path = Path(path)
+    _refuse_non_images(path)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            with Image.open(path, formats=_readable_formats()) as image:
+                _refuse_large(path, image.width * image.height, max_pixels)
+                pixels, notes = _decode(path, image, apply_exif)
+        except Image.DecompressionBombError as error:
+            raise ImageError(
+                path, f"more pixels than Pillow opens at all ({error}); make it smaller first"
+            ) from error
+        except Image.UnidentifiedImageError as error:
+            raise ImageError(
+                path, f"not an image in a format that is read here ({', '.join(_FORMATS)})"
+            ) from error
+        except _PILLOW_FAILURES as error:
+            raise ImageError(path, f"damaged or truncated image ({type(error).__name__}: {error})") from error
+    return LoadedImage(pixels, (*notes, *_notes_from_warnings(said)))
+
+
+def _refuse_non_images(path: Path) -> None:
+    """Name the usual accidents before a decoder calls them all 'unidentified'."""
+    try:
+        if not path.is_file():
+            raise ImageError(path, "is a directory, not an image" if path.is_dir() else "no such file")
+        with path.open("rb") as file:
+            start = file.read(256).lstrip().lower()
+            empty = not start and file.seek(0, 2) == 0
+    except (OSError, ValueError) as error:
+        raise ImageError(path, f"cannot be read ({error})") from error
+    if empty:
+        raise ImageError(path, "the file is empty")
+    if start.startswith((b"<!doctype html", b"<html", b"<head")):
+        raise ImageError(path, "this is a web page, not an image; did the download fail?")
+
+
+def _readable_formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _refuse_large(path: Path, pixels: int, max_pixels: int) -> None:
+    if pixels > max_pixels:
+        raise ImageError(
+            path, f"{pixels:,} pixels, more than the limit of {max_pixels:,}; raise --max-pixels to read it"
+        )
+
+
+def _decode(path: Path, image: Image.Image, apply_exif: bool) -> tuple[Pixels, list[str]]:
+    notes: list[str] = []
+    if getattr(image, "is_animated", False):
+        notes.append("first of several frames")
+    image.load()
+    orientation = _orientation(image, notes) if apply_exif else 1
+    pixels, converted = _to_rgb(path, image)
+    notes += converted
+    if orientation in _ORIENTATIONS:
+        upright = Image.fromarray(pixels).transpose(_ORIENTATIONS[orientation])
+        pixels = np.array(upright)
+        notes.append(f"rotated as EXIF orientation {orientation} asks")
+    return pixels, notes
+
+
+def _orientation(image: Image.Image, notes: list[str]) -> int:
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except _PILLOW_FAILURES:
+        notes.append("unreadable EXIF data ignored")
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _to_rgb(path: Path, image: Image.Image) -> tuple[Pixels, list[str]]:
+    """(H, W, 3) uint8 pixels of a loaded image of any mode, and notes on the conversion."""
+    mode = image.mode
+    if mode.startswith("I;16"):
+        return _grey(np.asarray(image) >> 8), ["16-bit grey scaled to 8-bit (value >> 8)"]
+    if mode == "I":
+        return _from_wide_integers(path, image)
+    if mode == "F":
+        return _from_floats(path, np.asarray(image))
+    notes = []
+    if mode == "CMYK":
+        notes.append("converted from CMYK without its colour profile")
+    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        # Dropped, not blended: what lies under transparent pixels is what was photographed.
+        notes.append("transparency dropped")
+    if mode in ("RGBa", "La"):
+        image = image.convert("RGBA" if mode == "RGBa" else "LA")
+    return np.array(image.convert("RGB")), notes
+
+
+def _from_wide_integers(path: Path, image: Image.Image) -> tuple[Pixels, list[str]]:
+    """32-bit integers: readable where the format itself bounds them to 16 bits."""
+    values = np.asarray(image)
+    if image.format not in ("PNG", "PPM") or values.min() < 0 or values.max() > 0xFFFF:
+        raise ImageError(path, "32-bit integer pixels have no known white; convert it to 8 or 16 bits first")
+    return _grey(values >> 8), ["16-bit grey scaled to 8-bit (value >> 8)"]
+
+
+def _from_floats(path: Path, values: npt.NDArray[np.float32]) -> tuple[Pixels, list[str]]:
+    if not np.isfinite(values).all():
+        raise ImageError(path, "float pixels with NaN or infinity; replace them before segmenting")
+    if values.min() < 0 or values.max() > 255:
+        raise ImageError(path, "float pixels outside 0..255 have no known white; convert it to 8 bits first")
+    if values.max() <= 1:
+        return _grey(np.rint(values * 255)), ["float pixels in 0..1 scaled to 8-bit"]
+    return _grey(np.rint(values)), ["float pixels in 0..255 rounded to 8-bit"]
+
+
+def _grey(values: npt.NDArray[np.generic]) -> Pixels:
+    return np.repeat(values.astype(np.uint8)[..., None], 3, axis=2)
+
+
+def _notes_from_warnings(said: list[warnings.WarningMessage]) -> list[str]:
+    """What Pillow warned about, as notes; its own size warning is settled by ``max_pixels``."""
+    kept = [w for w in said if not issubclass(w.category, Image.DecompressionBombWarning)]
+    return [f"Pillow: {str(w.message).splitlines()[0]}" for w in kept if str(w.message)]

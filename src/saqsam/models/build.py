@@ -1,0 +1,117 @@
+"""A ``SamModel`` with the values of a checkpoint, after every name and shape was seen to fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import SamConfig, SamModel
+
+from saqsam.errors import CheckpointError
+from saqsam.models.checkpoint import Checkpoint, StoredTensor
+from saqsam.models.geometry import size_name
+from saqsam.models.official import POSITIONS, TIED_POSITIONS
+
+_SHOWN = 3
+_TIED = {TIED_POSITIONS: POSITIONS, POSITIONS: TIED_POSITIONS}
+
+
+def build_model(config: SamConfig, checkpoint: Checkpoint, *, attention: str = "eager") -> SamModel:
+    """A float32 model in eval mode, without gradients, holding the checkpoint's values.
+
+    The model is first laid out without memory; names, shapes and types are compared with it before any
+    value is read.
+
+    Args:
+        config: the model's sizes.
+        checkpoint: tensors under their ``transformers`` names.
+        attention: ``eager`` or ``sdpa``, fixed for the encoder when it is built.
+
+    Raises:
+        CheckpointError: missing, unexpected or misshapen tensors, or values that are not finite.
+    """
+    model = _laid_out(config, checkpoint, attention)
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    tensors = dict(checkpoint.tensors)
+    for name, twin in _TIED.items():
+        if name not in tensors and twin in tensors:
+            tensors[name] = tensors[twin]
+    _check_names(checkpoint, wanted, tensors)
+    _check_shapes(checkpoint, wanted, tensors)
+    state = {name: _values(checkpoint, name, tensors[name]) for name in wanted}
+    if not torch.equal(state[POSITIONS], state[TIED_POSITIONS]):
+        raise CheckpointError(
+            checkpoint.path, f"'{POSITIONS}' and '{TIED_POSITIONS}' differ; in a SAM they are one tensor"
+        )
+    state[TIED_POSITIONS] = state[POSITIONS]
+    model.load_state_dict(state, strict=True, assign=True)
+    model.tie_weights()
+    return model.eval().requires_grad_(False)
+
+
+def _laid_out(config: SamConfig, checkpoint: Checkpoint, attention: str) -> SamModel:
+    """The model on the meta device: names and shapes, no memory."""
+    config._attn_implementation = attention
+    config.vision_config._attn_implementation = attention
+    try:
+        with torch.device("meta"):
+            return SamModel(config)
+    except (ValueError, TypeError, RuntimeError, ZeroDivisionError, AttributeError, KeyError) as error:
+        raise CheckpointError(checkpoint.path, f"its configuration fits no SAM ({error})") from error
+
+
+def _check_names(checkpoint: Checkpoint, wanted: Iterable[str], tensors: dict[str, Any]) -> None:
+    wanted = list(wanted)
+    missing = [name for name in wanted if name not in tensors]
+    unexpected = sorted(set(tensors) - set(wanted))
+    problems = [
+        f"{len(names)} tensors are {what} ({_some(names)})"
+        for what, names in (("missing", missing), ("unexpected", unexpected))
+        if names
+    ]
+    if problems:
+        raise CheckpointError(
+            checkpoint.path, " and ".join(problems), "It may be cut short or belong to a changed SAM"
+        )
+
+
+def _check_shapes(
+    checkpoint: Checkpoint, wanted: dict[str, tuple[int, ...]], tensors: dict[str, StoredTensor]
+) -> None:
+    bad = [name for name, shape in wanted.items() if tensors[name].shape != shape]
+    if not bad:
+        return
+    name = bad[0]
+    got, expected = tensors[name].shape, wanted[name]
+    held, asked = size_name({n: t.shape for n, t in tensors.items()}), size_name(wanted)
+    more = f" ({len(bad)} tensors in all)" if len(bad) > 1 else ""
+    if held != asked:
+        raise CheckpointError(
+            checkpoint.path,
+            f"looks like {held or 'no published size'}, was loaded as {asked or 'no published size'}: "
+            f"'{name}' has shape {got}, expected {expected}{more}",
+            "Give the configuration that belongs to these weights",
+        )
+    turned = " (it is transposed)" if got == expected[::-1] else ""
+    raise CheckpointError(checkpoint.path, f"'{name}' has shape {got}, expected {expected}{turned}{more}")
+
+
+def _values(checkpoint: Checkpoint, name: str, stored: StoredTensor) -> Tensor:
+    """The values as float32 in memory of their own, so that the file is no longer needed."""
+    if not stored.dtype.is_floating_point:
+        raise CheckpointError(
+            checkpoint.path,
+            f"'{name}' is stored as {stored.dtype}, not as floating point",
+            "Give float weights",
+        )
+    values = stored.read().to(torch.float32, copy=True).contiguous()
+    if not bool(values.isfinite().all()):
+        broken = int((~values.isfinite()).sum())
+        raise CheckpointError(checkpoint.path, f"'{name}' holds {broken} values that are NaN or infinite")
+    return values
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if names[_SHOWN:] else "")

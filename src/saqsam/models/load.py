@@ -1,0 +1,196 @@
+"""A float SAM from wherever it is kept: the package, a file, a directory, the Hugging Face hub."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import SamConfig, SamModel
+
+from saqsam.errors import CheckpointError
+from saqsam.models.build import build_model
+from saqsam.models.checkpoint import Checkpoint, StoredTensor, read_checkpoint
+from saqsam.models.geometry import config_from_shapes, size_name
+from saqsam.models.official import CONFIG_KEY, is_official, to_transformers
+
+EMBEDDED = ("nano", "nano-outliers")
+_WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+_FILE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".pkl")
+_OFFICIAL_NAME = re.compile(r"sam_(vit_[blh])(_[0-9a-f]{6})?")
+_MAX_CONFIG_BYTES = 2**20
+
+
+def load_float(source: str | Path, *, device: str = "cpu", attention: str = "eager") -> SamModel:
+    """A float SAM, ready to segment or to be quantized.
+
+    Args:
+        source: ``nano`` or ``nano-outliers`` (shipped with saqsam), an official ``.pth``, a ``.safetensors``
+            or ``.bin`` file in either layout (sizes from a ``config.json`` beside it, else from the shapes),
+            a ``transformers`` directory, or a hub id such as ``facebook/sam-vit-base``.
+        device: where the model goes.
+        attention: ``eager`` computes the attention maps that quantization looks at; ``sdpa`` saves memory.
+
+    Returns:
+        The model in eval mode, float32, without gradients, decoder layer norms at 1e-5 as in the published
+        code (``transformers`` alone uses 1e-6, which moves mask logits by 1e-4).
+
+    Raises:
+        UnsafeCheckpoint, CorruptCheckpoint, CheckpointError: with the file, what is wrong and what to do.
+    """
+    name = str(source)
+    path = Path(source).expanduser()
+    if name in EMBEDDED:
+        from saqsam.models.embedded import embedded_sam
+
+        model = embedded_sam(name)
+        if attention != "eager":
+            model = _rebuilt(model, attention)
+        return model.to(device)
+    if path.is_dir():
+        return _from_directory(path, attention).to(device)
+    if path.exists():
+        return _from_file(path, attention).to(device)
+    if _is_hub_id(name):
+        from saqsam.models.hub import fetch
+
+        return _from_directory(fetch(name), attention).to(device)
+    raise _unknown(name)
+
+
+def _rebuilt(model: SamModel, attention: str) -> SamModel:
+    state = {k: StoredTensor(tuple(v.shape), v.dtype, v.detach) for k, v in model.state_dict().items()}
+    return build_model(model.config, Checkpoint(Path("nano"), state, {}), attention=attention)
+
+
+def _is_hub_id(name: str) -> bool:
+    return bool(re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name)) and not name.endswith(_FILE_SUFFIXES)
+
+
+def _unknown(name: str) -> CheckpointError:
+    close = difflib.get_close_matches(name, EMBEDDED, n=1)
+    if close:
+        return CheckpointError(name, "no such model", f"Did you mean '{close[0]}'?")
+    return CheckpointError(
+        name,
+        "no such file or directory",
+        f"A model is {' or '.join(EMBEDDED)}, a file, a transformers directory, or a hub id with one slash",
+    )
+
+
+def _from_file(path: Path, attention: str) -> SamModel:
+    checkpoint = _in_transformers_names(read_checkpoint(path))
+    beside = path.parent / "config.json"
+    _check_name(path, checkpoint)
+    if path.suffix == ".safetensors" and beside.is_file():
+        config = _read_config(beside)
+    else:
+        config = _derived_config(checkpoint)
+    return build_model(config, checkpoint, attention=attention)
+
+
+def _from_directory(directory: Path, attention: str) -> SamModel:
+    config_path = directory / "config.json"
+    if not config_path.is_file():
+        raise CheckpointError(
+            directory,
+            "no config.json in it",
+            "A transformers directory has one; a weight file is given by its own path",
+        )
+    config = _read_config(config_path)
+    found = next((name for name in _WEIGHT_FILES if (directory / name).is_file()), None)
+    if found is None:
+        raise CheckpointError(directory, f"no weights in it, none of {', '.join(_WEIGHT_FILES)}")
+    if found.endswith(".json"):
+        checkpoint = _read_shards(directory / found)
+    else:
+        checkpoint = read_checkpoint(directory / found)
+    return build_model(config, _in_transformers_names(checkpoint), attention=attention)
+
+
+def _in_transformers_names(checkpoint: Checkpoint) -> Checkpoint:
+    if any(str(key).startswith("saqsam") and key != CONFIG_KEY for key in checkpoint.metadata):
+        raise CheckpointError(
+            checkpoint.path, "a packed saqsam model, not float weights", "Open it with saqsam.load"
+        )
+    if is_official(checkpoint.tensors):
+        return Checkpoint(checkpoint.path, to_transformers(checkpoint.tensors), checkpoint.metadata)
+    if not any(name.startswith(("vision_encoder.", "mask_decoder.")) for name in checkpoint.tensors):
+        some = ", ".join(sorted(checkpoint.tensors)[:3]) or "none"
+        raise CheckpointError(checkpoint.path, f"not the weights of a SAM (its tensors: {some}, ...)")
+    return checkpoint
+
+
+def _check_name(path: Path, checkpoint: Checkpoint) -> None:
+    """An official file name that promises another size than the file holds is a mix-up worth stopping for."""
+    said = _OFFICIAL_NAME.fullmatch(path.stem)
+    held = size_name({name: tensor.shape for name, tensor in checkpoint.tensors.items()})
+    if said and held != said[1]:
+        raise CheckpointError(
+            path,
+            f"its name says {said[1]}, its weights look like {held or 'another size'}",
+            "Rename or replace it",
+        )
+
+
+def _derived_config(checkpoint: Checkpoint) -> SamConfig:
+    told = checkpoint.metadata.get(CONFIG_KEY)
+    try:
+        return config_from_shapes(
+            {name: tensor.shape for name, tensor in checkpoint.tensors.items()},
+            told if isinstance(told, dict) else None,
+        )
+    except KeyError as error:
+        raise CheckpointError(
+            checkpoint.path, f"tensor {error} is missing, without which the model's size is not known"
+        ) from error
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(checkpoint.path, f"its shapes fit no SAM ({error})") from error
+
+
+def _read_config(path: Path) -> SamConfig:
+    """``config.json`` of a ``transformers`` SAM, checked to be one."""
+    content = _read_json(path)
+    if content.get("model_type") != "sam":
+        raise CheckpointError(path, f"describes a '{content.get('model_type')}', not a 'sam'")
+    try:
+        config = SamConfig.from_dict(content)
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(path, f"not a valid SAM configuration ({_first_line(error)})") from error
+    # Saved by transformers' own conversion, which left its default where the published models have 1e-5.
+    config.mask_decoder_config.layer_norm_eps = 1e-5
+    return config
+
+
+def _read_shards(index_path: Path) -> Checkpoint:
+    """All shards that an index names, as one checkpoint."""
+    shards = _read_json(index_path).get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(file, str) for file in shards.values()):
+        raise CheckpointError(index_path, "has no 'weight_map' of tensor names to files")
+    tensors: dict[str, StoredTensor] = {}
+    for file in sorted(set(shards.values())):
+        if Path(file).name != file:
+            raise CheckpointError(index_path, f"names a shard outside its directory, '{file}'")
+        tensors.update(read_checkpoint(index_path.parent / file).tensors)
+    return Checkpoint(index_path, tensors, {})
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    try:
+        if path.stat().st_size > _MAX_CONFIG_BYTES:
+            raise CheckpointError(
+                path, f"larger than the {_MAX_CONFIG_BYTES:,} bytes a configuration may have"
+            )
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(path, f"not readable as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(path, "not a JSON object")
+    return content
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,329 @@
+"""From pixels and prompts to masks, by SAM's own protocol.
+
+Kirillov et al., "Segment Anything" (2023), appendix A, and its published predictor: the longest side is
+resized to the model's input (Pillow, bilinear), colours are normalised, then zeros are padded on the right
+and below; low-resolution mask logits are enlarged to the input frame, cropped to the picture, enlarged to
+the original size and cut at 0. Everything is sized by the model's own ``image_size``.
+
+The model is a ``transformers.SamModel``, float or quantized: only its public calls are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from transformers import SamModel
+
+from saqsam.errors import NumericalError, PromptError
+from saqsam.prompts.prompts import Prompts, checked_prompts
+
+# ImageNet statistics of RGB in 0..1, as SAM was trained with.
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+MASK_THRESHOLD = 0.0
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where an image lies in the model's square input.
+
+    Attributes:
+        original: (height, width) of the displayed image in pixels.
+        resized: (height, width) of the picture inside the input; the rest, right and below, is padding.
+        size: side of the square input in pixels.
+    """
+
+    original: tuple[int, int]
+    resized: tuple[int, int]
+    size: int
+
+    def scale_points(self, points: Tensor) -> Tensor:
+        """(..., 2) ``x, y`` from displayed-image pixels to input pixels, float32."""
+        (height, width), (new_height, new_width) = self.original, self.resized
+        factors = torch.tensor([new_width / width, new_height / height], dtype=torch.float64)
+        return (points.double() * factors.to(points.device)).float()
+
+    def scale_boxes(self, boxes: Tensor) -> Tensor:
+        """(..., 4) ``x0, y0, x1, y1`` from displayed-image pixels to input pixels, float32."""
+        return self.scale_points(boxes.unflatten(-1, (2, 2))).flatten(-2)
+
+
+def frame_for(model: SamModel, height: int, width: int) -> Frame:
+    """The frame of a ``height`` x ``width`` image: longest side to the model's input, never below 1 px."""
+    size = int(model.config.vision_config.image_size)
+    scale = size / max(height, width)
+    resized = (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
+    return Frame((height, width), resized, size)
+
+
+def low_res_side(model: SamModel) -> int:
+    """Side of the model's low-resolution masks, and of its mask prompts: four times its embedding grid."""
+    return 4 * int(model.config.prompt_encoder_config.image_embedding_size)
+
+
+def preprocess(model: SamModel, pixels: npt.NDArray[np.uint8]) -> tuple[Tensor, Frame]:
+    """The model's input for one image.
+
+    Args:
+        model: whose input size is used.
+        pixels: (H, W, 3) uint8 RGB.
+
+    Returns:
+        (1, 3, S, S) float32 on the CPU, S the model's input side, and where the image lies in it.
+
+    Raises:
+        ValueError: the pixels are not (H, W, 3) uint8.
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
+        raise ValueError(f"pixels must be (H, W, 3) uint8 RGB, got {pixels.shape} {pixels.dtype}")
+    frame = frame_for(model, *pixels.shape[:2])
+    height, width = frame.resized
+    picture = Image.fromarray(pixels)
+    if (height, width) != frame.original:
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    values = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
+    values = (values - torch.tensor(_MEAN)[:, None, None]) / torch.tensor(_STD)[:, None, None]
+    # Zeros come after normalising: the padding is grey to the model, not black.
+    return F.pad(values, (0, frame.size - width, 0, frame.size - height))[None], frame
+
+
+@torch.no_grad()
+def embed(model: SamModel, pixel_values: Tensor) -> Tensor:
+    """Image embeddings of preprocessed images.
+
+    Args:
+        model: float or quantized.
+        pixel_values: (B, 3, S, S) from :func:`preprocess`.
+
+    Returns:
+        (B, C, g, g) on the model's device.
+    """
+    output = model.vision_encoder(pixel_values.to(model.device, model.dtype))
+    return cast(Tensor, output.last_hidden_state)
+
+
+@torch.no_grad()
+def decode(
+    model: SamModel,
+    embeddings: Tensor,
+    prompts: Prompts,
+    frame: Frame,
+    *,
+    multimask_output: bool = False,
+    chunk: int = 32,
+) -> tuple[Tensor, Tensor]:
+    """Low-resolution masks for every prompt of one image.
+
+    Prompts are independent, so working through them ``chunk`` at a time changes memory and nothing else.
+
+    Args:
+        model: float or quantized.
+        embeddings: (1, C, g, g) from :func:`embed`.
+        prompts: P checked prompts in displayed-image pixels; P may be 0.
+        frame: from :func:`preprocess`.
+        multimask_output: M = 3 masks of an ambiguous prompt rather than the single M = 1.
+        chunk: prompts decoded together.
+
+    Returns:
+        (P, M, 4g, 4g) mask logits and (P, M) predicted IoU, on the model's device.
+    """
+    if len(prompts) == 0:
+        return _nothing(model, embeddings, multimask_output)
+    parts = [
+        _decode_together(model, embeddings, prompts[start : start + chunk], frame, multimask_output)
+        for start in range(0, len(prompts), max(1, chunk))
+    ]
+    return torch.cat([logits for logits, _ in parts]), torch.cat([scores for _, scores in parts])
+
+
+def _nothing(model: SamModel, embeddings: Tensor, multimask_output: bool) -> tuple[Tensor, Tensor]:
+    outputs = int(model.config.mask_decoder_config.num_multimask_outputs) if multimask_output else 1
+    side = low_res_side(model)
+    return embeddings.new_zeros((0, outputs, side, side)), embeddings.new_zeros((0, outputs))
+
+
+def _decode_together(
+    model: SamModel, embeddings: Tensor, prompts: Prompts, frame: Frame, multimask_output: bool
+) -> tuple[Tensor, Tensor]:
+    prompts = prompts.to(embeddings.device)
+    boxes = None if prompts.boxes is None else frame.scale_boxes(prompts.boxes)
+    points = None if prompts.points is None else frame.scale_points(prompts.points)
+    # The model takes a batch of images with several prompts each. One image with P prompts is cheapest,
+    # but a mask prompt belongs to an image, so with masks each prompt becomes an image of its own.
+    prompt_dim = 0 if prompts.masks is None else 1
+    count = 1 if prompts.masks is None else len(prompts)
+    output = model(
+        image_embeddings=embeddings.expand(count, -1, -1, -1),
+        input_boxes=None if boxes is None else boxes.unsqueeze(prompt_dim),
+        input_points=None if points is None else points.unsqueeze(prompt_dim),
+        input_labels=None if prompts.labels is None else prompts.labels.unsqueeze(prompt_dim),
+        input_masks=None if prompts.masks is None else prompts.masks.to(embeddings.dtype),
+        multimask_output=multimask_output,
+    )
+    return output.pred_masks.flatten(0, 1), output.iou_scores.flatten(0, 1)
+
+
+@torch.no_grad()
+def upscale_masks(logits: Tensor, frame: Frame, *, chunk: int = 16) -> Tensor:
+    """Masks in displayed-image pixels from low-resolution logits.
+
+    Args:
+        logits: (P, M, h, w) from :func:`decode`.
+        frame: from :func:`preprocess`.
+        chunk: masks enlarged together; bounds the memory, changes nothing else.
+
+    Returns:
+        (P, M, H, W) bool on the device of ``logits``; where a logit is NaN the mask is False.
+    """
+    shape = (*logits.shape[:2], *frame.original)
+    masks = torch.empty(shape, dtype=torch.bool, device=logits.device)
+    height, width = frame.resized
+    for start in range(0, len(logits), max(1, chunk)):
+        rows = slice(start, start + max(1, chunk))
+        large = F.interpolate(
+            logits[rows].float(), (frame.size, frame.size), mode="bilinear", align_corners=False
+        )[..., :height, :width]
+        large = F.interpolate(large, frame.original, mode="bilinear", align_corners=False)
+        masks[rows] = large > MASK_THRESHOLD
+    return masks
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What a model made of the prompts of one image.
+
+    Attributes:
+        masks: (P, H, W) bool in displayed-image pixels.
+        iou_scores: (P,) float32, the model's own estimate of each mask's IoU.
+        low_res_logits: (P, 1, 4g, 4g) float32 on the CPU; can be given back as mask prompts.
+        clipped_boxes: boxes that reached past the image and were clipped to it.
+        nan_count: prompts whose logits or score were not finite.
+        prompts: the checked prompts, on the CPU.
+    """
+
+    masks: npt.NDArray[np.bool_]
+    iou_scores: npt.NDArray[np.float32]
+    low_res_logits: Tensor
+    clipped_boxes: int = 0
+    nan_count: int = 0
+    prompts: Prompts = field(default_factory=Prompts)
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def draw(self, pixels: npt.NDArray[np.uint8]) -> Image.Image:
+        """The masks, with their boxes and points, drawn over the (H, W, 3) uint8 image."""
+        from saqsam.report.overlay import draw_masks
+
+        return draw_masks(pixels, self.masks, boxes=self.prompts.boxes, points=self.prompts.points)
+
+    def to_coco(
+        self, image_id: int, category_ids: Sequence[int], scores: Sequence[float] | None = None
+    ) -> list[dict[str, Any]]:
+        """COCO results with RLE masks, one for each prompt.
+
+        Boxes are left out on purpose: COCO's small/medium/large then follows the area of the mask.
+
+        Args:
+            image_id: COCO id of the image.
+            category_ids: (P,) COCO category of each prompt.
+            scores: (P,) confidence of the detector; each result's score is its product with the
+                predicted IoU. None takes the predicted IoU alone.
+
+        Raises:
+            PromptError: not one category and one score for each mask.
+            NumericalError: the model's output was not finite.
+        """
+        from faster_coco_eval.core import mask as rle
+
+        if len(category_ids) != len(self) or (scores is not None and len(scores) != len(self)):
+            raise PromptError(f"to_coco: {len(self)} masks need as many category_ids, and scores if given")
+        if self.nan_count:
+            raise NumericalError("mask_decoder", f"{self.nan_count} masks or scores are not finite numbers")
+        results = []
+        for index, mask in enumerate(self.masks):
+            code = rle.encode(np.asfortranarray(mask.astype(np.uint8)))
+            counts = code["counts"].decode("ascii") if isinstance(code["counts"], bytes) else code["counts"]
+            confidence = 1.0 if scores is None else float(scores[index])
+            results.append(
+                {
+                    "image_id": int(image_id),
+                    "category_id": int(category_ids[index]),
+                    "segmentation": {"size": [int(side) for side in mask.shape], "counts": counts},
+                    "score": confidence * float(self.iou_scores[index]),
+                }
+            )
+        return results
+
+
+def predict(
+    model: SamModel,
+    pixels: npt.NDArray[np.uint8],
+    prompts: Prompts,
+    *,
+    multimask_output: bool = False,
+    chunk: int = 32,
+    where: str = "prompts",
+) -> Segmentation:
+    """Segment one image from pixels to full-size masks.
+
+    Args:
+        model: float or quantized.
+        pixels: (H, W, 3) uint8 RGB.
+        prompts: in displayed-image pixels; checked here, and boxes that reach past the image clipped.
+        multimask_output: let the model propose three masks a prompt and keep the one whose predicted IoU
+            is highest, rather than its single mask.
+        chunk: prompts decoded together.
+        where: what to call the prompts in an error message.
+
+    Raises:
+        PromptError: a prompt has no meaning on this image.
+    """
+    pixel_values, frame = preprocess(model, pixels)
+    height, width = frame.original
+    prompts, clipped = checked_prompts(
+        width,
+        height,
+        boxes=prompts.boxes,
+        points=prompts.points,
+        labels=prompts.labels,
+        masks=prompts.masks,
+        mask_side=low_res_side(model),
+        where=where,
+    )
+    embeddings = embed(model, pixel_values) if len(prompts) else pixel_values.new_zeros((1, 1, 1, 1))
+    logits, scores = decode(model, embeddings, prompts, frame, multimask_output=multimask_output, chunk=chunk)
+    logits, scores = best_masks(logits.float(), scores.float())
+    broken = ~(logits.isfinite().flatten(1).all(1) & scores.isfinite().all(1))
+    return Segmentation(
+        masks=upscale_masks(logits, frame)[:, 0].cpu().numpy(),
+        iou_scores=scores[:, 0].cpu().numpy(),
+        low_res_logits=logits.cpu(),
+        clipped_boxes=clipped,
+        nan_count=int(broken.sum()),
+        prompts=prompts,
+    )
+
+
+def best_masks(logits: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Of M masks a prompt, the one with the highest predicted IoU.
+
+    Args:
+        logits: (P, M, h, w).
+        scores: (P, M).
+
+    Returns:
+        (P, 1, h, w) and (P, 1).
+    """
+    if scores.shape[1] == 1:
+        return logits, scores
+    best = scores.argmax(dim=1, keepdim=True)
+    return torch.take_along_dim(logits, best[..., None, None], dim=1), scores.gather(1, best)
