@@ -1,0 +1,53 @@
+# make demo   install into .venv and run the whole pipeline on the shipped model
+# make test   install with test tools and run the suite
+# make lint   formatting, lint and types
+#
+# Variables: PYTHON (3.11 or newer), VENV, PIP_ARGS (for example an index of CPU-only torch wheels),
+# DEMO_ARGS, PYTEST_ARGS.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+PIP_ARGS ?=
+DEMO_ARGS ?=
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+PINS := pyproject.toml constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --constraint constraints.txt
+
+.PHONY: help demo test lint format clean
+
+help:
+	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
+
+demo: $(VENV)/installed
+	$(BIN)/saqsam demo --out demo-output --force $(DEMO_ARGS)
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(BIN)/python:
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "saqsam needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	"$(PYTHON)" -m venv "$(VENV)"
+
+# A stamp is written only after a whole installation, so that an interrupted one starts again.
+$(VENV)/installed: $(PINS) | $(BIN)/python
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/installed-dev: $(PINS) | $(BIN)/python
+	$(PIP) --editable '.[dev]'
+	@touch $(VENV)/installed $@
+
+clean:
+	rm -rf "$(VENV)" demo-output build src/saqsam.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
