@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from saqsam.errors import ImageError
 
@@ -93,7 +93,7 @@ def open_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, apply_exif: bo
             raise ImageError(
                 path, f"more pixels than Pillow opens at all ({error}); make it smaller first"
             ) from error
-        except Image.UnidentifiedImageError as error:
+        except UnidentifiedImageError as error:
             raise ImageError(
                 path, f"not an image in a format that is read here ({', '.join(_FORMATS)})"
             ) from error

@@ -10,8 +10,7 @@ The model is a ``transformers.SamModel``, float or quantized: only its public ca
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -22,8 +21,21 @@ from PIL import Image
 from torch import Tensor
 from transformers import SamModel
 
-from saqsam.errors import NumericalError, PromptError
 from saqsam.prompts.prompts import Prompts, checked_prompts
+from saqsam.segmentation import Segmentation
+
+__all__ = [
+    "Frame",
+    "Segmentation",
+    "best_masks",
+    "decode",
+    "embed",
+    "frame_for",
+    "low_res_side",
+    "predict",
+    "preprocess",
+    "upscale_masks",
+]
 
 # ImageNet statistics of RGB in 0..1, as SAM was trained with.
 _MEAN = (0.485, 0.456, 0.406)
@@ -53,12 +65,13 @@ class Frame:
 
     def scale_boxes(self, boxes: Tensor) -> Tensor:
         """(..., 4) ``x0, y0, x1, y1`` from displayed-image pixels to input pixels, float32."""
-        return self.scale_points(boxes.unflatten(-1, (2, 2))).flatten(-2)
+        return self.scale_points(boxes.reshape(*boxes.shape[:-1], 2, 2)).flatten(-2)
 
 
 def frame_for(model: SamModel, height: int, width: int) -> Frame:
     """The frame of a ``height`` x ``width`` image: longest side to the model's input, never below 1 px."""
-    size = int(model.config.vision_config.image_size)
+    config: Any = model.config
+    size = int(config.vision_config.image_size)
     scale = size / max(height, width)
     resized = (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
     return Frame((height, width), resized, size)
@@ -66,7 +79,8 @@ def frame_for(model: SamModel, height: int, width: int) -> Frame:
 
 def low_res_side(model: SamModel) -> int:
     """Side of the model's low-resolution masks, and of its mask prompts: four times its embedding grid."""
-    return 4 * int(model.config.prompt_encoder_config.image_embedding_size)
+    config: Any = model.config
+    return 4 * int(config.prompt_encoder_config.image_embedding_size)
 
 
 def preprocess(model: SamModel, pixels: npt.NDArray[np.uint8]) -> tuple[Tensor, Frame]:
@@ -145,7 +159,8 @@ def decode(
 
 
 def _nothing(model: SamModel, embeddings: Tensor, multimask_output: bool) -> tuple[Tensor, Tensor]:
-    outputs = int(model.config.mask_decoder_config.num_multimask_outputs) if multimask_output else 1
+    config: Any = model.config
+    outputs = int(config.mask_decoder_config.num_multimask_outputs) if multimask_output else 1
     side = low_res_side(model)
     return embeddings.new_zeros((0, outputs, side, side)), embeddings.new_zeros((0, outputs))
 
@@ -194,74 +209,6 @@ def upscale_masks(logits: Tensor, frame: Frame, *, chunk: int = 16) -> Tensor:
         large = F.interpolate(large, frame.original, mode="bilinear", align_corners=False)
         masks[rows] = large > MASK_THRESHOLD
     return masks
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """What a model made of the prompts of one image.
-
-    Attributes:
-        masks: (P, H, W) bool in displayed-image pixels.
-        iou_scores: (P,) float32, the model's own estimate of each mask's IoU.
-        low_res_logits: (P, 1, 4g, 4g) float32 on the CPU; can be given back as mask prompts.
-        clipped_boxes: boxes that reached past the image and were clipped to it.
-        nan_count: prompts whose logits or score were not finite.
-        prompts: the checked prompts, on the CPU.
-    """
-
-    masks: npt.NDArray[np.bool_]
-    iou_scores: npt.NDArray[np.float32]
-    low_res_logits: Tensor
-    clipped_boxes: int = 0
-    nan_count: int = 0
-    prompts: Prompts = field(default_factory=Prompts)
-
-    def __len__(self) -> int:
-        return len(self.masks)
-
-    def draw(self, pixels: npt.NDArray[np.uint8]) -> Image.Image:
-        """The masks, with their boxes and points, drawn over the (H, W, 3) uint8 image."""
-        from saqsam.report.overlay import draw_masks
-
-        return draw_masks(pixels, self.masks, boxes=self.prompts.boxes, points=self.prompts.points)
-
-    def to_coco(
-        self, image_id: int, category_ids: Sequence[int], scores: Sequence[float] | None = None
-    ) -> list[dict[str, Any]]:
-        """COCO results with RLE masks, one for each prompt.
-
-        Boxes are left out on purpose: COCO's small/medium/large then follows the area of the mask.
-
-        Args:
-            image_id: COCO id of the image.
-            category_ids: (P,) COCO category of each prompt.
-            scores: (P,) confidence of the detector; each result's score is its product with the
-                predicted IoU. None takes the predicted IoU alone.
-
-        Raises:
-            PromptError: not one category and one score for each mask.
-            NumericalError: the model's output was not finite.
-        """
-        from faster_coco_eval.core import mask as rle
-
-        if len(category_ids) != len(self) or (scores is not None and len(scores) != len(self)):
-            raise PromptError(f"to_coco: {len(self)} masks need as many category_ids, and scores if given")
-        if self.nan_count:
-            raise NumericalError("mask_decoder", f"{self.nan_count} masks or scores are not finite numbers")
-        results = []
-        for index, mask in enumerate(self.masks):
-            code = rle.encode(np.asfortranarray(mask.astype(np.uint8)))
-            counts = code["counts"].decode("ascii") if isinstance(code["counts"], bytes) else code["counts"]
-            confidence = 1.0 if scores is None else float(scores[index])
-            results.append(
-                {
-                    "image_id": int(image_id),
-                    "category_id": int(category_ids[index]),
-                    "segmentation": {"size": [int(side) for side in mask.shape], "counts": counts},
-                    "score": confidence * float(self.iou_scores[index]),
-                }
-            )
-        return results
 
 
 def predict(

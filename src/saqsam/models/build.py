@@ -48,10 +48,12 @@ def build_model(config: SamConfig, checkpoint: Checkpoint, *, attention: str = "
     state[TIED_POSITIONS] = state[POSITIONS]
     model.load_state_dict(state, strict=True, assign=True)
     model.tie_weights()
-    return model.eval().requires_grad_(False)
+    model.train(False)
+    model.requires_grad_(False)
+    return model
 
 
-def _laid_out(config: SamConfig, checkpoint: Checkpoint, attention: str) -> SamModel:
+def _laid_out(config: Any, checkpoint: Checkpoint, attention: str) -> SamModel:
     """The model on the meta device: names and shapes, no memory."""
     config._attn_implementation = attention
     config.vision_config._attn_implementation = attention

@@ -107,9 +107,6 @@ def _first_bytes(path: Path) -> bytes:
     return start
 
 
-# --- safetensors ---------------------------------------------------------------------------------------------
-
-
 def _read_safetensors(path: Path) -> Checkpoint:
     # Eight bytes of length, then that much JSON, which the library would parse however long it is.
     with path.open("rb") as opened:
@@ -117,11 +114,11 @@ def _read_safetensors(path: Path) -> Checkpoint:
     if length > MAX_SAFETENSORS_HEADER:
         raise CorruptCheckpoint(
             path,
-            f"its safetensors header claims {length:,} bytes, more than the {MAX_SAFETENSORS_HEADER:,} allowed",
+            f"its safetensors header claims {length:,} bytes, the limit is {MAX_SAFETENSORS_HEADER:,}",
             _REDOWNLOAD,
         )
     try:
-        file = safe_open(path, framework="pt")
+        file: Any = safe_open(path, framework="pt")
         names = list(file.keys())
         metadata = dict(file.metadata() or {})
         tensors = {name: _stored_in_safetensors(path, file, name) for name in names}
@@ -154,9 +151,6 @@ _SAFETENSORS_DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-
-
-# --- PyTorch's zip format ------------------------------------------------------------------------------------
 
 
 def _read_zip(path: Path) -> Checkpoint:

@@ -3,7 +3,8 @@
 Nearly everything about a SAM follows from shapes: widths, depths, the image size from the positional
 embedding and the patch, heads from the width of a relative-position row, windowed and global blocks from the
 number of those rows. Two things do not: activation functions, which no published SAM changes, and the
-number of decoder heads, for which :func:`config_from_shapes` takes the published 32 channels a head unless told.
+number of decoder heads, for which :func:`config_from_shapes` takes the published 32 channels a head unless
+told otherwise.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ def config_from_shapes(shapes: Shapes, told: Mapping[str, Mapping[str, Any]] | N
         }
     except (IndexError, ZeroDivisionError) as error:
         raise ValueError("tensors have too few dimensions or a dimension of 0") from error
-    return SamConfig(**{name: {**part, **told.get(name, {})} for name, part in parts.items()})
+    merged: dict[str, Any] = {name: {**part, **told.get(name, {})} for name, part in parts.items()}
+    return SamConfig(**merged)
 
 
 def _vision(shapes: Shapes) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import SamConfig, SamModel
 
 from saqsam.errors import CheckpointError
@@ -32,7 +32,8 @@ def load_float(source: str | Path, *, device: str = "cpu", attention: str = "eag
             or ``.bin`` file in either layout (sizes from a ``config.json`` beside it, else from the shapes),
             a ``transformers`` directory, or a hub id such as ``facebook/sam-vit-base``.
         device: where the model goes.
-        attention: ``eager`` computes the attention maps that quantization looks at; ``sdpa`` saves memory.
+        attention: of models that are not shipped with saqsam: ``eager`` computes the attention maps that
+            quantization looks at, ``sdpa`` saves memory.
 
     Returns:
         The model in eval mode, float32, without gradients, decoder layer norms at 1e-5 as in the published
@@ -41,29 +42,26 @@ def load_float(source: str | Path, *, device: str = "cpu", attention: str = "eag
     Raises:
         UnsafeCheckpoint, CorruptCheckpoint, CheckpointError: with the file, what is wrong and what to do.
     """
-    name = str(source)
-    path = Path(source).expanduser()
+    model = _load(source, attention)
+    torch.nn.Module.to(model, device)
+    return model
+
+
+def _load(source: str | Path, attention: str) -> SamModel:
+    name, path = str(source), Path(source).expanduser()
     if name in EMBEDDED:
         from saqsam.models.embedded import embedded_sam
 
-        model = embedded_sam(name)
-        if attention != "eager":
-            model = _rebuilt(model, attention)
-        return model.to(device)
+        return embedded_sam(name)
     if path.is_dir():
-        return _from_directory(path, attention).to(device)
+        return _from_directory(path, attention)
     if path.exists():
-        return _from_file(path, attention).to(device)
+        return _from_file(path, attention)
     if _is_hub_id(name):
         from saqsam.models.hub import fetch
 
-        return _from_directory(fetch(name), attention).to(device)
+        return _from_directory(fetch(name), attention)
     raise _unknown(name)
-
-
-def _rebuilt(model: SamModel, attention: str) -> SamModel:
-    state = {k: StoredTensor(tuple(v.shape), v.dtype, v.detach) for k, v in model.state_dict().items()}
-    return build_model(model.config, Checkpoint(Path("nano"), state, {}), attention=attention)
 
 
 def _is_hub_id(name: str) -> bool:
@@ -157,12 +155,13 @@ def _read_config(path: Path) -> SamConfig:
     if content.get("model_type") != "sam":
         raise CheckpointError(path, f"describes a '{content.get('model_type')}', not a 'sam'")
     try:
-        config = SamConfig.from_dict(content)
+        config: Any = SamConfig.from_dict(content)
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         raise CheckpointError(path, f"not a valid SAM configuration ({_first_line(error)})") from error
     # Saved by transformers' own conversion, which left its default where the published models have 1e-5.
     config.mask_decoder_config.layer_norm_eps = 1e-5
-    return config
+    checked: SamConfig = config
+    return checked
 
 
 def _read_shards(index_path: Path) -> Checkpoint:
@@ -178,7 +177,7 @@ def _read_shards(index_path: Path) -> Checkpoint:
     return Checkpoint(index_path, tensors, {})
 
 
-def _read_json(path: Path) -> Mapping[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MAX_CONFIG_BYTES:
             raise CheckpointError(

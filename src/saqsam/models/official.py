@@ -159,10 +159,28 @@ def plain_config(config: Any) -> dict[str, Any]:
 
 
 _SIZES = frozenset(
-    "hidden_size output_channels num_hidden_layers num_attention_heads num_channels image_size patch_size "
-    "hidden_act layer_norm_eps qkv_bias use_abs_pos use_rel_pos window_size global_attn_indexes num_pos_feats "
-    "mlp_dim mask_input_channels num_point_embeddings attention_downsample_rate num_multimask_outputs "
-    "iou_head_depth iou_head_hidden_dim".split()
+    (
+        *(
+            "hidden_size",
+            "hidden_act",
+            "layer_norm_eps",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "mlp_dim",
+        ),
+        *(
+            "image_size",
+            "patch_size",
+            "num_channels",
+            "qkv_bias",
+            "use_abs_pos",
+            "use_rel_pos",
+            "window_size",
+        ),
+        *("global_attn_indexes", "num_pos_feats", "output_channels", "mask_input_channels"),
+        *("num_point_embeddings", "attention_downsample_rate", "num_multimask_outputs"),
+        *("iou_head_depth", "iou_head_hidden_dim"),
+    )
 )
 
 

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from saqsam.errors import CheckpointError, CorruptCheckpoint, UnsafeCheckpoint
 
-MAX_OPCODES = 500_000  # SAM-H has some 25 thousand
+MAX_OPCODES = 300_000  # SAM-H has some 25 thousand
 _SHOWN = 8
 _REBUILDERS = frozenset(
     {
@@ -75,7 +75,8 @@ def refuse_legacy(path: Path, limit: int) -> NoReturn:
     raise CheckpointError(
         path,
         "a pickle in the format of PyTorch before 1.6, or not from PyTorch",
-        "If it holds tensors, convert it: torch.save(torch.load('old.pth', weights_only=True), 'weights.pth')",
+        "If it holds tensors, convert it: "
+        "torch.save(torch.load('old.pth', weights_only=True), 'weights.pth')",
     )
 
 

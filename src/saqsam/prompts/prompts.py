@@ -216,8 +216,8 @@ def checked_masks(masks: Any, side: int | None, *, where: str) -> Tensor:
         return torch.zeros((0, 1, wanted, wanted))
     if table.ndim != 4 or table.shape[1:] != (1, wanted, wanted):
         raise PromptError(
-            f"{where}: a mask prompt is the model's own low-resolution logits, shape (P, 1, {wanted}, {wanted}), "
-            f"got {table.shape}"
+            f"{where}: a mask prompt is the model's own low-resolution logits, "
+            f"shape (P, 1, {wanted}, {wanted}), got {table.shape}"
         )
     finite = np.isfinite(table).all(axis=(1, 2, 3))
     if not finite.all():
@@ -240,11 +240,12 @@ def _numbers(values: Any, where: str, meaning: str) -> npt.NDArray[np.float64]:
 
 
 def _refuse_first(
-    where: str, noun: str, table: npt.NDArray[np.float64], bad: npt.NDArray[np.bool_], problem: str
+    where: str, noun: str, table: npt.NDArray[np.float64], bad: npt.ArrayLike, problem: str
 ) -> None:
-    if bad.any():
-        index = int(np.argmax(bad))
-        more = f" ({int(bad.sum())} such in all)" if bad.sum() > 1 else ""
+    rows = np.flatnonzero(bad)
+    if len(rows):
+        index = int(rows[0])
+        more = f" ({len(rows)} such in all)" if len(rows) > 1 else ""
         raise PromptError(f"{where}: {noun} {index} {table[index].tolist()} {problem}{more}")
 
 
