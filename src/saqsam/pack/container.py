@@ -19,7 +19,7 @@ FORMAT_NAME = "saqsam-packed"
 FORMAT_VERSION = 1
 SEAL_BYTES = 32
 MAX_HEADER = 1 << 16  # version 1 needs under a kilobyte
-MAX_FILE = 1 << 32
+MAX_FILE = 1 << 30  # SAM-H at 8 bits with a float32 rest has 0.7e9 bytes
 # In file order. Wide types come first, so that every section is aligned to its type.
 SECTIONS = {
     "scales": "F32",
@@ -68,6 +68,8 @@ def encode_header(sizes: Mapping[str, int], writer: str) -> bytes:
 def assemble(sections: Mapping[str, Sequence[bytes]], writer: str) -> list[bytes]:
     """A whole file as chunks to be written one after the other; ``sections`` lacks the seal only."""
     sizes = {name: sum(map(len, chunks)) for name, chunks in sections.items()}
+    if sum(sizes.values()) > MAX_FILE - MAX_HEADER:
+        raise Malformed("file", f"it would have more than {MAX_FILE} bytes")
     chunks = [encode_header({**sizes, "seal": SEAL_BYTES}, writer)]
     for name in SECTIONS:
         chunks += sections.get(name, ())

@@ -152,6 +152,7 @@ def check_bits(name: str, bits: object) -> None:
 
 
 def _check_name(name: str, what: str) -> None:
-    # Names end up in tables on terminals: no control characters, and no page-long ones.
-    if not (0 < len(name) <= MAX_NAME and name.isprintable()):
-        raise Malformed(what, f"{name[:40]!r} is no name: 1 to {MAX_NAME} printable characters are")
+    # Names end up in tables on terminals, and somebody may one day unpack a file into a directory.
+    lawful = 0 < len(name) <= MAX_NAME and name.isprintable()
+    if not lawful or "/" in name or "\\" in name or ".." in name:
+        raise Malformed(what, f"{name[:40]!r} is no name: 1 to {MAX_NAME} printable characters, no path")

@@ -16,7 +16,7 @@ from saqsam.pack.bits import packed_size
 from saqsam.pack.container import ITEM_BYTES, parse_json
 from saqsam.pack.contents import FLOAT_DTYPES, MAX_CODES, Malformed, check_bits
 
-MAX_MANIFEST = 1 << 23  # bytes of JSON; SAM-H needs about 0.2e6
+MAX_MANIFEST = 1 << 22  # bytes of JSON; SAM-H needs about 0.2e6
 MAX_ROWS = 20_000
 _KEYS = {"weights", "activations", "rest", "config", "recipe", "records"}
 
@@ -134,6 +134,8 @@ def decode_manifest(data: bytes | memoryview) -> Manifest:
     weights = tuple(_weight_row(row) for row in table["weights"])
     activations = tuple(_activation_row(row) for row in table["activations"])
     rest = tuple(_rest_row(row) for row in table["rest"])
+    if sum(math.prod(row.shape) for row in weights) > MAX_CODES:
+        raise Malformed("manifest", f"more than {MAX_CODES} codes in total")
     for rows in (weights, activations, rest):
         if len({row.name for row in rows}) != len(rows):
             raise Malformed("manifest", "a name occurs twice")

@@ -47,8 +47,11 @@ def is_packed(path: str | Path) -> bool:
 
     False for directories and for files that are missing or cannot be opened.
     """
+    path = Path(path)
     try:
-        with Path(path).open("rb") as file:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
             return looks_packed(file.read(1024))
     except OSError:
         return False
@@ -66,6 +69,8 @@ def read_packed(path: str | Path) -> PackedModel:
         CheckpointError: it cannot be opened, or it is intact but in another version of the format.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise CheckpointError(path, "is not a file", "A packed model is one file; give its path")
     try:
         raw, header = _read_file(path)
         if header.version != str(FORMAT_VERSION):
