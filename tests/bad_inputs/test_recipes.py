@@ -60,7 +60,7 @@ FAULTS = {
         "name: x\nencoder: {weights: " + "9" * 5000 + "}",
         r"not valid YAML \(Exceeds the limit",
     ),
-    "infinity": ("name: x\nweight_ranges: {norm: .inf}", r"weight_ranges\.norm: inf is outside 0\.5 to 8"),
+    "infinity": ("name: x\nweight_ranges: {norm: .inf}", r"weight_ranges\.norm: inf is outside 0\.5 to 8\.0"),
     "not a number": ("name: x\nweight_ranges: {norm: .nan}", r"weight_ranges\.norm: nan is outside"),
     "a date": ("name: 2026-01-01", r"name: expected text, found datetime\.date"),
     "empty percentiles": (

@@ -135,7 +135,7 @@ def type_text(hint: Any, field: dataclasses.Field[Any]) -> str:
     if section_of(hint) is not None:
         return "section"
     low, high = field.metadata["minimum"], field.metadata["maximum"]
-    bounds = f", {low:g} to {high:g}" if low is not None and high is not None else ""
+    bounds = f", {low} to {high}" if low is not None and high is not None else ""
     if typing.get_origin(hint) is tuple:
         return f"list of {_WORDS[typing.get_args(hint)[0]]}s{bounds}" + (
             ", ascending" if field.metadata["ascending"] else ""
@@ -207,7 +207,7 @@ def _convert_scalar(value: Any, hint: Any, field: dataclasses.Field[Any], where:
     low, high = field.metadata["minimum"], field.metadata["maximum"]
     finite = not isinstance(value, float) or math.isfinite(value)
     if not finite or (low is not None and value < low) or (high is not None and value > high):
-        raise RecipeError(f"{where}: {kind_of(value)} is outside {low:g} to {high:g}")
+        raise RecipeError(f"{where}: {kind_of(value)} is outside {low} to {high}")
     return float(value) if hint is float else value
 
 
