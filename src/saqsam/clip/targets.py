@@ -16,8 +16,8 @@ from torch import Tensor
 
 from saqsam.grids.affine import affine_parameters, affine_round_trip
 from saqsam.models.attention import QuantDecoderAttention
+from saqsam.models.sampling import spread
 from saqsam.quantizer import Quantizer
-from saqsam.ranges.observe import spread
 
 QUERY_INPUT, KEY_INPUT, QUERY, KEY = range(4)
 Interval = tuple[float, float]

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.sam.modeling_sam import SamAttention, SamVisionAttention
 
+from saqsam.models.sampling import SAMPLED_MAPS, SAMPLED_QUERIES, spread
 from saqsam.quantizer import LOG2, Quantizer, Stage
-from saqsam.ranges.observe import SAMPLED_MAPS, SAMPLED_QUERIES, spread
 
 _CHUNK = 1 << 25
 """Elements of the attention map held at once. Maps of different heads and windows do not touch each

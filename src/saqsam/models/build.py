@@ -55,6 +55,7 @@ def build_model(config: SamConfig, checkpoint: Checkpoint, *, attention: str = "
 
 def _laid_out(config: Any, checkpoint: Checkpoint, attention: str) -> SamModel:
     """The model on the meta device: names and shapes, no memory."""
+    _check_config(config, checkpoint)
     config._attn_implementation = attention
     config.vision_config._attn_implementation = attention
     try:
@@ -62,6 +63,28 @@ def _laid_out(config: Any, checkpoint: Checkpoint, attention: str) -> SamModel:
             return SamModel(config)
     except (ValueError, TypeError, RuntimeError, ZeroDivisionError, AttributeError, KeyError) as error:
         raise CheckpointError(checkpoint.path, f"its configuration fits no SAM ({error})") from error
+
+
+def _check_config(config: Any, checkpoint: Checkpoint) -> None:
+    """What the model's own constructor accepts, and then computes wrongly or not at all."""
+    vision, prompts, decoder = config.vision_config, config.prompt_encoder_config, config.mask_decoder_config
+    for size in ("image_size", "patch_size"):
+        if getattr(vision, size) != getattr(prompts, size):
+            raise CheckpointError(
+                checkpoint.path,
+                f"its configuration gives the encoder {size} {getattr(vision, size)} and the prompts "
+                f"{getattr(prompts, size)}; coordinates would be scaled wrongly",
+            )
+    if not isinstance(vision.image_size, int) or vision.image_size % vision.patch_size:
+        raise CheckpointError(
+            checkpoint.path, f"image_size {vision.image_size} is not a multiple of the patch {vision.patch_size}"
+        )
+    depths = (vision.num_hidden_layers, decoder.num_hidden_layers, prompts.num_point_embeddings)
+    depths += (decoder.num_multimask_outputs, decoder.iou_head_depth)
+    if max(depths) > len(checkpoint.tensors):
+        raise CheckpointError(
+            checkpoint.path, f"its configuration asks for {max(depths)} layers, more than there are tensors"
+        )
 
 
 def _check_names(checkpoint: Checkpoint, wanted: Iterable[str], tensors: dict[str, Any]) -> None:

@@ -146,4 +146,7 @@ def _four(shapes: Shapes, name: str) -> tuple[int, int, int, int]:
 def _count(shapes: Shapes, pattern: str) -> int:
     """One more than the highest number that ``pattern`` captures in any name."""
     found = [int(match[1]) for match in (re.fullmatch(pattern, name) for name in shapes) if match]
-    return max(found, default=-1) + 1
+    count = max(found, default=-1) + 1
+    if count > len(shapes):
+        raise ValueError(f"one of its {len(shapes)} tensors is numbered {count - 1}")
+    return count

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import SamConfig, SamModel
 
-from saqsam.errors import CheckpointError
+from saqsam.errors import CheckpointError, UsageError
 from saqsam.models.build import build_model
 from saqsam.models.checkpoint import Checkpoint, StoredTensor, read_checkpoint
 from saqsam.models.geometry import config_from_shapes, size_name
@@ -41,7 +41,12 @@ def load_float(source: str | Path, *, device: str = "cpu", attention: str = "eag
 
     Raises:
         UnsafeCheckpoint, CorruptCheckpoint, CheckpointError: with the file, what is wrong and what to do.
+        UsageError: the device cannot be used on this machine.
     """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device '{device}': cannot be used here ({_first_line(error)})") from error
     model = _load(source, attention)
     torch.nn.Module.to(model, device)
     return model
@@ -110,7 +115,7 @@ def _from_directory(directory: Path, attention: str) -> SamModel:
 
 
 def _in_transformers_names(checkpoint: Checkpoint) -> Checkpoint:
-    if any(str(key).startswith("saqsam") and key != CONFIG_KEY for key in checkpoint.metadata):
+    if str(checkpoint.metadata.get("format", "")).startswith("saqsam"):
         raise CheckpointError(
             checkpoint.path, "a packed saqsam model, not float weights", "Open it with saqsam.load"
         )

@@ -144,10 +144,16 @@ def write_official(model: SamModel, path: str | Path) -> None:
         raise CheckpointError(
             path, f"the official layout has no place for {error}", "Only float models are written to it"
         ) from error
-    state = OrderedDict((name, value.detach().float().cpu().contiguous()) for name, value in named.items())
+    state = OrderedDict((name, _alone(value.detach().float().cpu())) for name, value in named.items())
     state._metadata = {CONFIG_KEY: plain_config(model.config)}  # type: ignore[attr-defined]
     with atomic_write(path) as temporary:
         torch.save(state, temporary)
+
+
+def _alone(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor with a storage of just its size: torch.save writes the whole storage of a view."""
+    tensor = tensor.contiguous()
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
 
 
 def plain_config(config: Any) -> dict[str, Any]:

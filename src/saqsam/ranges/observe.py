@@ -7,11 +7,10 @@ from torch import Tensor
 
 from saqsam.errors import InvariantError, NumericalError
 from saqsam.grids.log2 import GRANULARITIES, log2_round_trip
+from saqsam.models.sampling import sample_maps
+from saqsam.quantizer import LOG2, Quantizer
 from saqsam.ranges.histogram import Histogram
-
-SAMPLED_MAPS, SAMPLED_QUERIES = 16, 4
-"""Attention maps (head of a window or prompt) and queries of each that the scale search looks at per
-image; all keys of a sampled query are used, so each sampled row is a whole probability distribution."""
+from saqsam.recipe import Ranges
 
 _SCALES = torch.exp2(-torch.arange(0, 33) / 4)
 """Candidate largest values 1 … 2**-8, a quarter of an octave apart: the ratio is what the grid sees."""
@@ -42,6 +41,7 @@ class AttentionObserver:
         self.site, self.bits, self.norm = site, bits, norm
         self.errors = torch.zeros(len(GRANULARITIES), len(_SCALES), dtype=torch.float64)
         self.highest = 0.0
+        self.rows = 0
 
     def update(self, x: Tensor, value: Tensor | None) -> None:
         """Score all candidates on one set of maps.
@@ -59,6 +59,7 @@ class AttentionObserver:
         if not bool(torch.isfinite(rows).all()):
             raise NumericalError(self.site, "NaN or infinity in the attention map")
         self.highest = max(self.highest, float(rows.max()))
+        self.rows += rows.shape[0] * rows.shape[1]
         target = rows @ values
         for row, tau in enumerate(GRANULARITIES):
             for column, scale in enumerate(_SCALES.to(rows.device)):
@@ -72,16 +73,8 @@ class AttentionObserver:
         return _SCALES[winner % len(_SCALES)].clone(), GRANULARITIES[winner // len(_SCALES)]
 
 
-def sample_maps(maps: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """An evenly spread, repeatable subset of rows: ``(m, q, keys)`` and values ``(m, keys, channels)``."""
-    maps = maps.flatten(0, -3)
-    values = values.flatten(0, -3)
-    chosen = spread(maps.shape[0], SAMPLED_MAPS, maps.device)
-    queries = spread(maps.shape[1], SAMPLED_QUERIES, maps.device)
-    return maps[chosen][:, queries], values[chosen]
-
-
-def spread(length: int, count: int, device: torch.device) -> Tensor:
-    """At most ``count`` indices spread evenly over ``range(length)``, ends avoided."""
-    count = min(length, count)
-    return ((torch.arange(count, device=device) + 0.5) * (length / count)).long()
+def observer_for(quantizer: Quantizer, ranges: Ranges) -> HistogramObserver | AttentionObserver:
+    """The observer that a quantizer's grid needs."""
+    if quantizer.grid == LOG2:
+        return AttentionObserver(quantizer.site, quantizer.bits, ranges.norm)
+    return HistogramObserver(quantizer.site)

@@ -1,1 +1,1 @@
-"""report."""
+"""Results for people: overlays and tables."""

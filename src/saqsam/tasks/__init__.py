@@ -1,1 +1,1 @@
-"""tasks."""
+"""What a SAM is good at: reading a data set, prompting, measuring."""

@@ -1,0 +1,135 @@
+"""The verbs: load, quantize, evaluate. Each prepares its inputs and calls one stage."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from saqsam.calibration import CalibrationImage, chosen_images, grid_of_points
+from saqsam.errors import UsageError
+from saqsam.models.load import load_float
+from saqsam.pack.convert import from_packed
+from saqsam.pack.file import is_packed, read_packed
+from saqsam.pipeline import Progress, quantize_model
+from saqsam.prompts.from_dataset import prompts_for
+from saqsam.recipe import Recipe, load_recipe
+from saqsam.sam import Sam
+from saqsam.tasks.coco_json import read_instances
+from saqsam.tasks.instance import InstanceResult, evaluate_instances
+
+
+def load(source: str | Path, device: str = "cpu") -> Sam:
+    """Load a float or a packed SAM.
+
+    Args:
+        source: ``nano`` or ``nano-outliers`` (shipped), an official ``.pth``, a ``transformers`` directory,
+            a hub id, a ``.safetensors`` file of weights, or a packed file written by ``Sam.save``.
+        device: where the model goes, such as ``cpu`` or ``cuda``.
+
+    Raises:
+        CheckpointError: the file is damaged, foreign or unsafe; the message says what to do.
+    """
+    path = Path(source).expanduser()
+    if not is_packed(path):
+        return Sam(load_float(source, device=device, attention="sdpa"), str(source))
+    packed = read_packed(path)
+    model, recipe = from_packed(packed, path)
+    return Sam(model.to(device), str(source), recipe, packed.records, path)
+
+
+def quantize(
+    sam: Sam,
+    recipe: Recipe | str,
+    images: str | Path | Sequence[Path],
+    annotations: str | Path | None = None,
+    prompts: str | Path | None = None,
+    progress: Progress = lambda stage, done, total: None,
+) -> Sam:
+    """Quantize a float SAM without labels; the float model is left as it was.
+
+    Args:
+        sam: a float model from ``load``.
+        recipe: a ``Recipe``, or a name such as ``"saq-sam-star-w4a4"``.
+        images: directory of calibration images, or the files.
+        annotations: COCO instances file; its boxes or clicks serve as prompts. Masks are not used.
+        prompts: ``"boxes"`` (default), ``"points"``, or a COCO-results file of detections; needs
+            ``annotations``. Without annotations, a 4 x 4 grid of clicks is used on every image.
+        progress: called with a stage's name, steps done and steps in total.
+
+    Returns:
+        A new ``Sam`` that has passed its audit. Everything random comes from ``recipe.calibration.seed``.
+
+    Raises:
+        UsageError: the model is already quantized, or there are no usable images.
+        InvariantError: the audit failed, naming the site; nothing is returned.
+    """
+    if sam.quantization is not None:
+        raise UsageError(f"{sam.name} is already quantized ({sam.bits}); start from the float model")
+    chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    found = calibration_images(chosen, images, annotations, prompts)
+    model = copy.deepcopy(sam.model)
+    report = quantize_model(model, chosen, found, progress)
+    return Sam(model, f"{sam.name} {chosen.name}", chosen, report.to_dict())
+
+
+def calibration_images(
+    recipe: Recipe,
+    images: str | Path | Sequence[Path],
+    annotations: str | Path | None = None,
+    prompts: str | Path | None = None,
+) -> list[CalibrationImage]:
+    """The images and prompts a recipe calibrates on, drawn with its seed; see ``quantize``."""
+    generator = torch.Generator().manual_seed(recipe.calibration.seed)
+    settings = recipe.calibration
+    if annotations is None:
+        if prompts is not None:
+            raise UsageError("prompts from boxes, points or detections need annotations")
+        return grid_of_points(images, settings, generator)
+    if not isinstance(images, str | Path):
+        raise UsageError("with annotations, images must be the directory that their file names refer to")
+    dataset = read_instances(Path(annotations), Path(images))
+    kind = "boxes" if prompts is None else prompts
+    by_image = prompts_for(dataset, kind)
+    return chosen_images(
+        [(image.path, by_image[image.id].prompts) for image in dataset.images if image.id in by_image],
+        settings,
+        generator,
+    )
+
+
+def evaluate(
+    sam: Sam,
+    images: str | Path,
+    annotations: str | Path,
+    prompts: str | Path = "boxes",
+    reference: Sam | None = None,
+    progress: Progress = lambda stage, done, total: None,
+) -> InstanceResult:
+    """Instance segmentation of a COCO-format set, by the protocol of the papers.
+
+    Args:
+        sam: model to evaluate.
+        images: directory of the images.
+        annotations: COCO instances file.
+        prompts: ``"boxes"`` or ``"points"`` from the annotations, or a COCO-results file of detections.
+        reference: model whose masks on the same prompts are compared with ``sam``'s (``agreement``).
+        progress: called with a stage's name, steps done and steps in total.
+
+    Returns:
+        COCO mask AP, mIoU against ground truth, agreement, and counts; see ``InstanceResult``.
+
+    Raises:
+        AnnotationError: annotations or detections break their own rules.
+    """
+    dataset = read_instances(Path(annotations), Path(images))
+    found = prompts_for(dataset, prompts)
+    return evaluate_instances(
+        sam,
+        dataset,
+        found,
+        reference=reference,
+        progress=lambda done, total: progress("evaluate", done, total),
+    )

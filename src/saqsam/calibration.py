@@ -1,0 +1,151 @@
+"""Calibration images: opened once, encoded once, and never counted twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import SamModel
+
+from saqsam.errors import UsageError
+from saqsam.images import open_image
+from saqsam.predictor import Frame, decode, preprocess
+from saqsam.prompts.prompts import Prompts
+from saqsam.recipe import Calibration
+
+
+@dataclass(frozen=True)
+class CalibrationImage:
+    """An image file with the prompts to calibrate on, in displayed-image pixels."""
+
+    path: Path
+    prompts: Prompts
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the decoder needs of one calibration image.
+
+    Attributes:
+        name: file name, for messages and records.
+        embedding: ``(1, C, g, g)`` float32 from the float image encoder.
+        prompts: the image's prompts, in displayed-image pixels.
+        frame: where the image lies in the model's input.
+    """
+
+    name: str
+    embedding: Tensor
+    prompts: Prompts
+    frame: Frame
+
+
+def pixels_of(model: SamModel, image: CalibrationImage) -> tuple[Tensor, Frame]:
+    """Model input ``(1, 3, S, S)`` of one calibration image, and its frame.
+
+    Raises:
+        ImageError: the file cannot be read; calibration stops, since ranges would silently differ.
+    """
+    return preprocess(model, open_image(image.path).pixels)
+
+
+def decode_each(model: SamModel, encoded: Sequence[Encoded]) -> Tensor:
+    """Decode every prompt of every image; logits ``(prompts in total, 1, 4g, 4g)``."""
+    return torch.cat([decode(model, one.embedding, one.prompts, one.frame)[0] for one in encoded])
+
+
+@dataclass(frozen=True)
+class DecoderBatch:
+    """Several images with equally many prompts each, decoded as one batch.
+
+    Attributes:
+        embeddings: ``(n, C, g, g)``.
+        arguments: ``input_boxes (n, p, 4)`` or ``input_points (n, p, k, 2)`` and ``input_labels
+            (n, p, k)``, in the model's input frame.
+        prompts: p.
+    """
+
+    embeddings: Tensor
+    arguments: dict[str, Tensor]
+    prompts: int
+
+    def run(self, model: SamModel) -> Tensor:
+        """Mask logits ``(n, p, 1, 4g, 4g)``."""
+        with torch.no_grad():
+            output = model(image_embeddings=self.embeddings, multimask_output=False, **self.arguments)
+        masks: Tensor = output.pred_masks
+        return masks
+
+
+def decoder_batch(encoded: Sequence[Encoded], images: int, prompts: int) -> DecoderBatch:
+    """Batch the ``images`` images with the most prompts, ``prompts`` of each (fewer if they have fewer).
+
+    Ties keep the given order, so the choice is repeatable.
+    """
+    chosen = sorted(encoded, key=lambda one: -min(len(one.prompts), prompts))[:images]
+    count = min(prompts, *(len(one.prompts) for one in chosen))
+    arguments: dict[str, list[Tensor]] = {}
+    for one in chosen:
+        taken = one.prompts[:count]
+        if taken.boxes is not None:
+            arguments.setdefault("input_boxes", []).append(one.frame.scale_boxes(taken.boxes))
+        if taken.points is not None and taken.labels is not None:
+            arguments.setdefault("input_points", []).append(one.frame.scale_points(taken.points))
+            arguments.setdefault("input_labels", []).append(taken.labels)
+    device = chosen[0].embedding.device
+    stacked = {name: torch.stack(values).to(device) for name, values in arguments.items()}
+    return DecoderBatch(torch.cat([one.embedding for one in chosen]), stacked, count)
+
+
+_IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"))
+_GRID = 4
+
+
+def chosen_images(
+    candidates: Sequence[tuple[Path, Prompts]], settings: Calibration, generator: torch.Generator
+) -> list[CalibrationImage]:
+    """At most ``settings.images`` images that have prompts, drawn without replacement, at most
+    ``settings.prompts`` prompts of each."""
+    usable = [(path, prompts) for path, prompts in candidates if len(prompts)]
+    order = torch.randperm(len(usable), generator=generator)[: settings.images].tolist()
+    chosen = []
+    for index in order:
+        path, prompts = usable[index]
+        rows = torch.randperm(len(prompts), generator=generator)[: settings.prompts].sort().values
+        chosen.append(CalibrationImage(path, _rows(prompts, rows)))
+    return chosen
+
+
+def grid_of_points(
+    images: str | Path | Sequence[Path], settings: Calibration, generator: torch.Generator
+) -> list[CalibrationImage]:
+    """Images without annotations, each asked at a 4 x 4 grid of clicks.
+
+    Raises:
+        UsageError: the directory holds no image files.
+    """
+    if isinstance(images, str | Path):
+        directory = Path(images)
+        paths = sorted(path for path in directory.iterdir() if path.suffix.lower() in _IMAGE_SUFFIXES)
+        if not paths:
+            raise UsageError(f"{directory}: holds no images ({', '.join(sorted(_IMAGE_SUFFIXES))})")
+    else:
+        paths = list(images)
+    order = torch.randperm(len(paths), generator=generator)[: settings.images].tolist()
+    chosen = []
+    for path in (paths[index] for index in order):
+        height, width = open_image(path).pixels.shape[:2]
+        ticks = (torch.arange(_GRID) + 0.5) / _GRID
+        points = torch.cartesian_prod(ticks * width, ticks * height)[:, None, :]
+        labels = torch.ones(points.shape[:2], dtype=torch.int64)
+        rows = torch.arange(min(len(points), settings.prompts))
+        chosen.append(CalibrationImage(path, _rows(Prompts(points=points, labels=labels), rows)))
+    return chosen
+
+
+def _rows(prompts: Prompts, rows: Tensor) -> Prompts:
+    """The given rows of every field."""
+    fields = (prompts.boxes, prompts.points, prompts.labels, prompts.masks)
+    return Prompts(*(None if field is None else field[rows] for field in fields))

@@ -1,0 +1,103 @@
+"""The ``saqsam`` command: its verbs, and the one place where exceptions become messages and exit codes."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from saqsam import __version__
+from saqsam.cli import compare, demo, evaluate, inspect, quantize, recipe, segment, verify
+from saqsam.errors import SaqsamError
+
+app = typer.Typer(
+    name="saqsam",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Quantize the Segment Anything Model to 2 to 8 bits, pack it, audit it, and measure it.",
+    epilog="Exit codes: 0 done, 1 an error you can mend, 2 usage, 3 a bad input file, 4 a broken promise.",
+)
+app.command("demo")(demo.demo)
+app.command("quantize")(quantize.quantize)
+app.command("inspect")(inspect.inspect)
+app.command("verify")(verify.verify)
+app.command("segment")(segment.segment)
+app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(compare.compare)
+app.add_typer(recipe.app, name="recipe")
+
+# typer's errors share click's root, which old releases import and new ones carry along privately.
+_ParserError = typer.BadParameter.__mro__[2]
+
+
+@dataclass
+class _Options:
+    """What the options before the verb asked for."""
+
+    debug: bool = False
+
+
+@app.callback(invoke_without_command=True)
+def _before_the_verb(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    """Quantize the Segment Anything Model to 2 to 8 bits, pack it, audit it, and measure it."""
+    if isinstance(context.obj, _Options):
+        context.obj.debug = debug
+    if version:
+        typer.echo(f"saqsam {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; every error is one line on stderr.
+
+    Args:
+        arguments: words after ``saqsam``; None takes them from ``sys.argv``.
+    """
+    options = _Options()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    # A terminated run unwinds like an interrupted one, so that temporary files go away.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        code = app(words, prog_name="saqsam", standalone_mode=False, obj=options)
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    except Exception as error:  # noqa: BLE001 - the boundary: nothing may escape as a traceback
+        if options.debug:
+            traceback.print_exception(error)
+        code, message = _explain(error, options.debug)
+        typer.echo(message, err=True)
+    if code == 130:
+        typer.echo("saqsam: interrupted", err=True)
+    return code if isinstance(code, int) else 0
+
+
+def _explain(error: Exception, debug: bool) -> tuple[int, str]:
+    """An exception as (exit code, one line)."""
+    if isinstance(error, SaqsamError):
+        return error.exit_code, f"saqsam: {_one_line(str(error))}"
+    if isinstance(error, _ParserError):
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "saqsam"
+        message = _one_line(error.format_message())
+        return 2, f"saqsam: {message} (see '{command} --help')"
+    if isinstance(error, OSError) and error.strerror:
+        name = f"{error.filename}: " if error.filename else ""
+        return 3, f"saqsam: {name}{error.strerror}"
+    where = "" if debug else "; run with 'saqsam --debug ...' to see where"
+    return 1, f"saqsam: unexpected {type(error).__name__}: {_one_line(str(error))[:300]}{where}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,153 @@
+"""Options that several verbs share, and the checks made before any work starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from saqsam.errors import UsageError
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="nano, nano-outliers, an official .pth, a transformers directory or hub id, or a packed file.",
+    ),
+]
+ImagesOption = Annotated[Path, typer.Option("--images", help="Folder of images.", metavar="DIR")]
+AnnotationsOption = Annotated[
+    Path, typer.Option("--annotations", help="COCO instances json of these images.", metavar="FILE")
+]
+PromptsOption = Annotated[
+    str,
+    typer.Option(
+        "--prompts",
+        help="boxes (ground truth), points (one click per object), or a COCO-results detections json.",
+        metavar="boxes|points|FILE",
+    ),
+]
+BitsOption = Annotated[
+    str | None, typer.Option("--bits", help="Weight and activation bits, such as w4a8.", metavar="wXaY")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Change one recipe key, such as clip.focus_threshold=0.6; repeatable.",
+        metavar="KEY=VALUE",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]
+LimitOption = Annotated[
+    int | None, typer.Option("--limit", help="Use only the first N images.", min=1, metavar="N")
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="torch device to compute on.")]
+
+PROMPT_WORDS = ("boxes", "points")
+
+
+def check_directory(path: Path, option: str) -> Path:
+    """The path, if it is a directory.
+
+    Raises:
+        UsageError: it is missing, or a file.
+    """
+    if not path.is_dir():
+        found = "it is a file" if path.exists() else "there is no such directory"
+        raise UsageError(f"{option} {path}: expected a directory; {found}")
+    return path
+
+
+def check_file(path: Path, option: str) -> Path:
+    """The path, if it is a file.
+
+    Raises:
+        UsageError: it is missing, or a directory.
+    """
+    if not path.is_file():
+        found = "it is a directory" if path.exists() else "there is no such file"
+        raise UsageError(f"{option} {path}: expected a file; {found}")
+    return path
+
+
+def check_prompts(text: str) -> str | Path:
+    """``boxes``, ``points``, or the path of an existing detections file.
+
+    Raises:
+        UsageError: neither one of the words nor a file.
+    """
+    if text in PROMPT_WORDS:
+        return text
+    path = Path(text)
+    if not path.is_file():
+        raise UsageError(f"--prompts {text}: expected boxes, points, or an existing detections json")
+    return path
+
+
+def check_output(path: Path, option: str, force: bool) -> Path:
+    """The path, if a file can be written there.
+
+    Raises:
+        UsageError: it exists and ``force`` is not set, it is a directory, or its directory is missing.
+    """
+    if path.is_dir():
+        raise UsageError(f"{option} {path}: this is a directory; name a file")
+    if path.exists() and not force:
+        raise UsageError(f"{option} {path}: this file exists; choose another name or add --force")
+    if not path.parent.is_dir():
+        raise UsageError(f"{option} {path}: there is no directory {path.parent}; create it first")
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{option} {path}: the directory {path.parent} cannot be written to")
+    return path
+
+
+def check_outputs(paths: Iterable[tuple[Path | None, str]], force: bool) -> None:
+    """:func:`check_output` for every path that was given; no two may be the same file.
+
+    Raises:
+        UsageError: as there, or two options name one file.
+    """
+    seen: dict[Path, str] = {}
+    for path, option in paths:
+        if path is None:
+            continue
+        check_output(path, option, force)
+        absolute = path.absolute()
+        if absolute in seen:
+            raise UsageError(f"{seen[absolute]} and {option} name the same file {path}")
+        seen[absolute] = option
+
+
+def make_directory(path: Path, option: str, force: bool) -> Path:
+    """Create a directory for results, or accept an empty one.
+
+    Raises:
+        UsageError: it is a file, or holds files and ``force`` is not set.
+    """
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{option} {path}: this is a file; name a directory")
+    if path.is_dir() and any(path.iterdir()) and not force:
+        raise UsageError(f"{option} {path}: this directory is not empty; choose another or add --force")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def numbers(text: str, count: int, option: str) -> tuple[float, ...]:
+    """``"1,2.5"`` as ``count`` floats.
+
+    Raises:
+        UsageError: another count, or something that is not a number.
+    """
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != count:
+        shape = "x0,y0,x1,y1" if count == 4 else "x,y"
+        raise UsageError(f"{option} {text}: expected {count} numbers, {shape}, in pixels")
+    return values

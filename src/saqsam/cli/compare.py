@@ -1,0 +1,87 @@
+"""``saqsam compare``: several models on one set, in a table and in pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from saqsam.cli.arguments import (
+    AnnotationsOption,
+    DeviceOption,
+    ForceOption,
+    ImagesOption,
+    JsonOption,
+    LimitOption,
+    PromptsOption,
+    check_directory,
+    check_file,
+    check_prompts,
+    make_directory,
+)
+from saqsam.cli.output import print_json, print_lines
+from saqsam.cli.progress import progress, within
+from saqsam.cli.results import print_results, stop_on_nan
+from saqsam.errors import UsageError
+
+
+def compare(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL MODEL...", help="Models, as in 'saqsam evaluate'.")
+    ],
+    images: ImagesOption,
+    annotations: AnnotationsOption,
+    prompts: PromptsOption = "boxes",
+    reference: Annotated[
+        str | None,
+        typer.Option("--reference", help="Model to agree with; the first one by default.", metavar="MODEL"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for side-by-side pictures.", metavar="DIR")
+    ] = None,
+    pictures: Annotated[int, typer.Option("--pictures", help="Images to draw.", min=0, metavar="N")] = 6,
+    limit: LimitOption = None,
+    device: DeviceOption = "cpu",
+    force: ForceOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Evaluate several models on the same images and prompts, side by side."""
+    if len(models) < 2:
+        raise UsageError("compare needs at least two models")
+    check_directory(images, "--images")
+    check_file(annotations, "--annotations")
+    asked = check_prompts(prompts)
+    if out is not None:
+        make_directory(out, "--out", force)
+
+    from saqsam import api
+    from saqsam.cli.pictures import write_pictures
+
+    with progress() as report:
+        loaded = [api.load(name, device=device) for name in models]
+        judge = loaded[0] if reference is None else api.load(reference, device=device)
+        results = [
+            api.evaluate(
+                sam, images, annotations, asked, reference=judge, limit=limit, progress=within(report, name)
+            )
+            for name, sam in zip(models, loaded, strict=True)
+        ]
+        drawn = []
+        if out is not None:
+            drawn = write_pictures(
+                out, dict(zip(models, loaded, strict=True)), images, annotations, asked, count=pictures
+            )
+    if json:
+        print_json(
+            {
+                "reference": reference or models[0],
+                "results": [result.to_dict() for result in results],
+                "pictures": [str(path) for path in drawn],
+            }
+        )
+    else:
+        print_results(results, labels=models)
+        if drawn:
+            print_lines([f"{len(drawn)} pictures in {out}"])
+    stop_on_nan(results)

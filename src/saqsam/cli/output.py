@@ -1,0 +1,55 @@
+"""Results on stdout: a table for people, or exactly one JSON object for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def console() -> Console:
+    """A console on the current stdout; plain text, unwrapped, where that is not a terminal."""
+    terminal = sys.stdout.isatty()
+    return Console(file=sys.stdout, width=None if terminal else 200, highlight=False, soft_wrap=not terminal)
+
+
+def print_json(result: Mapping[str, Any]) -> None:
+    """One JSON object on stdout; NaN and infinity, which JSON lacks, become null."""
+    sys.stdout.write(json.dumps(_finite(result), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: int = 1) -> None:
+    """A table; columns from index ``right`` on are numbers and align to the right."""
+    table = Table(title=title or None, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index < right else "right", no_wrap=index >= right)
+    for row in rows:
+        table.add_row(*row)
+    console().print(table)
+
+
+def print_lines(lines: Sequence[str]) -> None:
+    """Plain lines; brackets in names are not markup."""
+    for line in lines:
+        console().print(line, markup=False)
+
+
+def megabytes(count: int) -> str:
+    """Bytes as decimal megabytes: ``1.98 MB``."""
+    return f"{count / 1e6:.2f} MB"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    return value

@@ -1,0 +1,56 @@
+"""Pictures of what several models make of the same prompts, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from saqsam.files import atomic_write
+
+if TYPE_CHECKING:
+    from saqsam.sam import Sam
+
+
+def write_pictures(
+    directory: Path,
+    models: Mapping[str, Sam],
+    images: Path,
+    annotations: Path,
+    prompts: str | Path,
+    *,
+    count: int,
+) -> list[Path]:
+    """Draw each model's masks on the first ``count`` images that have prompts.
+
+    Args:
+        directory: existing; gets one PNG for each image.
+        models: by the title that stands above their masks.
+        images: folder of images.
+        annotations: COCO instances json.
+        prompts: ``boxes``, ``points`` or a detections file.
+        count: images to draw.
+
+    Returns:
+        The files written.
+    """
+    from saqsam.images import open_image
+    from saqsam.prompts.from_dataset import prompts_for
+    from saqsam.report.overlay import side_by_side
+    from saqsam.tasks.coco_json import read_instances
+
+    dataset = read_instances(annotations, images)
+    by_image = prompts_for(dataset, prompts)
+    written = []
+    for image in [image for image in dataset.images if image.id in by_image][:count]:
+        pixels = open_image(image.path).pixels
+        asked = by_image[image.id].prompts
+        panels = [
+            sam.segment(pixels, boxes=asked.boxes, points=asked.points, labels=asked.labels).draw(pixels)
+            for sam in models.values()
+        ]
+        path = directory / f"{image.path.stem}.png"
+        with atomic_write(path) as temporary:
+            side_by_side(panels, list(models)).save(temporary, format="PNG")
+        written.append(path)
+    return written

@@ -1,0 +1,40 @@
+"""The small SAM that comes with the package, and its variant with extreme query/key outliers."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from typing import cast
+
+from safetensors.torch import load
+from transformers import SamConfig, SamModel
+
+from saqsam.errors import UsageError
+from saqsam.models.outliers import inject_outliers
+
+EMBEDDED_NAMES = ("nano", "nano-outliers")
+
+
+def embedded_sam(name: str) -> SamModel:
+    """Load an embedded model; nothing is downloaded.
+
+    Args:
+        name: "nano", trained on generated scenes (128-px input), or "nano-outliers", whose outputs
+            are those of nano bit for bit and whose decoder queries and keys reach about +-160.
+
+    Returns:
+        A float32 ``SamModel`` with eager attention, in eval mode, without gradients.
+
+    Raises:
+        UsageError: there is no embedded model of that name.
+    """
+    if name not in EMBEDDED_NAMES:
+        known = ", ".join(EMBEDDED_NAMES)
+        raise UsageError(f"{name}: no embedded model has this name. Embedded models: {known}")
+    assets = files("saqsam.models").joinpath("assets")
+    config = SamConfig(**json.loads(assets.joinpath("nano.json").read_text(encoding="utf-8")))
+    model = cast(SamModel, SamModel._from_config(config, attn_implementation="eager"))
+    state = load(assets.joinpath("nano.safetensors").read_bytes())
+    model.load_state_dict({key: value.float() for key, value in state.items()})
+    model.eval().requires_grad_(False)
+    return inject_outliers(model) if name == "nano-outliers" else model

@@ -1,0 +1,125 @@
+"""Between a frozen model and the contents of a packed file; nothing is computed anew in either direction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import SamConfig, SamModel
+
+from saqsam.errors import CorruptCheckpoint, RecipeError, SaqsamError
+from saqsam.grids.affine import affine_codes, affine_values
+from saqsam.models.attach import all_quantizers, attach
+from saqsam.models.official import POSITIONS, TIED_POSITIONS
+from saqsam.models.plan import plan_sites
+from saqsam.models.sites import WEIGHT
+from saqsam.pack.file import PackedActivation, PackedModel, PackedWeight
+from saqsam.quantizer import LOG2
+from saqsam.recipe import Recipe
+
+
+@torch.no_grad()
+def to_packed(model: SamModel, recipe: Recipe, records: dict[str, Any]) -> PackedModel:
+    """Integers, scales and the float rest of a frozen model, on the CPU.
+
+    Args:
+        model: frozen by ``pack.freeze``.
+        recipe: what it was made with.
+        records: plain JSON types kept for reports.
+    """
+    weights: dict[str, PackedWeight] = {}
+    activations: dict[str, PackedActivation] = {}
+    for site, quantizer in all_quantizers(model).items():
+        if site.role != WEIGHT:
+            scale, zero_point = float(quantizer.scale), int(quantizer.zero_point)
+            grid = "log2" if quantizer.grid == LOG2 else "affine"
+            activations[site.name] = PackedActivation(grid, quantizer.bits, scale, zero_point, quantizer.tau)
+            continue
+        weight = model.get_submodule(site.path).weight
+        codes = affine_codes(weight, *quantizer.parameters_for(weight), quantizer.bits)
+        weights[site.path] = PackedWeight(
+            codes.to(torch.uint8).cpu(),
+            quantizer.scale.cpu(),
+            quantizer.zero_point.to(torch.uint8).cpu(),
+            quantizer.bits,
+        )
+    dtype = getattr(torch, recipe.float_dtype)
+    rest = {
+        name: parameter.detach().to(dtype).cpu().contiguous()
+        for name, parameter in model.named_parameters()
+        if name.removesuffix(".weight") not in weights
+    }
+    return PackedModel(plain_config(model), recipe.to_dict(), weights, activations, rest, records)
+
+
+def plain_config(model: SamModel) -> dict[str, Any]:
+    """The model's configuration without what only describes this process or machine."""
+    config: dict[str, Any] = model.config.to_dict()
+    for private in ("_name_or_path", "transformers_version", "dtype", "torch_dtype"):
+        config.pop(private, None)
+    return config
+
+
+@torch.no_grad()
+def from_packed(packed: PackedModel, path: str | Path) -> tuple[SamModel, Recipe]:
+    """Rebuild the frozen model from verified contents; ``path`` is used in messages only.
+
+    Raises:
+        CorruptCheckpoint: the parts do not fit each other: a weight is missing, has another shape than
+            the configuration says, or another width than the recipe says.
+    """
+    try:
+        recipe = Recipe.from_dict(packed.recipe)
+        config = SamConfig(**packed.config)
+        with torch.device("meta"):
+            model = SamModel(config)
+        plan = plan_sites(model, recipe)
+    except (RecipeError, TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+        raise CorruptCheckpoint(path, f"its configuration or recipe cannot be used ({error})") from error
+    _load_parameters(model, packed, path)
+    attach(model, plan, float_rel_pos_query=recipe.rel_pos_query == "float")
+    _set_quantizers(model, packed, path)
+    return model, recipe
+
+
+def _load_parameters(model: SamModel, packed: PackedModel, path: str | Path) -> None:
+    state: dict[str, Tensor] = {name: tensor.float() for name, tensor in packed.rest.items()}
+    for name, weight in packed.weights.items():
+        channels = (-1,) + (1,) * (weight.codes.ndim - 1)
+        zero_point = weight.zero_point.float().view(channels)
+        state[f"{name}.weight"] = affine_values(weight.codes.float(), weight.scale.view(channels), zero_point)
+    if POSITIONS in state:
+        state.setdefault(TIED_POSITIONS, state[POSITIONS])
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    for name in sorted(wanted.keys() ^ state.keys()):
+        raise CorruptCheckpoint(path, f"{name} is {'missing' if name in wanted else 'not part of this model'}")
+    for name, shape in wanted.items():
+        if tuple(state[name].shape) != shape:
+            raise CorruptCheckpoint(path, f"{name} has shape {tuple(state[name].shape)}, expected {shape}")
+    model.load_state_dict(state, strict=True, assign=True)
+    model.tie_weights()
+    model.eval().requires_grad_(False)
+
+
+def _set_quantizers(model: SamModel, packed: PackedModel, path: str | Path) -> None:
+    quantizers = all_quantizers(model)
+    stored = set(packed.activations) | {f"{name}:{WEIGHT}" for name in packed.weights}
+    for name in sorted({site.name for site in quantizers} ^ stored):
+        raise CorruptCheckpoint(path, f"{name} is quantized in the recipe or in the file, but not in both")
+    for site, quantizer in quantizers.items():
+        entry = packed.weights[site.path] if site.role == WEIGHT else packed.activations[site.name]
+        grid = entry.grid if isinstance(entry, PackedActivation) else "affine"
+        if (entry.bits, grid) != (quantizer.bits, quantizer.grid):
+            raise CorruptCheckpoint(path, f"{site.name} has {entry.bits} bits ({grid}), its recipe disagrees")
+        try:
+            if isinstance(entry, PackedWeight):
+                quantizer.set_affine(entry.scale, entry.zero_point.float())
+            elif entry.grid == "log2":
+                quantizer.set_log2(torch.tensor(entry.scale), entry.tau)
+            else:
+                quantizer.set_affine(torch.tensor(entry.scale), torch.tensor(float(entry.zero_point)))
+        except SaqsamError as error:
+            raise CorruptCheckpoint(path, str(error)) from error
+        quantizer.freeze()

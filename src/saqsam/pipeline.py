@@ -1,0 +1,209 @@
+"""The whole method on one page, in order: float SAM in, frozen and audited SAM out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from transformers import SamModel
+
+from saqsam.calibration import CalibrationImage, Encoded, decode_each, decoder_batch, pixels_of
+from saqsam.clip.pcc import clip_decoder
+from saqsam.errors import UsageError
+from saqsam.folds.apply import FoldRecord, fold_decoder, fold_encoder
+from saqsam.models.attach import all_quantizers, attach
+from saqsam.models.plan import Plan, plan_sites
+from saqsam.models.sites import DECODER, ENCODER, WEIGHT, Site
+from saqsam.pack.freeze import freeze
+from saqsam.predictor import embed
+from saqsam.quantizer import Quantizer, Stage
+from saqsam.ranges.observe import observer_for
+from saqsam.ranges.settle import SiteRange, settle_activation, settle_weight
+from saqsam.recipe import Recipe
+
+_T = TypeVar("_T")
+Progress = Callable[[str, int, int], None]
+"""Called with the stage's name, steps done and steps in total."""
+
+FOLD_IMAGES = 4
+"""Images on which folds are measured and proved exact; means and ranges of channels settle quickly."""
+
+
+@dataclass
+class Report:
+    """What happened on the way, stored in the packed file and shown in reports.
+
+    Attributes:
+        ranges: range and error of every site, by site name.
+        folds: what each fold did, by attention path.
+        clips: what PCC did, one record for each site.
+        seconds: time of each stage.
+        encoder_passes: forward passes of the image encoder, in total.
+        decoder_prompts: prompts decoded, in total.
+        images: names of the calibration images.
+    """
+
+    ranges: dict[str, SiteRange] = field(default_factory=dict)
+    folds: FoldRecord = field(default_factory=dict)
+    clips: list[dict[str, Any]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    encoder_passes: int = 0
+    decoder_prompts: int = 0
+    images: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "ranges": {site: seen.to_dict() for site, seen in self.ranges.items()},
+            "folds": self.folds,
+            "clips": self.clips,
+            "encoder_passes": self.encoder_passes,
+            "decoder_prompts": self.decoder_prompts,
+            "images": self.images,
+            "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
+        }
+
+
+@torch.no_grad()
+def quantize_model(
+    model: SamModel,
+    recipe: Recipe,
+    images: Sequence[CalibrationImage],
+    progress: Progress = lambda stage, done, total: None,
+) -> Report:
+    """Quantize ``model`` in place by ``recipe``; afterwards it is frozen and has passed its audit.
+
+    Args:
+        model: float SAM; it is changed, so pass a copy to keep the original.
+        recipe: what to do.
+        images: calibration images with prompts; all of them are used.
+        progress: see ``Progress``.
+
+    Raises:
+        UsageError: no images, or none with prompts.
+        NumericalError: NaN or infinity at a site, which is named.
+        InvariantError: a fold or the audit failed.
+    """
+    images = [image for image in images if len(image.prompts)]
+    if not images:
+        raise UsageError("calibration needs at least one image with at least one prompt")
+    run = _Run(model, recipe, plan_sites(model, recipe), images, progress)
+    attach(model, run.plan, float_rel_pos_query=recipe.rel_pos_query == "float")
+    run.timed("encoder folds", run.fold_encoder)
+    encoded = run.timed("encoder ranges", run.observe_encoder)
+    run.timed("decoder folds", lambda: run.fold_decoder(encoded))
+    if recipe.clip.method == "pcc":
+        run.timed("clip", lambda: run.clip(encoded))
+    run.timed("decoder ranges", lambda: run.observe_decoder(encoded))
+    run.timed("weights", run.settle_weights)
+    run.timed("freeze", lambda: freeze(model, recipe, progress))
+    return run.report
+
+
+class _Run:
+    """The stages of one quantization; each method is one stage."""
+
+    def __init__(
+        self,
+        model: SamModel,
+        recipe: Recipe,
+        plan: Plan,
+        images: Sequence[CalibrationImage],
+        progress: Progress,
+    ) -> None:
+        self.model, self.recipe, self.plan = model, recipe, plan
+        self.images, self.progress = images, progress
+        self.report = Report(images=[image.path.name for image in images])
+
+    def timed(self, stage: str, action: Callable[[], _T]) -> _T:
+        start = time.perf_counter()
+        result = action()
+        self.report.seconds[stage] = time.perf_counter() - start
+        return result
+
+    def fold_encoder(self) -> None:
+        def run() -> torch.Tensor:
+            few = self.images[:FOLD_IMAGES]
+            self.report.encoder_passes += len(few)
+            return torch.cat([embed(self.model, pixels_of(self.model, image)[0]) for image in few])
+
+        self.report.folds.update(fold_encoder(self.model, self.recipe.folds, run))
+
+    def observe_encoder(self) -> list[Encoded]:
+        """One encoder pass for each image: fills the encoder's observers, keeps the embeddings."""
+        sites = self._observe(ENCODER)
+        encoded = []
+        for done, image in enumerate(self.images):
+            self.progress("encoder ranges", done, len(self.images))
+            pixels, frame = pixels_of(self.model, image)
+            encoded.append(Encoded(image.path.name, embed(self.model, pixels), image.prompts, frame))
+            self.report.encoder_passes += 1
+        self._settle(sites)
+        self.progress("encoder ranges", len(self.images), len(self.images))
+        return encoded
+
+    def fold_decoder(self, encoded: list[Encoded]) -> None:
+        few = encoded[:FOLD_IMAGES]
+
+        def run() -> torch.Tensor:
+            self.report.decoder_prompts += sum(len(one.prompts) for one in few)
+            return decode_each(self.model, few)
+
+        self.report.folds.update(fold_decoder(self.model, self.recipe.folds, run))
+
+    def clip(self, encoded: list[Encoded]) -> None:
+        settings = self.recipe.clip
+        batch = decoder_batch(encoded, settings.images, settings.prompts)
+        count = len(batch.embeddings)
+
+        def run() -> None:
+            self.report.decoder_prompts += count * batch.prompts
+            batch.run(self.model)
+
+        def progress(done: int, total: int) -> None:
+            self.progress("clip", done, total)
+
+        records = clip_decoder(self.model, settings, count, run, progress)
+        self.report.clips = [record.to_dict() for record in records]
+
+    def observe_decoder(self, encoded: list[Encoded]) -> None:
+        """One decoder pass for each image; queries and keys that PCC clipped are already quantized."""
+        sites = self._observe(DECODER)
+        for done, one in enumerate(encoded):
+            self.progress("decoder ranges", done, len(encoded))
+            decode_each(self.model, [one])
+            self.report.decoder_prompts += len(one.prompts)
+        self._settle(sites)
+        self.progress("decoder ranges", len(encoded), len(encoded))
+
+    def settle_weights(self) -> None:
+        weights = [(site, found) for site, found in self._quantizers() if site.role == WEIGHT]
+        for done, (site, quantizer) in enumerate(weights):
+            self.progress("weights", done, len(weights))
+            weight = self.model.get_submodule(site.path).weight
+            self.report.ranges[site.name] = settle_weight(quantizer, self.plan[site.name].ranges, weight)
+        self.progress("weights", len(weights), len(weights))
+
+    def _quantizers(self) -> Iterable[tuple[Site, Quantizer]]:
+        return all_quantizers(self.model).items()
+
+    def _observe(self, part: str) -> list[tuple[Site, Quantizer]]:
+        """Put observers on the activations of one part that still observe; returns their sites."""
+        sites = [
+            (site, quantizer)
+            for site, quantizer in self._quantizers()
+            if site.part == part and site.role != WEIGHT and quantizer.stage is Stage.OBSERVE
+        ]
+        for site, quantizer in sites:
+            quantizer.observer = observer_for(quantizer, self.plan[site.name].ranges)
+        return sites
+
+    def _settle(self, sites: list[tuple[Site, Quantizer]]) -> None:
+        """Turn what was observed into ranges; a site that saw nothing is left for the audit to name."""
+        for site, quantizer in sites:
+            settled = settle_activation(quantizer, self.plan[site.name].ranges)
+            if settled is not None:
+                self.report.ranges[site.name] = settled

@@ -1,0 +1,171 @@
+"""``Sam``: a float or quantized model with what one needs to use it, the same face for both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from transformers import SamModel
+
+from saqsam.errors import UsageError
+from saqsam.images import open_image
+from saqsam.models.attach import quantizer_at
+from saqsam.models.sites import WEIGHT, Site, float_parts, quantized_sites
+from saqsam.pack.convert import to_packed
+from saqsam.pack.file import write_packed
+from saqsam.predictor import predict
+from saqsam.prompts.prompts import checked_prompts
+from saqsam.quantizer import LOG2, Quantizer
+from saqsam.recipe import Recipe
+from saqsam.segmentation import Segmentation
+
+
+@dataclass
+class Sam:
+    """A Segment Anything Model, float or quantized.
+
+    Attributes:
+        model: ``transformers.SamModel``; a quantized one is still accepted by ``SamProcessor`` and pipelines.
+        name: what the user called it: a file, a directory, a hub id, ``nano``.
+        quantization: the recipe it was quantized with; ``None`` for a float model.
+        records: what calibration found (ranges, folds, clips, seconds); empty for a float model.
+        file: the packed file it was loaded from or saved to, if any.
+    """
+
+    model: SamModel
+    name: str
+    quantization: Recipe | None = None
+    records: dict[str, Any] = field(default_factory=dict)
+    file: Path | None = None
+
+    @property
+    def bits(self) -> str:
+        """``"float"``, or bits such as ``"w4a4"``."""
+        return "float" if self.quantization is None else self.quantization.bits
+
+    @property
+    def recipe(self) -> dict[str, Any] | None:
+        """The recipe as plain JSON types, or ``None``."""
+        return None if self.quantization is None else self.quantization.to_dict()
+
+    def to(self, device: str) -> Sam:
+        """Move the model; returns itself."""
+        self.model.to(device)
+        return self
+
+    def segment(
+        self,
+        image: str | Path | NDArray[np.uint8],
+        boxes: ArrayLike | None = None,
+        points: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
+        *,
+        multimask_output: bool = False,
+    ) -> Segmentation:
+        """Segment what boxes or points ask for on one image.
+
+        Args:
+            image: a file, or ``(H, W, 3)`` uint8 RGB.
+            boxes: ``(P, 4)`` XYXY in pixels of the displayed image.
+            points: ``(P, 2)``, one click for each object, or ``(P, K, 2)``, K clicks for each; x, y pixels.
+            labels: ``(P,)`` or ``(P, K)``: 1 for foreground, 0 for background; all foreground if left out.
+            multimask_output: choose the best of three masks by predicted IoU instead of the single one.
+
+        Returns:
+            Masks ``(P, H, W)`` bool and predicted IoU ``(P,)``; empty if nothing was asked for.
+
+        Raises:
+            ImageError: the file cannot be read. PromptError: a prompt has no meaning on this image.
+        """
+        pixels = open_image(image).pixels if isinstance(image, str | Path) else image
+        height, width = pixels.shape[:2]
+        if points is not None and np.ndim(points) == 2:
+            points = np.asarray(points)[:, None, :]
+            labels = None if labels is None else np.asarray(labels)[:, None]
+        prompts, clipped = checked_prompts(width, height, boxes=boxes, points=points, labels=labels)
+        del clipped  # counted again by predict, and reported in its result
+        return predict(self.model, pixels, prompts, multimask_output=multimask_output)
+
+    def save(self, path: str | Path) -> None:
+        """Write a quantized model as one packed file, atomically.
+
+        Raises:
+            UsageError: the model is float; ``saqsam.models.official.write_official`` writes those.
+        """
+        if self.quantization is None:
+            raise UsageError(f"{self.name} is a float model: quantize it first, then save it")
+        write_packed(path, to_packed(self.model, self.quantization, self.records))
+        self.file = Path(path)
+
+    def inspect(self) -> dict[str, Any]:
+        """Plain JSON types: recipe, sizes in bytes, every quantized site, every float part and why."""
+        return {
+            "recipe": self.recipe,
+            "file_bytes": self.file.stat().st_size if self.file is not None and self.file.is_file() else None,
+            "float_bytes": sum(4 * parameter.numel() for parameter in self.model.parameters()),
+            "sites": [row for row in map(self._site_row, quantized_sites(self.model)) if row is not None],
+            "kept_float": self._kept_float(),
+            "records": self.records,
+        }
+
+    def summary(self) -> str:
+        """A few lines: bits, sites, megabytes."""
+        facts = self.inspect()
+        size = facts["file_bytes"]
+        packed = "" if size is None else f", {size / 1e6:.2f} MB on disk"
+        recipe = "float" if self.quantization is None else f"{self.quantization.name}, {self.bits}"
+        return (
+            f"{self.name}: {recipe}{packed}, {facts['float_bytes'] / 1e6:.2f} MB as float32; "
+            f"{len(facts['sites'])} quantized sites, {len(facts['kept_float'])} float parts"
+        )
+
+    def _site_row(self, site: Site) -> dict[str, Any] | None:
+        quantizer = quantizer_at(self.model, site) if self.quantization is not None else None
+        if quantizer is None:
+            return None
+        low, high = covered_range(quantizer)
+        return {
+            "path": site.path,
+            "role": site.role,
+            "grid": quantizer.grid,
+            "bits": quantizer.bits,
+            "granularity": site.granularity,
+            "min": low,
+            "max": high,
+            "scale": quantizer.scale.tolist(),
+            "zero_point": quantizer.zero_point.int().tolist(),
+            "tau": quantizer.tau,
+        }
+
+    def _kept_float(self) -> list[dict[str, Any]]:
+        itemsize = 2 if self.quantization is not None and self.quantization.float_dtype == "float16" else 4
+        sizes = {name: itemsize * parameter.numel() for name, parameter in self.model.named_parameters()}
+        rows = [
+            {
+                "path": part.path,
+                "reason": part.reason,
+                "bytes": sum(size for name, size in sizes.items() if _owned(name, part.path)),
+            }
+            for part in float_parts(self.model)
+        ]
+        for site in quantized_sites(self.model):
+            if self.quantization is not None and quantizer_at(self.model, site) is None:
+                size = sizes[f"{site.path}.weight"] if site.role == WEIGHT else 0
+                rows.append({"path": site.name, "reason": "kept float by the recipe", "bytes": size})
+        return rows
+
+
+def covered_range(quantizer: Quantizer) -> tuple[float, float]:
+    """Smallest and largest value of a quantizer's grid (over all channels)."""
+    if quantizer.grid == LOG2:
+        return 0.0, float(quantizer.scale)
+    low = -quantizer.zero_point * quantizer.scale
+    high = (2**quantizer.bits - 1 - quantizer.zero_point) * quantizer.scale
+    return float(low.min()), float(high.max())
+
+
+def _owned(parameter: str, path: str) -> bool:
+    return parameter == path or parameter.startswith(f"{path}.")

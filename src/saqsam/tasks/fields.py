@@ -1,0 +1,62 @@
+"""Small judgements on single JSON values: is this an id, a size, a finite number?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeGuard
+
+LARGEST_ID = 2**53 - 1
+"""Largest integer that every JSON reader keeps exact (RFC 8259, section 6)."""
+
+
+def is_id(value: Any, least: int = 0) -> TypeGuard[int]:
+    """True for an integer that can name something; strings, floats and booleans cannot."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= LARGEST_ID
+
+
+def is_finite(value: Any) -> TypeGuard[float]:
+    """True for an integer or float that is finite as float64; booleans are not numbers here."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def is_object(value: Any) -> TypeGuard[Mapping[str, Any]]:
+    """True for a JSON object."""
+    return isinstance(value, dict)
+
+
+def shown(value: Any, longest: int = 60) -> str:
+    """A value as it may stand in a message: its repr, cut short."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer with more digits than Python prints
+        text = "a number of thousands of digits"
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def id_problem(name: str, value: Any, least: int = 0) -> str:
+    """Why ``value`` cannot be the id ``name``."""
+    kind = {str: "a string", float: "not whole", bool: "a boolean", type(None): "null"}.get(type(value), "")
+    reason = f" is {kind}" if kind else ""
+    return f"{name} {shown(value)}{reason}: it must be an integer from {least} to 2^53 - 1"
+
+
+def missing_fields(entry: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """One problem for each of ``names`` that ``entry`` lacks."""
+    return [f"field {name!r} is missing" for name in names if name not in entry]
+
+
+def box_problem(box: Any) -> str | None:
+    """Why ``box`` is not a COCO box ``x, y, width, height`` of finite numbers, or None if it is."""
+    if not isinstance(box, list) or len(box) != 4:
+        return f"bbox {shown(box)} must be four numbers x, y, width, height"
+    if not all(is_finite(side) for side in box):
+        return f"bbox {shown(box)} has an entry that is not a finite number"
+    if box[2] < 0 or box[3] < 0:
+        return f"bbox {shown(box)} is inverted: width and height must not be negative"
+    return None

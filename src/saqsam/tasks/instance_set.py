@@ -1,0 +1,124 @@
+"""A validated set of images with outlined objects, as the instance task and the prompts see it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from saqsam.errors import ImageError
+from saqsam.images import LoadedImage, open_image
+from saqsam.tasks.outlines import Mask, Rle, decode_mask, mask_box, rasterise
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One listed image; ``width`` and ``height`` in pixels are what its annotations count."""
+
+    id: int
+    path: Path
+    file_name: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One annotated object.
+
+    Attributes:
+        id: unique in its set, at least 1.
+        image_id: of the image it is on.
+        category_id: key of ``InstanceSet.categories``.
+        area: in pixels, as the file states it (COCO sorts objects into small, medium and large by it).
+        iscrowd: a region of many objects: never prompted, neither right nor wrong in AP.
+        height: of its image in pixels.
+        width: of its image in pixels.
+        outline: the ``segmentation`` as it stands in the file, already validated.
+        stated_box: ``x0, y0, x1, y1`` from the file's ``bbox``, or None where it has none with an area.
+    """
+
+    id: int
+    image_id: int
+    category_id: int
+    area: float
+    iscrowd: bool
+    height: int
+    width: int
+    outline: Any = field(repr=False)
+    stated_box: tuple[float, float, float, float] | None = None
+
+    @cached_property
+    def segmentation(self) -> Rle:
+        """The mask as a compressed run-length code, rasterised as COCO does."""
+        return rasterise(self.outline, self.height, self.width)
+
+    @property
+    def box_xyxy(self) -> tuple[float, float, float, float]:
+        """``x0, y0, x1, y1`` in pixels: the file's box, else the one around the mask (all 0 if empty)."""
+        return self.stated_box or mask_box(self.segmentation)
+
+    def mask(self) -> Mask:
+        """(H, W) bool."""
+        return decode_mask(self.segmentation)
+
+
+@dataclass(frozen=True)
+class InstanceSet:
+    """Images, objects and categories of one annotation file, all validated.
+
+    Attributes:
+        path: the annotation file.
+        images: in the order of the file.
+        categories: id to name.
+        instances: image id to its objects in the order of the file; images without objects may lack a key.
+        notes: what was repaired while reading, one short sentence each.
+    """
+
+    path: Path
+    images: tuple[ImageRecord, ...]
+    categories: Mapping[int, str]
+    instances: Mapping[int, Sequence[Instance]] = field(repr=False)
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def instances_of(self, image_id: int) -> tuple[Instance, ...]:
+        """The objects on one image."""
+        return tuple(self.instances.get(image_id, ()))
+
+    def first(self, count: int) -> InstanceSet:
+        """The same set with only its first ``count`` images."""
+        kept = self.images[:count]
+        instances = {image.id: self.instances_of(image.id) for image in kept}
+        return InstanceSet(self.path, kept, self.categories, instances, self.notes)
+
+
+def open_listed(record: ImageRecord) -> LoadedImage:
+    """Open an image in the pixel frame of its annotations.
+
+    COCO counts pixels as they are stored, so the camera's orientation tag is not applied, unless applying
+    it is what makes the size agree with the annotations.
+
+    Raises:
+        ImageError: as :func:`saqsam.images.open_image`, or neither way gives the annotated size.
+    """
+    stored = open_image(record.path, apply_exif=False)
+    if _fits(stored, record):
+        return stored
+    upright = open_image(record.path)
+    if _fits(upright, record):
+        return upright
+    height, width = stored.pixels.shape[:2]
+    raise ImageError(
+        record.path,
+        f"is {width} x {height} pixels, but its annotations say {record.width} x {record.height}; "
+        "use the image that was annotated",
+    )
+
+
+def _fits(picture: LoadedImage, record: ImageRecord) -> bool:
+    return picture.pixels.shape[:2] == (record.height, record.width)
