@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,9 +12,11 @@ from transformers import SamConfig, SamModel
 from saqsam.errors import CheckpointError
 from saqsam.models.checkpoint import Checkpoint, StoredTensor
 from saqsam.models.geometry import size_name
-from saqsam.models.official import POSITIONS, TIED_POSITIONS
+from saqsam.models.official import POSITIONS, TIED_POSITIONS, official_names
 
 _SHOWN = 3
+_CONFIG = "Give the config.json that belongs to these weights"
+_AGAIN = "Download or export it again"
 _TIED = {TIED_POSITIONS: POSITIONS, POSITIONS: TIED_POSITIONS}
 
 
@@ -38,12 +40,15 @@ def build_model(config: SamConfig, checkpoint: Checkpoint, *, attention: str = "
     for name, twin in _TIED.items():
         if name not in tensors and twin in tensors:
             tensors[name] = tensors[twin]
-    _check_names(checkpoint, wanted, tensors)
-    _check_shapes(checkpoint, wanted, tensors)
-    state = {name: _values(checkpoint, name, tensors[name]) for name in wanted}
+    shown = official_names({**wanted, **tensors}) if checkpoint.official else {}
+    _check_names(checkpoint, wanted, tensors, shown)
+    _check_shapes(checkpoint, wanted, tensors, shown)
+    state = {name: _values(checkpoint, tensors[name], shown.get(name, name)) for name in wanted}
     if not torch.equal(state[POSITIONS], state[TIED_POSITIONS]):
         raise CheckpointError(
-            checkpoint.path, f"'{POSITIONS}' and '{TIED_POSITIONS}' differ; in a SAM they are one tensor"
+            checkpoint.path,
+            f"'{POSITIONS}' and '{TIED_POSITIONS}' differ; in a SAM they are one tensor",
+            _AGAIN,
         )
     state[TIED_POSITIONS] = state[POSITIONS]
     model.load_state_dict(state, strict=True, assign=True)
@@ -55,42 +60,41 @@ def build_model(config: SamConfig, checkpoint: Checkpoint, *, attention: str = "
 
 def _laid_out(config: Any, checkpoint: Checkpoint, attention: str) -> SamModel:
     """The model on the meta device: names and shapes, no memory."""
-    _check_config(config, checkpoint)
+    _check_depths(config, checkpoint)
     config._attn_implementation = attention
     config.vision_config._attn_implementation = attention
     try:
         with torch.device("meta"):
             return SamModel(config)
-    except (ValueError, TypeError, RuntimeError, ZeroDivisionError, AttributeError, KeyError) as error:
-        raise CheckpointError(checkpoint.path, f"its configuration fits no SAM ({error})") from error
+    except (ValueError, TypeError, RuntimeError, ArithmeticError, AttributeError, KeyError) as error:
+        raise CheckpointError(checkpoint.path, f"its configuration fits no SAM ({error})", _CONFIG) from error
 
 
-def _check_config(config: Any, checkpoint: Checkpoint) -> None:
-    """What the model's own constructor accepts, and then computes wrongly or not at all."""
-    vision, prompts, decoder = config.vision_config, config.prompt_encoder_config, config.mask_decoder_config
-    for size in ("image_size", "patch_size"):
-        if getattr(vision, size) != getattr(prompts, size):
-            raise CheckpointError(
-                checkpoint.path,
-                f"its configuration gives the encoder {size} {getattr(vision, size)} and the prompts "
-                f"{getattr(prompts, size)}; coordinates would be scaled wrongly",
-            )
-    if not isinstance(vision.image_size, int) or vision.image_size % vision.patch_size:
+def _check_depths(config: Any, checkpoint: Checkpoint) -> None:
+    """Even a model without memory takes a while to lay out where it has thousands of layers."""
+    decoder = config.mask_decoder_config
+    deepest = max(
+        config.vision_config.num_hidden_layers,
+        decoder.num_hidden_layers,
+        decoder.num_multimask_outputs,
+        decoder.iou_head_depth,
+    )
+    if deepest > len(checkpoint.tensors):
         raise CheckpointError(
-            checkpoint.path, f"image_size {vision.image_size} is not a multiple of the patch {vision.patch_size}"
-        )
-    depths = (vision.num_hidden_layers, decoder.num_hidden_layers, prompts.num_point_embeddings)
-    depths += (decoder.num_multimask_outputs, decoder.iou_head_depth)
-    if max(depths) > len(checkpoint.tensors):
-        raise CheckpointError(
-            checkpoint.path, f"its configuration asks for {max(depths)} layers, more than there are tensors"
+            checkpoint.path,
+            f"its configuration asks for {deepest} layers, more than there are tensors",
+            _CONFIG,
         )
 
 
-def _check_names(checkpoint: Checkpoint, wanted: Iterable[str], tensors: dict[str, Any]) -> None:
-    wanted = list(wanted)
-    missing = [name for name in wanted if name not in tensors]
-    unexpected = sorted(set(tensors) - set(wanted))
+def _check_names(
+    checkpoint: Checkpoint,
+    wanted: Mapping[str, Any],
+    tensors: Mapping[str, Any],
+    shown: Mapping[str, str],
+) -> None:
+    missing = [shown.get(name, name) for name in wanted if name not in tensors]
+    unexpected = sorted(shown.get(name, name) for name in set(tensors) - set(wanted))
     problems = [
         f"{len(names)} tensors are {what} ({_some(names)})"
         for what, names in (("missing", missing), ("unexpected", unexpected))
@@ -103,13 +107,17 @@ def _check_names(checkpoint: Checkpoint, wanted: Iterable[str], tensors: dict[st
 
 
 def _check_shapes(
-    checkpoint: Checkpoint, wanted: dict[str, tuple[int, ...]], tensors: dict[str, StoredTensor]
+    checkpoint: Checkpoint,
+    wanted: Mapping[str, tuple[int, ...]],
+    tensors: Mapping[str, StoredTensor],
+    shown: Mapping[str, str],
 ) -> None:
     bad = [name for name, shape in wanted.items() if tensors[name].shape != shape]
     if not bad:
         return
     name = bad[0]
     got, expected = tensors[name].shape, wanted[name]
+    name = shown.get(name, name)
     held, asked = size_name({n: t.shape for n, t in tensors.items()}), size_name(wanted)
     more = f" ({len(bad)} tensors in all)" if len(bad) > 1 else ""
     if held != asked:
@@ -117,13 +125,15 @@ def _check_shapes(
             checkpoint.path,
             f"looks like {held or 'no published size'}, was loaded as {asked or 'no published size'}: "
             f"'{name}' has shape {got}, expected {expected}{more}",
-            "Give the configuration that belongs to these weights",
+            _CONFIG,
         )
     turned = " (it is transposed)" if got == expected[::-1] else ""
-    raise CheckpointError(checkpoint.path, f"'{name}' has shape {got}, expected {expected}{turned}{more}")
+    raise CheckpointError(
+        checkpoint.path, f"'{name}' has shape {got}, expected {expected}{turned}{more}", _AGAIN
+    )
 
 
-def _values(checkpoint: Checkpoint, name: str, stored: StoredTensor) -> Tensor:
+def _values(checkpoint: Checkpoint, stored: StoredTensor, name: str) -> Tensor:
     """The values as float32 in memory of their own, so that the file is no longer needed."""
     if not stored.dtype.is_floating_point:
         raise CheckpointError(
@@ -134,7 +144,9 @@ def _values(checkpoint: Checkpoint, name: str, stored: StoredTensor) -> Tensor:
     values = stored.read().to(torch.float32, copy=True).contiguous()
     if not bool(values.isfinite().all()):
         broken = int((~values.isfinite()).sum())
-        raise CheckpointError(checkpoint.path, f"'{name}' holds {broken} values that are NaN or infinite")
+        raise CheckpointError(
+            checkpoint.path, f"'{name}' holds {broken} values that are NaN or infinite", _AGAIN
+        )
     return values
 
 

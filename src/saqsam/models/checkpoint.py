@@ -12,8 +12,8 @@ import pickle
 import struct
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from saqsam.errors import CheckpointError, CorruptCheckpoint
+from saqsam.errors import CheckpointError, CorruptCheckpoint, UnsafeCheckpoint
 from saqsam.models.pickles import refuse_globals, refuse_legacy
 
 MAX_SAFETENSORS_HEADER = 4 * 2**20  # SAM-H needs 0.1 MB; a longer header only costs memory to parse
@@ -55,11 +55,13 @@ class Checkpoint:
         path: what the user named.
         tensors: name in the file -> tensor.
         metadata: what else the file says about itself.
+        official: whether the file has the official layout, to name its tensors as it does in messages.
     """
 
     path: Path
     tensors: Mapping[str, StoredTensor]
     metadata: Mapping[str, Any]
+    official: bool = False
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -85,17 +87,18 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(
             path, "not a file of weights", "saqsam reads PyTorch .pth files and .safetensors files"
         )
-    return Checkpoint(path, _without_module_prefix(checkpoint.tensors), checkpoint.metadata)
+    return replace(checkpoint, tensors=_without_module_prefix(checkpoint.tensors))
 
 
 def _first_bytes(path: Path) -> bytes:
     try:
         if not path.is_file():
-            raise CheckpointError(path, "is a directory" if path.is_dir() else "no such file")
+            problem = "is a directory" if path.is_dir() else "no such file"
+            raise CheckpointError(path, problem, "Give the path of a .pth or .safetensors file")
         with path.open("rb") as file:
             start = file.read(512)
     except (OSError, ValueError) as error:
-        raise CheckpointError(path, f"cannot be read ({error})") from error
+        raise CheckpointError(path, f"cannot be read ({error})", "Check its path and permissions") from error
     if not start:
         raise CorruptCheckpoint(path, "the file is empty", _REDOWNLOAD)
     if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
@@ -135,7 +138,11 @@ def _stored_in_safetensors(path: Path, file: Any, name: str) -> StoredTensor:
     shape = tuple(int(side) for side in view.get_shape())
     dtype = _SAFETENSORS_DTYPES.get(view.get_dtype())
     if dtype is None:
-        raise CheckpointError(path, f"tensor '{name}' has type {view.get_dtype()}, which is not a weight's")
+        raise CheckpointError(
+            path,
+            f"tensor '{name}' has type {view.get_dtype()}, which is not a weight's",
+            "Give the float weights",
+        )
     return StoredTensor(shape, dtype, lambda: file.get_tensor(name))
 
 
@@ -161,12 +168,15 @@ def _read_zip(path: Path) -> Checkpoint:
             # Mapped, not read: storages become slices of the file, so none can reach past its end.
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(path, f"not a plain dictionary of tensors ({_first_line(error)})") from error
+        raise UnsafeCheckpoint(
+            path, f"not a plain dictionary of tensors ({_first_line(error)}); nothing was run", _SAVE_STATE
+        ) from error
     except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError, OSError) as error:
         raise CorruptCheckpoint(path, f"damaged PyTorch file ({_first_line(error)})", _REDOWNLOAD) from error
     state = _unwrapped(path, content)
     metadata = getattr(state, "_metadata", None)
     tensors = {name: _stored_in_zip(path, name, tensor) for name, tensor in state.items()}
+    _refuse_shared(path, state.values())
     return Checkpoint(path, tensors, metadata if isinstance(metadata, dict) else {})
 
 
@@ -234,9 +244,20 @@ def _stored_in_zip(path: Path, name: object, tensor: object) -> StoredTensor:
     return StoredTensor(tuple(tensor.shape), tensor.dtype, lambda: tensor.detach())
 
 
+def _refuse_shared(path: Path, tensors: Iterable[Tensor]) -> None:
+    """Tensors may share what is stored, as tied ones do; many sharing one storage would multiply it."""
+    claimed, stored = sum(tensor.nbytes for tensor in tensors), path.stat().st_size
+    if claimed > 2 * stored:
+        raise CorruptCheckpoint(
+            path, f"its tensors claim {claimed:,} bytes but the file has {stored:,}", _REDOWNLOAD
+        )
+
+
 def _refuse_too_many(path: Path, count: int) -> None:
     if count > MAX_TENSORS:
-        raise CheckpointError(path, f"holds {count:,} entries, a SAM has at most a few hundred")
+        raise CheckpointError(
+            path, f"holds {count:,} entries, a SAM has at most a few hundred", "Give the weights of a SAM"
+        )
 
 
 def _without_module_prefix(tensors: Mapping[str, StoredTensor]) -> Mapping[str, StoredTensor]:

@@ -3,7 +3,7 @@
 Nearly everything about a SAM follows from shapes: widths, depths, the image size from the positional
 embedding and the patch, heads from the width of a relative-position row, windowed and global blocks from the
 number of those rows. Two things do not: activation functions, which no published SAM changes, and the
-number of decoder heads, for which :func:`config_from_shapes` takes the published 32 channels a head unless
+number of decoder heads, for which :func:`parts_from_shapes` takes the published 32 channels a head unless
 told otherwise.
 """
 
@@ -14,9 +14,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from transformers import SamConfig
-
 Shapes = Mapping[str, tuple[int, ...]]
+Parts = dict[str, dict[str, Any]]
 
 # Embedding width of the image encoder -> name and number of heads of the published models.
 PUBLISHED = {768: ("vit_b", 12), 1024: ("vit_l", 16), 1280: ("vit_h", 16)}
@@ -32,15 +31,15 @@ def size_name(shapes: Shapes) -> str | None:
     return PUBLISHED[width[0]][0] if width and width[0] in PUBLISHED else None
 
 
-def config_from_shapes(shapes: Shapes, told: Mapping[str, Mapping[str, Any]] | None = None) -> SamConfig:
-    """The configuration of a SAM with tensors of these shapes.
+def parts_from_shapes(shapes: Shapes, told: Mapping[str, Mapping[str, Any]] | None = None) -> Parts:
+    """The sizes of a SAM with tensors of these shapes.
 
     Args:
         shapes: ``transformers`` name -> shape.
         told: values that win over the derived ones, as ``{"mask_decoder_config": {...}, ...}``.
 
     Returns:
-        A configuration whose decoder layer norms use 1e-5, as the published models do.
+        The fields of a ``SamConfig``, for :func:`saqsam.models.config.checked_config` to check.
 
     Raises:
         KeyError: a tensor that the sizes are read from is missing; its argument is the name.
@@ -55,8 +54,7 @@ def config_from_shapes(shapes: Shapes, told: Mapping[str, Mapping[str, Any]] | N
         }
     except (IndexError, ZeroDivisionError) as error:
         raise ValueError("tensors have too few dimensions or a dimension of 0") from error
-    merged: dict[str, Any] = {name: {**part, **told.get(name, {})} for name, part in parts.items()}
-    return SamConfig(**merged)
+    return {name: {**part, **told.get(name, {})} for name, part in parts.items()}
 
 
 def _vision(shapes: Shapes) -> dict[str, Any]:
@@ -121,7 +119,6 @@ def _mask_decoder(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:
         "num_multimask_outputs": shapes["mask_decoder.mask_tokens.weight"][0] - 1,
         "iou_head_depth": _count(shapes, r"mask_decoder\.iou_prediction_head\.layers\.(\d+)\.weight") + 2,
         "iou_head_hidden_dim": shapes["mask_decoder.iou_prediction_head.proj_in.weight"][0],
-        "layer_norm_eps": 1e-5,
     }
 
 

@@ -14,14 +14,19 @@ from transformers import SamConfig, SamModel
 from saqsam.errors import CheckpointError, UsageError
 from saqsam.models.build import build_model
 from saqsam.models.checkpoint import Checkpoint, StoredTensor, read_checkpoint
-from saqsam.models.geometry import config_from_shapes, size_name
-from saqsam.models.official import CONFIG_KEY, is_official, to_transformers
+from saqsam.models.config import checked_config
+from saqsam.models.foreign import foreign_family
+from saqsam.models.geometry import parts_from_shapes, size_name
+from saqsam.models.official import CONFIG_KEY, is_official, official_names, to_transformers
 
 EMBEDDED = ("nano", "nano-outliers")
 _WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 _FILE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".pkl")
 _OFFICIAL_NAME = re.compile(r"sam_(vit_[blh])(_[0-9a-f]{6})?")
+_MODEL = f"A model is {' or '.join(EMBEDDED)}, a file, a transformers directory, or a hub id with one slash"
 _MAX_CONFIG_BYTES = 2**20
+_GIVE_SAM = "Give the weights of a SAM ViT-B, ViT-L or ViT-H, or of one with other sizes"
+_COPY = "Copy the whole directory again"
 
 
 def load_float(source: str | Path, *, device: str = "cpu", attention: str = "eager") -> SamModel:
@@ -53,14 +58,19 @@ def load_float(source: str | Path, *, device: str = "cpu", attention: str = "eag
 
 
 def _load(source: str | Path, attention: str) -> SamModel:
-    name, path = str(source), Path(source).expanduser()
+    name, path = str(source), Path(source)
     if name in EMBEDDED:
         from saqsam.models.embedded import embedded_sam
 
         return embedded_sam(name)
-    if path.is_dir():
+    try:
+        path = path.expanduser()
+        is_directory, exists = path.is_dir(), path.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{name:.200}", f"not a usable path ({_first_line(error)})", _MODEL) from error
+    if is_directory:
         return _from_directory(path, attention)
-    if path.exists():
+    if exists:
         return _from_file(path, attention)
     if _is_hub_id(name):
         from saqsam.models.hub import fetch
@@ -77,11 +87,7 @@ def _unknown(name: str) -> CheckpointError:
     close = difflib.get_close_matches(name, EMBEDDED, n=1)
     if close:
         return CheckpointError(name, "no such model", f"Did you mean '{close[0]}'?")
-    return CheckpointError(
-        name,
-        "no such file or directory",
-        f"A model is {' or '.join(EMBEDDED)}, a file, a transformers directory, or a hub id with one slash",
-    )
+    return CheckpointError(name, "no such file or directory", _MODEL)
 
 
 def _from_file(path: Path, attention: str) -> SamModel:
@@ -106,7 +112,9 @@ def _from_directory(directory: Path, attention: str) -> SamModel:
     config = _read_config(config_path)
     found = next((name for name in _WEIGHT_FILES if (directory / name).is_file()), None)
     if found is None:
-        raise CheckpointError(directory, f"no weights in it, none of {', '.join(_WEIGHT_FILES)}")
+        raise CheckpointError(
+            directory, f"no weights in it, none of {', '.join(_WEIGHT_FILES)}", "Copy them into it"
+        )
     if found.endswith(".json"):
         checkpoint = _read_shards(directory / found)
     else:
@@ -119,11 +127,20 @@ def _in_transformers_names(checkpoint: Checkpoint) -> Checkpoint:
         raise CheckpointError(
             checkpoint.path, "a packed saqsam model, not float weights", "Open it with saqsam.load"
         )
+    family = foreign_family(checkpoint.tensors)
+    if family:
+        raise CheckpointError(checkpoint.path, f"the weights of {family}, not of the original SAM", _GIVE_SAM)
     if is_official(checkpoint.tensors):
-        return Checkpoint(checkpoint.path, to_transformers(checkpoint.tensors), checkpoint.metadata)
+        try:
+            tensors = to_transformers(checkpoint.tensors)
+        except ValueError as error:
+            raise CheckpointError(checkpoint.path, str(error), _GIVE_SAM) from error
+        return Checkpoint(checkpoint.path, tensors, checkpoint.metadata, official=True)
     if not any(name.startswith(("vision_encoder.", "mask_decoder.")) for name in checkpoint.tensors):
         some = ", ".join(sorted(checkpoint.tensors)[:3]) or "none"
-        raise CheckpointError(checkpoint.path, f"not the weights of a SAM (its tensors: {some}, ...)")
+        raise CheckpointError(
+            checkpoint.path, f"not the weights of a SAM (its tensors: {some}, ...)", _GIVE_SAM
+        )
     return checkpoint
 
 
@@ -141,43 +158,49 @@ def _check_name(path: Path, checkpoint: Checkpoint) -> None:
 
 def _derived_config(checkpoint: Checkpoint) -> SamConfig:
     told = checkpoint.metadata.get(CONFIG_KEY)
+    shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
     try:
-        return config_from_shapes(
-            {name: tensor.shape for name, tensor in checkpoint.tensors.items()},
-            told if isinstance(told, dict) else None,
-        )
+        parts = parts_from_shapes(shapes, _tables(told))
     except KeyError as error:
+        missing = str(error.args[0])
+        shown = official_names({**shapes, missing: None}) if checkpoint.official else {}
         raise CheckpointError(
-            checkpoint.path, f"tensor {error} is missing, without which the model's size is not known"
+            checkpoint.path,
+            f"tensor '{shown.get(missing, missing)}' is missing, without which the model's size is not known",
+            _GIVE_SAM,
         ) from error
     except (ValueError, TypeError) as error:
-        raise CheckpointError(checkpoint.path, f"its shapes fit no SAM ({error})") from error
+        raise CheckpointError(checkpoint.path, f"its shapes fit no SAM ({error})", _GIVE_SAM) from error
+    return checked_config(checkpoint.path, parts)
+
+
+def _tables(told: object) -> dict[str, dict[str, Any]]:
+    """The tables of a file's own account of itself, without whatever else it may hold."""
+    items = told.items() if isinstance(told, dict) else ()
+    return {part: values for part, values in items if isinstance(values, dict)}
 
 
 def _read_config(path: Path) -> SamConfig:
     """``config.json`` of a ``transformers`` SAM, checked to be one."""
     content = _read_json(path)
     if content.get("model_type") != "sam":
-        raise CheckpointError(path, f"describes a '{content.get('model_type')}', not a 'sam'")
-    try:
-        config: Any = SamConfig.from_dict(content)
-    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-        raise CheckpointError(path, f"not a valid SAM configuration ({_first_line(error)})") from error
-    # Saved by transformers' own conversion, which left its default where the published models have 1e-5.
-    config.mask_decoder_config.layer_norm_eps = 1e-5
-    checked: SamConfig = config
-    return checked
+        raise CheckpointError(
+            path,
+            f"describes a {content.get('model_type')!r:.40}, not a 'sam'",
+            "Give the config.json of a SAM",
+        )
+    return checked_config(path, content)
 
 
 def _read_shards(index_path: Path) -> Checkpoint:
     """All shards that an index names, as one checkpoint."""
     shards = _read_json(index_path).get("weight_map")
     if not isinstance(shards, dict) or not all(isinstance(file, str) for file in shards.values()):
-        raise CheckpointError(index_path, "has no 'weight_map' of tensor names to files")
+        raise CheckpointError(index_path, "has no 'weight_map' of tensor names to files", _COPY)
     tensors: dict[str, StoredTensor] = {}
     for file in sorted(set(shards.values())):
         if Path(file).name != file:
-            raise CheckpointError(index_path, f"names a shard outside its directory, '{file}'")
+            raise CheckpointError(index_path, f"names a shard outside its directory, '{file}'", _COPY)
         tensors.update(read_checkpoint(index_path.parent / file).tensors)
     return Checkpoint(index_path, tensors, {})
 
@@ -186,13 +209,13 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MAX_CONFIG_BYTES:
             raise CheckpointError(
-                path, f"larger than the {_MAX_CONFIG_BYTES:,} bytes a configuration may have"
+                path, f"larger than the {_MAX_CONFIG_BYTES:,} bytes a configuration may have", _COPY
             )
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(path, f"not readable as JSON ({error})") from error
+        raise CheckpointError(path, f"not readable as JSON ({error})", _COPY) from error
     if not isinstance(content, dict):
-        raise CheckpointError(path, "not a JSON object")
+        raise CheckpointError(path, "not a JSON object", _COPY)
     return content
 
 

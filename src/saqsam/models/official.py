@@ -18,6 +18,7 @@ from transformers import SamModel
 
 from saqsam.errors import CheckpointError
 from saqsam.files import atomic_write
+from saqsam.quantizer import Quantizer
 
 T = TypeVar("T")
 
@@ -83,6 +84,7 @@ _FIELDS = {
 POSITIONS = "shared_image_embedding.positional_embedding"
 TIED_POSITIONS = "prompt_encoder.shared_embedding.positional_embedding"
 CONFIG_KEY = "saqsam_config"
+_PIXEL_STATISTICS = ("pixel_mean", "pixel_std")
 
 
 def is_official(names: Mapping[str, Any]) -> bool:
@@ -98,15 +100,23 @@ def to_transformers(state: Mapping[str, T]) -> dict[str, T]:
 
     Returns:
         New name -> the same things; the positional embedding appears under both of its tied names, and a
-        name that no rule knows is kept, so that whoever checks the result can report it.
+        name that no rule knows is kept, so that whoever checks the result can report it. Pixel mean and
+        deviation, which some copies carry, are the same for every SAM and are left out.
+
+    Raises:
+        ValueError: two names that become one.
     """
     depths = _mlp_depths(state)
-    renamed = {}
+    renamed: dict[str, T] = {}
     for name, value in state.items():
+        if name in _PIXEL_STATISTICS:
+            continue
         new = _renamed(name, _FORWARD) or _mlp_to_transformers(name, depths) or name
+        if new in renamed:
+            raise ValueError(f"holds '{new}' under two names")
         renamed[new] = value
-        if new == POSITIONS:
-            renamed[TIED_POSITIONS] = value
+    if POSITIONS in renamed:
+        renamed.setdefault(TIED_POSITIONS, renamed[POSITIONS])
     return renamed
 
 
@@ -116,16 +126,19 @@ def to_official(state: Mapping[str, T]) -> dict[str, T]:
     Raises:
         KeyError: a name that the official layout has no place for.
     """
-    depths = _mlp_depths(state)
-    renamed = {}
-    for name, value in state.items():
-        if name == TIED_POSITIONS:
-            continue
-        new = _renamed(name, _BACKWARD) or _mlp_to_official(name, depths)
-        if new is None:
-            raise KeyError(name)
-        renamed[new] = value
-    return renamed
+    official = official_names(state)
+    strange = next((name for name in state if name not in official), None)
+    if strange is not None:
+        raise KeyError(strange)
+    return {official[name]: value for name, value in state.items() if name != TIED_POSITIONS}
+
+
+def official_names(names: Mapping[str, Any]) -> dict[str, str]:
+    """``transformers`` name -> official name, for those of ``names`` that the official layout has."""
+    depths = _mlp_depths(names)
+    found = {name: _renamed(name, _BACKWARD) or _mlp_to_official(name, depths) for name in names}
+    found[TIED_POSITIONS] = _renamed(POSITIONS, _BACKWARD)
+    return {name: new for name, new in found.items() if new is not None}
 
 
 def write_official(model: SamModel, path: str | Path) -> None:
@@ -138,6 +151,12 @@ def write_official(model: SamModel, path: str | Path) -> None:
         CheckpointError: the model holds tensors that the official layout has no place for, as a quantized
             one does.
     """
+    if any(isinstance(module, Quantizer) for module in model.modules()):
+        raise CheckpointError(
+            path,
+            "the official layout has no place for quantized activations",
+            "Save a quantized model as packed",
+        )
     try:
         named = to_official(model.state_dict())
     except KeyError as error:
