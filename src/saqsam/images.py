@@ -48,6 +48,7 @@ _ORIENTATIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_INVERSE = {**_ORIENTATIONS, 6: _ORIENTATIONS[8], 8: _ORIENTATIONS[6]}
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -134,14 +135,18 @@ def _decode(path: Path, image: Image.Image, apply_exif: bool) -> tuple[Pixels, l
     notes: list[str] = []
     if getattr(image, "is_animated", False):
         notes.append("first of several frames")
+    orientation = _orientation(image, notes)
     image.load()
-    orientation = _orientation(image, notes) if apply_exif else 1
     pixels, converted = _to_rgb(path, image)
     notes += converted
     if orientation in _ORIENTATIONS:
-        upright = Image.fromarray(pixels).transpose(_ORIENTATIONS[orientation])
-        pixels = np.array(upright)
-        notes.append(f"rotated as EXIF orientation {orientation} asks")
+        # Pillow turns TIFF files upright on its own while loading them, and no others.
+        is_upright = image.format == "TIFF"
+        if apply_exif != is_upright:
+            turn = _ORIENTATIONS[orientation] if apply_exif else _INVERSE[orientation]
+            pixels = np.array(Image.fromarray(pixels).transpose(turn))
+        if apply_exif:
+            notes.append(f"rotated as EXIF orientation {orientation} asks")
     return pixels, notes
 
 

@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import SamModel
 
+from saqsam.errors import ImageError
 from saqsam.prompts.prompts import Prompts, checked_prompts
 from saqsam.segmentation import Segmentation
 
@@ -28,6 +29,7 @@ __all__ = [
     "Frame",
     "Segmentation",
     "best_masks",
+    "checked_pixels",
     "decode",
     "embed",
     "frame_for",
@@ -83,6 +85,15 @@ def low_res_side(model: SamModel) -> int:
     return 4 * int(config.prompt_encoder_config.image_embedding_size)
 
 
+def checked_pixels(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The same pixels, seen to be (H, W, 3) uint8; raises ImageError where they are not."""
+    if not isinstance(pixels, np.ndarray):
+        raise ImageError("pixels", f"expected a (H, W, 3) uint8 array, got {type(pixels).__name__}")
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
+        raise ImageError("pixels", f"expected (H, W, 3) uint8 RGB, got {pixels.shape} {pixels.dtype}")
+    return pixels
+
+
 def preprocess(model: SamModel, pixels: npt.NDArray[np.uint8]) -> tuple[Tensor, Frame]:
     """The model's input for one image.
 
@@ -94,10 +105,9 @@ def preprocess(model: SamModel, pixels: npt.NDArray[np.uint8]) -> tuple[Tensor, 
         (1, 3, S, S) float32 on the CPU, S the model's input side, and where the image lies in it.
 
     Raises:
-        ValueError: the pixels are not (H, W, 3) uint8.
+        ImageError: the pixels are not (H, W, 3) uint8.
     """
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
-        raise ValueError(f"pixels must be (H, W, 3) uint8 RGB, got {pixels.shape} {pixels.dtype}")
+    checked_pixels(pixels)
     frame = frame_for(model, *pixels.shape[:2])
     height, width = frame.resized
     picture = Image.fromarray(pixels)
@@ -233,6 +243,7 @@ def predict(
 
     Raises:
         PromptError: a prompt has no meaning on this image.
+        ImageError: the pixels are not (H, W, 3) uint8.
     """
     pixel_values, frame = preprocess(model, pixels)
     height, width = frame.original

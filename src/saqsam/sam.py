@@ -16,7 +16,7 @@ from saqsam.models.attach import quantizer_at
 from saqsam.models.sites import WEIGHT, Site, float_parts, quantized_sites
 from saqsam.pack.convert import to_packed
 from saqsam.pack.file import write_packed
-from saqsam.predictor import predict
+from saqsam.predictor import checked_pixels, predict
 from saqsam.prompts.prompts import checked_prompts
 from saqsam.quantizer import LOG2, Quantizer
 from saqsam.recipe import Recipe
@@ -80,11 +80,8 @@ class Sam:
         Raises:
             ImageError: the file cannot be read. PromptError: a prompt has no meaning on this image.
         """
-        pixels = open_image(image).pixels if isinstance(image, str | Path) else image
+        pixels = open_image(image).pixels if isinstance(image, str | Path) else checked_pixels(image)
         height, width = pixels.shape[:2]
-        if points is not None and np.ndim(points) == 2:
-            points = np.asarray(points)[:, None, :]
-            labels = None if labels is None else np.asarray(labels)[:, None]
         prompts, clipped = checked_prompts(width, height, boxes=boxes, points=points, labels=labels)
         del clipped  # counted again by predict, and reported in its result
         return predict(self.model, pixels, prompts, multimask_output=multimask_output)

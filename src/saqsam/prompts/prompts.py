@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -127,8 +128,8 @@ def checked_boxes(boxes: Any, width: int, height: int, *, where: str) -> tuple[T
         PromptError: not a table of four numbers a row, or a box that is not finite, is inverted, has no
             area, or lies wholly outside the image. The message names the index of the first such box.
     """
-    table = _numbers(boxes, where, "each box is four numbers x0, y0, x1, y1")
-    if table.size == 0:
+    table = _numbers(boxes, where, "box", "each box is four numbers x0, y0, x1, y1")
+    if len(table) == 0:
         return torch.zeros((0, 4)), 0
     if table.ndim != 2 or table.shape[1] != 4:
         raise PromptError(f"{where}: expected shape (P, 4) for x0, y0, x1, y1, got {table.shape}")
@@ -165,12 +166,13 @@ def checked_points(points: Any, labels: Any, width: int, height: int, *, where: 
         PromptError: prompts with different numbers of clicks, a coordinate that is not finite or not on
             the image, a label other than 0 and 1. The message names the index of the prompt.
     """
-    table = _numbers(points, where, "each prompt is a list of x, y, with as many points as the other prompts")
-    if table.size == 0:
-        return torch.zeros((0, 1, 2)), torch.zeros((0, 1), dtype=torch.int64)
+    meaning = "each prompt is a list of x, y, with as many points as the other prompts"
+    table = _numbers(points, where, "prompt", meaning)
+    if len(table) == 0:
+        table = np.zeros((0, 1, 2))
     if table.ndim == 2:
         table = table[:, None, :]
-    if table.ndim != 3 or table.shape[2] != 2:
+    if table.ndim != 3 or table.shape[1] == 0 or table.shape[2] != 2:
         raise PromptError(f"{where}: expected shape (P, K, 2) for K points x, y a prompt, got {table.shape}")
     finite = np.isfinite(table).all(axis=(1, 2))
     _refuse_first(where, "prompt", table, ~finite, "has a coordinate that is not a finite number")
@@ -183,7 +185,9 @@ def checked_points(points: Any, labels: Any, width: int, height: int, *, where: 
 def _checked_labels(labels: Any, shape: tuple[int, ...], where: str) -> Tensor:
     if labels is None:
         return torch.ones(shape, dtype=torch.int64)
-    table = _numbers(labels, where, "each label is 1 or 0, one for each point")
+    table = _numbers(labels, where, "label", "each label is 1 or 0, one for each point")
+    if len(table) == 0:
+        table = np.zeros((0, 1))
     if table.ndim == 1 and shape[1] == 1:
         table = table[:, None]
     if table.shape != shape:
@@ -208,11 +212,11 @@ def checked_masks(masks: Any, side: int | None, *, where: str) -> Tensor:
     Raises:
         PromptError: another size, or a value that is not finite; the message names the index of the mask.
     """
-    table = _numbers(masks, where, "each mask is a square of logits")
+    table = _numbers(masks, where, "mask", "each mask is a square of logits")
     if table.ndim == 3:
         table = table[:, None]
     wanted = side if side is not None else (table.shape[-1] if table.ndim else 0)
-    if table.size == 0:
+    if len(table) == 0:
         return torch.zeros((0, 1, wanted, wanted))
     if table.ndim != 4 or table.shape[1:] != (1, wanted, wanted):
         raise PromptError(
@@ -225,18 +229,35 @@ def checked_masks(masks: Any, side: int | None, *, where: str) -> Tensor:
     return torch.from_numpy(table.astype(np.float32))
 
 
-def _numbers(values: Any, where: str, meaning: str) -> npt.NDArray[np.float64]:
-    """A float64 array of whatever was given, or an error that says what it should have been."""
+def _numbers(values: Any, where: str, noun: str, meaning: str) -> npt.NDArray[np.float64]:
+    """A float64 array with at least one dimension, or an error that says what it should have been."""
     if isinstance(values, Tensor):
-        values = values.detach().cpu().double().numpy()
+        values = values.detach().cpu()
+        values = values.float().numpy() if values.dtype == torch.bfloat16 else values.numpy()
     if not isinstance(values, np.ndarray | Sequence) or isinstance(values, str | bytes):
         raise PromptError(f"{where}: {meaning}, got {type(values).__name__}")
-    if isinstance(values, np.ndarray) and values.dtype.kind not in "iuf":
-        raise PromptError(f"{where}: {meaning}, got an array of {values.dtype}")
+    for index, row in enumerate(values if isinstance(values, Sequence) else ()):
+        strange = _first_strange(row)
+        if strange:
+            raise PromptError(f"{where}: {noun} {index} holds {strange}; {meaning}")
     try:
-        return np.asarray(values, dtype=np.float64)
+        table = np.asarray(values)
+        if table.size and table.dtype.kind not in "iuf":
+            raise PromptError(f"{where}: {meaning}, got an array of {table.dtype}")
+        return np.atleast_1d(table.astype(np.float64))
     except (TypeError, ValueError, OverflowError) as error:
         raise PromptError(f"{where}: {meaning}, got something else ({error})") from error
+
+
+def _first_strange(value: Any, depth: int = 0) -> str | None:
+    """The first thing in nested lists that is no number, in words: numpy would read "7" as 7."""
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        if depth > 3:
+            return "lists nested too deeply"
+        return next((found for item in value if (found := _first_strange(item, depth + 1))), None)
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real | np.ndarray | Tensor):
+        return f"{value!r:.40}, which is no number"
+    return None
 
 
 def _refuse_first(
