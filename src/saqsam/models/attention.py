@@ -67,9 +67,7 @@ class QuantVisionAttention(SamVisionAttention):  # type: ignore[misc]
         batch, height, width, _ = hidden_states.shape
         heads = self.num_attention_heads
         qkv = self.qkv(hidden_states).reshape(batch, height * width, 3, heads, -1)
-        float_query, key, value = (
-            part.flatten(0, 1) for part in qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        )
+        float_query, key, value = (part.flatten(0, 1) for part in qkv.permute(2, 0, 3, 1, 4).unbind(0))
         query = _through(self.quantizers.query, float_query)
         key = _through(self.quantizers.key, key)
         value = _through(self.quantizers.value, value)

@@ -173,7 +173,9 @@ def _biases(path: str, module: nn.Module, names: tuple[str, ...]) -> Iterator[Fl
 
 
 FLOAT_STEPS = (
-    FloatPart("vision_encoder attention", "relative-position product (query · table), softmax, GELU, residual sums"),
+    FloatPart(
+        "vision_encoder attention", "relative-position product (query · table), softmax, GELU, residual sums"
+    ),
     FloatPart("mask_decoder attention", "softmax, ReLU, residual sums, positional sums"),
     FloatPart("mask_decoder", "product of hypernetwork outputs with the upscaled embedding"),
 )
