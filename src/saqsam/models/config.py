@@ -19,7 +19,7 @@ from saqsam.errors import CheckpointError
 
 PARTS = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
 _MOST = 2**16  # far above any SAM, and small enough to multiply without care
-_HINT = "Give the config.json that belongs to these weights"
+_HINT = "Give the configuration that belongs to these weights"
 
 
 def _count(value: object) -> bool:

@@ -10,6 +10,7 @@ from saqsam.errors import CheckpointError, CorruptCheckpoint, UnsafeCheckpoint
 
 MAX_OPCODES = 300_000  # SAM-H has some 25 thousand
 _SHOWN = 8
+_AGAIN = "Download or copy it again"
 _REBUILDERS = frozenset(
     {
         "collections.OrderedDict",
@@ -88,7 +89,7 @@ def _globals_of(path: Path, data: bytes) -> tuple[set[str], int]:
     try:
         for count, (opcode, argument, position) in enumerate(pickletools.genops(data)):
             if count > MAX_OPCODES:
-                raise CorruptCheckpoint(path, "its table of tensors is far too large for a SAM")
+                raise CorruptCheckpoint(path, "its table of tensors is far too large for a SAM", _AGAIN)
             if opcode.name in ("GLOBAL", "INST"):
                 found.add(str(argument).replace(" ", "."))
             elif opcode.name == "STACK_GLOBAL":
@@ -99,5 +100,5 @@ def _globals_of(path: Path, data: bytes) -> tuple[set[str], int]:
                 recent = [*recent[-1:], str(argument)]
             end = (position or 0) + 1
     except (ValueError, UnicodeDecodeError, OverflowError, IndexError) as error:
-        raise CorruptCheckpoint(path, "damaged, or not a file of PyTorch weights") from error
+        raise CorruptCheckpoint(path, "damaged, or not a file of PyTorch weights", _AGAIN) from error
     return found, end
