@@ -108,7 +108,9 @@ def measure(model: torch.nn.Module, objects: Iterator[Objects]) -> dict[str, obj
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", choices=EMBEDDED_NAMES, default="nano")
     parser.add_argument("--checkpoint", type=Path, help="a training checkpoint, instead of the shipped model")
     parser.add_argument("--scenes", type=int, default=400)

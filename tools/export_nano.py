@@ -1,6 +1,6 @@
 """Write a training checkpoint into the package: fp16 weights and the configuration.
 
-    python tools/export_nano.py RUN/last.pt src/saqsam/models/assets            # averaged weights
+python tools/export_nano.py RUN/last.pt src/saqsam/models/assets            # averaged weights
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def plain_config(config: dict) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--weights", choices=("average", "model"), default="average")

@@ -1,6 +1,6 @@
 """Pre-render training scenes into uint8 arrays that the training processes map into memory.
 
-    python tools/nano_cache.py --out DIR --scenes 8000 --seed 1000 --workers 2
+python tools/nano_cache.py --out DIR --scenes 8000 --seed 1000 --workers 2
 """
 
 from __future__ import annotations

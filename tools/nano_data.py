@@ -34,7 +34,9 @@ class SceneCache:
     def __init__(self, directory: Path) -> None:
         shards = sorted(directory.glob("labels-*[0-9].npy"))
         self.labels = [np.load(p, mmap_mode="r") for p in shards]
-        self.images = [np.load(p.with_name(p.name.replace("labels", "images")), mmap_mode="r") for p in shards]
+        self.images = [
+            np.load(p.with_name(p.name.replace("labels", "images")), mmap_mode="r") for p in shards
+        ]
         self.shard = len(self.labels[0])
 
     def __len__(self) -> int:
@@ -52,8 +54,12 @@ def crop(rng: np.random.Generator, image: np.ndarray, labels: np.ndarray) -> tup
     image, labels = image[y : y + side, x : x + side], labels[y : y + side, x : x + side]
     if side != SIDE:
         size = (SIDE, SIDE)
-        image = np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size, Image.Resampling.BILINEAR))
-        labels = np.asarray(Image.fromarray(np.ascontiguousarray(labels)).resize(size, Image.Resampling.NEAREST))
+        image = np.asarray(
+            Image.fromarray(np.ascontiguousarray(image)).resize(size, Image.Resampling.BILINEAR)
+        )
+        labels = np.asarray(
+            Image.fromarray(np.ascontiguousarray(labels)).resize(size, Image.Resampling.NEAREST)
+        )
     turns, flip = rng.integers(4), rng.random() < 0.5
     image, labels = np.rot90(image, turns), np.rot90(labels, turns)
     if flip:
@@ -117,14 +123,24 @@ def sample(rng: np.random.Generator, cache: SceneCache, prompts: int) -> tuple[n
     centres = np.arange(16, dtype=np.float32) * 8 + 4
     for i, (x0, y0, x1, y1) in boxes.items():
         here = at == i
-        ltrb = np.stack(np.broadcast_arrays(centres - x0, (centres - y0)[:, None], x1 - centres, (y1 - centres)[:, None]), -1)
+        ltrb = np.stack(
+            np.broadcast_arrays(centres - x0, (centres - y0)[:, None], x1 - centres, (y1 - centres)[:, None]),
+            -1,
+        )
         extents[here] = ltrb[here] / 8
     half = prompts // 2
     chosen = np.concatenate([rng.permutation(np.resize(rng.permutation(ids), half)) for _ in range(2)])
     targets = np.stack([found[int(i)].reshape(64, 2, 64, 2).mean((1, 3), dtype=np.float32) for i in chosen])
     prompt_boxes = np.stack([jittered(rng, boxes[int(i)]) for i in chosen])
     clicks = np.array([click_in(rng, found[int(i)]) for i in chosen], np.float32)
-    return pixels.transpose(2, 0, 1), labels.astype(np.int64), extents.reshape(256, 4), targets, prompt_boxes, clicks
+    return (
+        pixels.transpose(2, 0, 1),
+        labels.astype(np.int64),
+        extents.reshape(256, 4),
+        targets,
+        prompt_boxes,
+        clicks,
+    )
 
 
 def make_batch(rng: np.random.Generator, cache: SceneCache, images: int, prompts: int) -> Batch:

@@ -20,17 +20,23 @@ def encode(model: SamModel, pixels: Tensor) -> Tensor:
 def box_tokens(model: SamModel, boxes: Tensor) -> Tensor:
     """(B, K, 4) -> (B, K, 2, C)."""
     encoder = model.prompt_encoder
-    corners = encoder.shared_embedding(boxes.reshape(*boxes.shape[:2], 2, 2) + 0.5, (encoder.input_image_size,) * 2)
+    corners = encoder.shared_embedding(
+        boxes.reshape(*boxes.shape[:2], 2, 2) + 0.5, (encoder.input_image_size,) * 2
+    )
     kinds = torch.cat([encoder.point_embed[2].weight, encoder.point_embed[3].weight])
     return corners + kinds
 
 
-def click_tokens(model: SamModel, clicks: Tensor, foreground: Tensor | None = None, pad: bool = True) -> Tensor:
+def click_tokens(
+    model: SamModel, clicks: Tensor, foreground: Tensor | None = None, pad: bool = True
+) -> Tensor:
     """(B, K, P, 2) -> (B, K, P + 1, C), or (B, K, P, C) without padding; ``foreground`` (B, K, P) bool."""
     encoder = model.prompt_encoder
     code = encoder.shared_embedding(clicks + 0.5, (encoder.input_image_size,) * 2)
     positive, negative = encoder.point_embed[1].weight[0], encoder.point_embed[0].weight[0]
-    tokens = code + (positive if foreground is None else torch.where(foreground[..., None], positive, negative))
+    tokens = code + (
+        positive if foreground is None else torch.where(foreground[..., None], positive, negative)
+    )
     if not pad:
         return tokens
     empty = encoder.not_a_point_embed.weight[0].expand(*tokens.shape[:2], 1, -1)
@@ -60,7 +66,9 @@ def _project_image(layer: nn.Module, keys: Tensor, code: Tensor) -> tuple[Tensor
     return fused.split(t2i.internal_dim, dim=-1)
 
 
-def _layer(layer: nn.Module, tokens: Tensor, first: Tensor, keys: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
+def _layer(
+    layer: nn.Module, tokens: Tensor, first: Tensor, keys: Tensor, code: Tensor
+) -> tuple[Tensor, Tensor]:
     """tokens, first (B, K, T, C); keys (B or B*K, 256, C) -> tokens, keys (B*K, 256, C)."""
     batch, prompts, count, width = tokens.shape
     shape = (batch * prompts, count, width)
@@ -84,7 +92,9 @@ def _layer(layer: nn.Module, tokens: Tensor, first: Tensor, keys: Tensor, code: 
     return flat.reshape(batch, prompts, count, width), keys
 
 
-def decode(model: SamModel, image: Tensor, sparse: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def decode(
+    model: SamModel, image: Tensor, sparse: Tensor, masks: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Decode all four mask tokens.
 
     Args:
@@ -115,7 +125,9 @@ def decode(model: SamModel, image: Tensor, sparse: Tensor, masks: Tensor | None 
     new = _attend(last, last.q_proj(flat + place), k, v)
     flat = decoder.transformer.layer_norm_final_attn(flat + new)
     iou = decoder.iou_prediction_head(flat[:, 0])
-    hyper = torch.stack([mlp(flat[:, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)], dim=2)
+    hyper = torch.stack(
+        [mlp(flat[:, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)], dim=2
+    )
     up = _upscaled(decoder, keys)
     logits = torch.bmm(up.flatten(1, 3), hyper)  # (B*K, 256 * 16, 4)
     logits = logits.reshape(batch, prompts, side, side, 2, 2, 2, 2, -1)

@@ -25,7 +25,9 @@ def mask_loss(logits: Tensor, targets: Tensor, balance: float) -> Tensor:
         loss = loss + (1 - balance) * 10 * ((targets - chance).square() * entropy).mean(-1)
     if balance > 0:
         share = targets.mean(-1, keepdim=True).clamp(0.01, 0.99)
-        loss = loss + balance * (entropy * torch.where(targets > 0.5, 0.5 / share, 0.5 / (1 - share))).mean(-1)
+        loss = loss + balance * (entropy * torch.where(targets > 0.5, 0.5 / share, 0.5 / (1 - share))).mean(
+            -1
+        )
     return loss
 
 
@@ -36,7 +38,9 @@ def mask_iou(logits: Tensor, targets: Tensor) -> Tensor:
     return (mask & truth).sum(-1) / (mask | truth).sum(-1).clamp(min=1)
 
 
-def prompt_loss(logits: Tensor, iou: Tensor, targets: Tensor, balance: float, all_masks: bool) -> tuple[Tensor, Tensor]:
+def prompt_loss(
+    logits: Tensor, iou: Tensor, targets: Tensor, balance: float, all_masks: bool
+) -> tuple[Tensor, Tensor]:
     """Loss of decoded prompts and their actual IoU (B, K).
 
     Args:

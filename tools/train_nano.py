@@ -49,7 +49,9 @@ def correction_click(rng: np.random.Generator, logits: Tensor, targets: Tensor) 
     return click[:, :, None], targets.flatten(2).gather(-1, place[..., None]) > 0.5
 
 
-def prompt_tokens(model: SamModel, batch: Batch, kind: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def prompt_tokens(
+    model: SamModel, batch: Batch, kind: int, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
     """Sparse tokens of the K prompts and the targets in their order.
 
     kind 0: boxes and single clicks. kind 1: box with click, and click with a background click.
@@ -59,14 +61,18 @@ def prompt_tokens(model: SamModel, batch: Batch, kind: int, rng: np.random.Gener
     if kind == 0:
         boxes = box_tokens(model, batch.boxes[:, :half])
         return torch.cat([boxes, click_tokens(model, clicks[:, half:])], dim=1), batch.targets
-    both = torch.cat([click_tokens(model, clicks[:, :half], pad=False), box_tokens(model, batch.boxes[:, :half])], 2)
+    both = torch.cat(
+        [click_tokens(model, clicks[:, :half], pad=False), box_tokens(model, batch.boxes[:, :half])], 2
+    )
     outside, inside = correction_click(rng, torch.full_like(batch.targets, 9.0), batch.targets)
     pair = torch.cat([clicks, outside], dim=2)[:, half:]
     foreground = torch.cat([torch.ones_like(inside), inside], dim=2)[:, half:]
     return torch.cat([both, click_tokens(model, pair, foreground)], dim=1), batch.targets
 
 
-def step_loss(model: SamModel, head: nn.Module, batch: Batch, step: int, rng: np.random.Generator) -> tuple[Tensor, list[float]]:
+def step_loss(
+    model: SamModel, head: nn.Module, batch: Batch, step: int, rng: np.random.Generator
+) -> tuple[Tensor, list[float]]:
     tokens = encode(model, batch.pixels)
     auxiliary = auxiliary_loss(head, tokens, batch.labels, batch.extents)
     if step < PRETRAINING:
@@ -105,7 +111,9 @@ def save(path: Path, **state: Any) -> None:
 
 def train(rank: int, options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{options.out}/meet", rank=rank, world_size=options.workers)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{options.out}/meet", rank=rank, world_size=options.workers
+    )
     model, head = build(options)
     matrices, others = split_parameters(model, head)
     optimizer, parameters = Optimizer(matrices, others), matrices + others
@@ -135,7 +143,9 @@ def train(rank: int, options: argparse.Namespace) -> None:
         norm = float(gradient.norm())
         if norm > 2.0:
             gradient *= 2.0 / norm
-        rate = min(1.0, (step + 1) / WARM_UP) * (max(0.0, 1 - (step - first) / options.decay) if options.decay else 1.0)
+        rate = min(1.0, (step + 1) / WARM_UP) * (
+            max(0.0, 1 - (step - first) / options.decay) if options.decay else 1.0
+        )
         optimizer.step(options.muon_lr * rate, options.adam_lr * rate, rank, options.workers)
         zero_dead_rows(model)
         for name, value in model.state_dict().items():
@@ -144,7 +154,10 @@ def train(rank: int, options: argparse.Namespace) -> None:
         sums, seen = sums + [float(loss.detach()), *figures], seen + 1
         if rank == 0 and step % 50 == 0:
             shown = " ".join(f"{x:.4f}" for x in sums / seen)
-            print(f"step {step} loss/aux/box/click {shown} norm {norm:.2f} {seen / (time.time() - began):.2f} steps/s", flush=True)
+            print(
+                f"step {step} loss/aux/box/click {shown} norm {norm:.2f} {seen / (time.time() - began):.2f} steps/s",
+                flush=True,
+            )
             began, sums, seen = time.time(), np.zeros(4), 0
         if rank == 0 and (step % options.save_every == 0 or step == total):
             state = dict(model=model.state_dict(), average=average, head=head.state_dict())
@@ -156,7 +169,9 @@ def train(rank: int, options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--start", type=Path)

@@ -94,7 +94,7 @@ def calibration_images(
     kind = "boxes" if prompts is None else prompts
     by_image = prompts_for(dataset, kind)
     return chosen_images(
-        [(image.path, by_image[image.id].prompts) for image in dataset.images if image.id in by_image],
+        [(image, by_image[image.id].prompts) for image in dataset.images if image.id in by_image],
         settings,
         generator,
     )
@@ -106,6 +106,9 @@ def evaluate(
     annotations: str | Path,
     prompts: str | Path = "boxes",
     reference: Sam | None = None,
+    limit: int | None = None,
+    top_k: int | None = None,
+    score_threshold: float | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> InstanceResult:
     """Instance segmentation of a COCO-format set, by the protocol of the papers.
@@ -116,6 +119,9 @@ def evaluate(
         annotations: COCO instances file.
         prompts: ``"boxes"`` or ``"points"`` from the annotations, or a COCO-results file of detections.
         reference: model whose masks on the same prompts are compared with ``sam``'s (``agreement``).
+        limit: use only the first ``limit`` images of the file.
+        top_k: of detections, keep at most this many of each image, best first.
+        score_threshold: drop detections with a lower score.
         progress: called with a stage's name, steps done and steps in total.
 
     Returns:
@@ -125,11 +131,13 @@ def evaluate(
         AnnotationError: annotations or detections break their own rules.
     """
     dataset = read_instances(Path(annotations), Path(images))
-    found = prompts_for(dataset, prompts)
+    dataset = dataset if limit is None else dataset.first(limit)
+    found = prompts_for(dataset, prompts, top_k=top_k, score_threshold=score_threshold)
     return evaluate_instances(
         sam,
         dataset,
         found,
+        str(prompts),
         reference=reference,
         progress=lambda done, total: progress("evaluate", done, total),
     )

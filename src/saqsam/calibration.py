@@ -15,14 +15,22 @@ from saqsam.images import open_image
 from saqsam.predictor import Frame, decode, preprocess
 from saqsam.prompts.prompts import Prompts
 from saqsam.recipe import Calibration
+from saqsam.tasks.instance_set import ImageRecord, open_listed
 
 
 @dataclass(frozen=True)
 class CalibrationImage:
-    """An image file with the prompts to calibrate on, in displayed-image pixels."""
+    """An image file with the prompts to calibrate on.
+
+    Attributes:
+        path: the file.
+        prompts: in pixels of the displayed image, or of the annotated one where there is a record.
+        record: the image's entry in its annotation file, if it has one.
+    """
 
     path: Path
     prompts: Prompts
+    record: ImageRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,8 @@ def pixels_of(model: SamModel, image: CalibrationImage) -> tuple[Tensor, Frame]:
     Raises:
         ImageError: the file cannot be read; calibration stops, since ranges would silently differ.
     """
-    return preprocess(model, open_image(image.path).pixels)
+    opened = open_image(image.path) if image.record is None else open_listed(image.record)
+    return preprocess(model, opened.pixels)
 
 
 def decode_each(model: SamModel, encoded: Sequence[Encoded]) -> Tensor:
@@ -104,17 +113,17 @@ _GRID = 4
 
 
 def chosen_images(
-    candidates: Sequence[tuple[Path, Prompts]], settings: Calibration, generator: torch.Generator
+    candidates: Sequence[tuple[ImageRecord, Prompts]], settings: Calibration, generator: torch.Generator
 ) -> list[CalibrationImage]:
     """At most ``settings.images`` images that have prompts, drawn without replacement, at most
     ``settings.prompts`` prompts of each."""
-    usable = [(path, prompts) for path, prompts in candidates if len(prompts)]
+    usable = [(record, prompts) for record, prompts in candidates if len(prompts)]
     order = torch.randperm(len(usable), generator=generator)[: settings.images].tolist()
     chosen = []
     for index in order:
-        path, prompts = usable[index]
+        record, prompts = usable[index]
         rows = torch.randperm(len(prompts), generator=generator)[: settings.prompts].sort().values
-        chosen.append(CalibrationImage(path, _rows(prompts, rows)))
+        chosen.append(CalibrationImage(record.path, _rows(prompts, rows), record))
     return chosen
 
 

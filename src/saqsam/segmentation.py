@@ -45,7 +45,12 @@ class Segmentation:
         return draw_masks(pixels, self.masks, boxes=self.prompts.boxes, points=self.prompts.points)
 
     def to_coco(
-        self, image_id: int, category_ids: Sequence[int], scores: Sequence[float] | None = None
+        self,
+        image_id: int,
+        category_ids: Sequence[int],
+        scores: Sequence[float] | None = None,
+        *,
+        keep: npt.NDArray[np.bool_] | None = None,
     ) -> list[dict[str, Any]]:
         """COCO results with RLE masks, one for each prompt.
 
@@ -56,19 +61,22 @@ class Segmentation:
             category_ids: (P,) COCO category of each prompt.
             scores: (P,) confidence of the detector; each result's score is its product with the
                 predicted IoU. None takes the predicted IoU alone.
+            keep: (P,) which masks to write; None writes all.
 
         Raises:
             PromptError: not one category and one score for each mask.
-            NumericalError: the model's output was not finite.
+            NumericalError: the model's output was not finite, and ``keep`` was not given.
         """
         from faster_coco_eval.core import mask as rle
 
         if len(category_ids) != len(self) or (scores is not None and len(scores) != len(self)):
             raise PromptError(f"to_coco: {len(self)} masks need as many category_ids, and scores if given")
-        if self.nan_count:
+        if self.nan_count and keep is None:
             raise NumericalError("mask_decoder", f"{self.nan_count} masks or scores are not finite numbers")
         results = []
         for index, mask in enumerate(self.masks):
+            if keep is not None and not keep[index]:
+                continue
             code = rle.encode(np.asfortranarray(mask.astype(np.uint8)))
             counts = code["counts"].decode("ascii") if isinstance(code["counts"], bytes) else code["counts"]
             confidence = 1.0 if scores is None else float(scores[index])

@@ -122,9 +122,7 @@ def _float_row(name: str, sam: Sam, test: _Set, report: Report) -> Row:
 
 
 def _packed_row(name: str, recipe: str, packed: Sam, sam: Sam, test: _Set, report: Report) -> Row:
-    result = api.evaluate(
-        packed, test.images, test.annotations, "boxes", reference=sam, progress=report
-    )
+    result = api.evaluate(packed, test.images, test.annotations, "boxes", reference=sam, progress=report)
     size = int(packed.inspect()["file_bytes"])
     method = load_recipe(recipe).name
     return Row(name, method, packed.bits, result.AP, result.mIoU, result.agreement, size)

@@ -54,9 +54,7 @@ def segment(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", help="Mask image, 0 and 255; for a folder, COCO results json.", metavar="FILE"
-        ),
+        typer.Option("--out", help="Mask image, 0 and 255; for a folder, COCO results json.", metavar="FILE"),
     ] = None,
     overlay: Annotated[
         Path | None,
@@ -71,9 +69,13 @@ def segment(
         raise UsageError(f"IMAGE {image}: there is no such file or directory")
     if image.is_dir():
         if box or point or not_point or overlay:
-            raise UsageError("a folder is segmented with --detections FILE, not with boxes, points or --overlay")
+            raise UsageError(
+                "a folder is segmented with --detections FILE, not with boxes, points or --overlay"
+            )
         if detections is None or out is None:
-            raise UsageError("a folder needs --detections FILE (boxes to segment) and --out FILE (the results)")
+            raise UsageError(
+                "a folder needs --detections FILE (boxes to segment) and --out FILE (the results)"
+            )
         from saqsam.cli.segment_folder import segment_folder
 
         segment_folder(model, image, detections, annotations, out, device=device, force=force, json=json)
@@ -83,9 +85,7 @@ def segment(
     _segment_image(model, image, _prompts(box, point, not_point), out, overlay, device, force, json)
 
 
-def _prompts(
-    box: list[str] | None, point: list[str] | None, not_point: list[str] | None
-) -> dict[str, Any]:
+def _prompts(box: list[str] | None, point: list[str] | None, not_point: list[str] | None) -> dict[str, Any]:
     """Options as arguments of ``Sam.segment``: boxes (P, 4), points (1, K, 2), labels (1, K)."""
     boxes = [numbers(text, 4, "--box") for text in box or ()]
     on = [numbers(text, 2, "--point") for text in point or ()]

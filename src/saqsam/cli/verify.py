@@ -26,7 +26,12 @@ def verify(
             report = verify_file(file, show)
     except CheckpointError as error:
         if json:
-            failure = {"name": "the file is whole and readable", "ok": False, "site": "", "detail": str(error)}
+            failure = {
+                "name": "the file is whole and readable",
+                "ok": False,
+                "site": "",
+                "detail": str(error),
+            }
             print_json({"file": str(file), "ok": False, "checks": [failure], "failed": [failure]})
         raise
     checks: list[dict[str, Any]] = [asdict(check) for check in report.checks]
@@ -34,9 +39,13 @@ def verify(
     if json:
         print_json({"file": str(file), "ok": report.ok, "checks": checks, "failed": failed})
     else:
-        rows = [["ok" if c["ok"] else "FAILED", c["name"], f"{c['site']} {c['detail']}".strip()] for c in checks]
+        rows = [
+            ["ok" if c["ok"] else "FAILED", c["name"], f"{c['site']} {c['detail']}".strip()] for c in checks
+        ]
         verdict = "every check passed" if report.ok else f"{len(failed)} of {len(checks)} checks failed"
         print_table(f"{file}: {verdict}", ["", "check", "detail"], rows, right=3)
     if not report.ok:
         first = failed[0]
-        raise InvariantError(f"{file}: {first['site']}".rstrip(": "), f"'{first['name']}' does not hold: {first['detail']}")
+        raise InvariantError(
+            f"{file}: {first['site']}".rstrip(": "), f"'{first['name']}' does not hold: {first['detail']}"
+        )

@@ -13,6 +13,10 @@ from saqsam.errors import UsageError
 from saqsam.models.outliers import inject_outliers
 
 EMBEDDED_NAMES = ("nano", "nano-outliers")
+_TIED = (
+    "prompt_encoder.shared_embedding.positional_embedding",
+    "shared_image_embedding.positional_embedding",
+)
 
 
 def embedded_sam(name: str) -> SamModel:
@@ -35,6 +39,7 @@ def embedded_sam(name: str) -> SamModel:
     config = SamConfig(**json.loads(assets.joinpath("nano.json").read_text(encoding="utf-8")))
     model = cast(SamModel, SamModel._from_config(config, attn_implementation="eager"))
     state = load(assets.joinpath("nano.safetensors").read_bytes())
+    state[_TIED[0]] = state[_TIED[1]]  # one table under two names, stored once
     model.load_state_dict({key: value.float() for key, value in state.items()})
     model.eval().requires_grad_(False)
     return inject_outliers(model) if name == "nano-outliers" else model

@@ -65,7 +65,9 @@ class AuditReport:
 
 @torch.no_grad()
 def audit(
-    model: SamModel, recipe: Recipe, progress: Callable[[str, int, int], None] = lambda stage, done, total: None
+    model: SamModel,
+    recipe: Recipe,
+    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> AuditReport:
     """Check every promise on a frozen model.
 
@@ -85,9 +87,13 @@ def audit(
     second, _ = probe.run(watch=False)
     progress("audit", 2, 2)
     checks = (
-        _check("every planned site has its quantizer", _unplanned(model, recipe, quantizers), len(quantizers)),
+        _check(
+            "every planned site has its quantizer", _unplanned(model, recipe, quantizers), len(quantizers)
+        ),
         _check("every quantizer is frozen and observes nothing", _unfrozen(quantizers), len(quantizers)),
-        _check("every quantized weight equals its own round trip", _off_grid(model, quantizers), len(quantizers)),
+        _check(
+            "every quantized weight equals its own round trip", _off_grid(model, quantizers), len(quantizers)
+        ),
         _check("every activation stays on its grid", iter(violations), probe.watched),
         _check("two forward passes are identical", _different(first, second), len(first)),
         _check("outputs are finite", _not_finite(first), len(first)),
@@ -137,7 +143,9 @@ def _off_grid(model: SamModel, quantizers: dict[Site, Quantizer]) -> Iterator[tu
             continue
         weight = model.get_submodule(site.path).weight
         scale, zero_point = quantizer.parameters_for(weight)
-        difference = float((affine_round_trip(weight, scale, zero_point, quantizer.bits) - weight).abs().max())
+        difference = float(
+            (affine_round_trip(weight, scale, zero_point, quantizer.bits) - weight).abs().max()
+        )
         if difference != 0.0:
             yield site.name, f"a weight is {difference:.3g} away from its {quantizer.bits}-bit grid"
 

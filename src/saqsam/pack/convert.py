@@ -94,7 +94,9 @@ def _load_parameters(model: SamModel, packed: PackedModel, path: str | Path) -> 
         state.setdefault(TIED_POSITIONS, state[POSITIONS])
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     for name in sorted(wanted.keys() ^ state.keys()):
-        raise CorruptCheckpoint(path, f"{name} is {'missing' if name in wanted else 'not part of this model'}")
+        raise CorruptCheckpoint(
+            path, f"{name} is {'missing' if name in wanted else 'not part of this model'}"
+        )
     for name, shape in wanted.items():
         if tuple(state[name].shape) != shape:
             raise CorruptCheckpoint(path, f"{name} has shape {tuple(state[name].shape)}, expected {shape}")

@@ -17,7 +17,9 @@ from saqsam.recipe import Recipe
 
 @torch.no_grad()
 def freeze(
-    model: SamModel, recipe: Recipe, progress: Callable[[str, int, int], None] = lambda stage, done, total: None
+    model: SamModel,
+    recipe: Recipe,
+    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> None:
     """Make ``model`` exactly what a packed file of it will hold, then audit it.
 

@@ -45,7 +45,9 @@ def settle_activation(quantizer: Quantizer, ranges: Ranges) -> SiteRange | None:
         low, high = choose_range(observer.histogram, ranges, quantizer.bits)
         quantizer.set_affine(
             *affine_parameters(
-                torch.tensor(low, dtype=torch.float64), torch.tensor(high, dtype=torch.float64), quantizer.bits
+                torch.tensor(low, dtype=torch.float64),
+                torch.tensor(high, dtype=torch.float64),
+                quantizer.bits,
             )
         )
         seen = observer.histogram

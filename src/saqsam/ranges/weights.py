@@ -21,7 +21,13 @@ _CHUNK = 1 << 22
 
 
 def weight_parameters(
-    weight: Tensor, bits: int, method: str, *, fraction: float = 0.9999, norm: float = 2.4, site: str = "weight"
+    weight: Tensor,
+    bits: int,
+    method: str,
+    *,
+    fraction: float = 0.9999,
+    norm: float = 2.4,
+    site: str = "weight",
 ) -> tuple[Tensor, Tensor]:
     """Scale and zero point for each output channel.
 

@@ -131,9 +131,7 @@ def _annotations(scene: Scene, image_id: int, first_id: int) -> list[dict[str, A
     return records
 
 
-def _document(
-    images: list[dict[str, Any]], annotations: list[dict[str, Any]], seed: int
-) -> dict[str, Any]:
+def _document(images: list[dict[str, Any]], annotations: list[dict[str, Any]], seed: int) -> dict[str, Any]:
     return {
         "info": {"description": f"generated scenes, seed {seed}", "version": "1"},
         "licenses": [{"id": 1, "name": "Apache-2.0", "url": ""}],

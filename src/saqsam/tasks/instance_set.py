@@ -75,6 +75,8 @@ class InstanceSet:
         categories: id to name.
         instances: image id to its objects in the order of the file; images without objects may lack a key.
         notes: what was repaired while reading, one short sentence each.
+        all_images: ids of every image of the file, also of those that ``first`` left out; a detections
+            file may speak of them. Empty means the ids of ``images``.
     """
 
     path: Path
@@ -82,6 +84,12 @@ class InstanceSet:
     categories: Mapping[int, str]
     instances: Mapping[int, Sequence[Instance]] = field(repr=False)
     notes: tuple[str, ...] = ()
+    all_images: frozenset[int] = frozenset()
+
+    @property
+    def known_images(self) -> frozenset[int]:
+        """Ids of every image of the annotation file."""
+        return self.all_images or frozenset(image.id for image in self.images)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -94,7 +102,7 @@ class InstanceSet:
         """The same set with only its first ``count`` images."""
         kept = self.images[:count]
         instances = {image.id: self.instances_of(image.id) for image in kept}
-        return InstanceSet(self.path, kept, self.categories, instances, self.notes)
+        return InstanceSet(self.path, kept, self.categories, instances, self.notes, self.known_images)
 
 
 def open_listed(record: ImageRecord) -> LoadedImage:
