@@ -12,25 +12,28 @@ import torch
 from torch import Tensor
 
 GRANULARITIES = (1, 2, 4)
-_SMALLEST = 1e-20
 
 
 def log2_codes(x: Tensor, scale: Tensor, tau: int, bits: int) -> Tensor:
     """Codes of non-negative ``x``, as a float tensor of its shape; ``2**bits - 1`` stands for zero.
 
     Args:
-        x: attention probabilities, any shape.
+        x: attention probabilities, any shape; NaN stays NaN.
         scale: scalar tensor, the largest value of the grid.
         tau: steps per halving: 1, 2 or 4.
         bits: 2 to 8.
     """
-    codes = torch.clamp(x, min=_SMALLEST).div_(scale).log2_().mul_(-tau).round_()
-    return codes.clamp_(0, 2**bits - 1)
+    # log2 of zero is -inf, which clamping turns into the code of zero: no floor is needed, and a floor
+    # would land on a small positive value wherever the grid reaches below it.
+    return x.div(scale).log2_().mul_(-tau).round_().clamp_(0, 2**bits - 1)
 
 
 def log2_values(codes: Tensor, scale: Tensor, tau: int, bits: int) -> Tensor:
-    """The real numbers that ``codes`` stand for, same shape."""
-    return log2_levels(scale, tau, bits)[codes.long()]
+    """The real numbers that ``codes`` stand for, same shape; NaN stays NaN."""
+    levels = log2_levels(scale, tau, bits)
+    table = torch.cat([levels, levels.new_full((1,), torch.nan)])
+    index = codes.nan_to_num(nan=2**bits).flatten().int()  # int32 indexes twice as fast as int64
+    return table.index_select(0, index).view(codes.shape)
 
 
 def log2_levels(scale: Tensor, tau: int, bits: int) -> Tensor:
