@@ -121,10 +121,10 @@ class QuantVisionAttention(SamVisionAttention):  # type: ignore[misc]
             bias = None
             if self.use_rel_pos:
                 bias = self._positions(position_query[chunk], size)
-                bias = bias.reshape(-1, query.shape[1], query.shape[1])
-            outputs.append(
-                F.scaled_dot_product_attention(query[chunk], key[chunk], value[chunk], attn_mask=bias)
-            )
+                bias = bias.reshape(1, -1, query.shape[1], query.shape[1])
+            # Only four-dimensional operands reach PyTorch's fused kernel.
+            parts = (x[chunk][None] for x in (query, key, value))
+            outputs.append(F.scaled_dot_product_attention(*parts, attn_mask=bias)[0])
         return torch.cat(outputs)
 
     def _positions(self, query: Tensor, size: tuple[int, int]) -> Tensor:

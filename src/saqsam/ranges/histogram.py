@@ -58,8 +58,13 @@ class Histogram:
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     @classmethod
-    def of(cls, x: Tensor, site: str = "tensor") -> Histogram:
-        """Histogram of all values of ``x`` (any shape, float).
+    def of(cls, x: Tensor, site: str = "tensor", *, every: int = 1) -> Histogram:
+        """Histogram of the values of ``x`` (any shape, float).
+
+        Args:
+            x: whose smallest and largest value are taken exactly.
+            site: name used in messages.
+            every: count only every so-manieth value, in memory order.
 
         Raises:
             NumericalError: ``x`` holds NaN or infinity; ``site`` says where.
@@ -72,7 +77,7 @@ class Histogram:
             raise NumericalError(site, "NaN or infinity in its values; check the weights and the images")
         exponent = exponent_for(low, high)
         first = math.floor(math.ldexp(low, -exponent))
-        scaled = torch.floor(x.detach().flatten().float() * math.ldexp(1.0, -exponent))
+        scaled = torch.floor(x.detach().flatten()[::every].float() * math.ldexp(1.0, -exponent))
         index = scaled.to(torch.int32).sub_(first).cpu().numpy()
         return cls(low, high, first, np.bincount(index).astype(np.int64))
 
