@@ -6,9 +6,16 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import SamConfig, SamModel
+
+from saqsam.calibration import CalibrationImage
+from saqsam.models.embedded import embedded_sam
+from saqsam.prompts.prompts import Prompts
+from saqsam.scenes import make_scene
 
 # Tiny models: more threads only wait for each other, thirty times as long on a busy machine.
 torch.set_num_threads(1)
@@ -81,3 +88,23 @@ def make_tiny_sam(seed: int = 0) -> SamModel:
 def tiny_sam() -> SamModel:
     """A fresh tiny untrained SAM for every test."""
     return make_tiny_sam()
+
+
+@pytest.fixture
+def nano() -> SamModel:
+    """A fresh copy of the small trained SAM that is shipped, for every test."""
+    return embedded_sam("nano")
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> tuple[CalibrationImage, ...]:
+    """Six generated pictures of 128 px with the boxes of their objects, at least two of each."""
+    root = tmp_path_factory.mktemp("scenes")
+    found: list[CalibrationImage] = []
+    for seed in range(100):
+        scene = make_scene(np.random.default_rng([2025, seed]), (128, 128))
+        if len(scene) >= 2 and len(found) < 6:
+            path = root / f"{seed:02}.png"
+            Image.fromarray(scene.image).save(path)
+            found.append(CalibrationImage(path, Prompts(boxes=torch.from_numpy(scene.boxes))))
+    return tuple(found)

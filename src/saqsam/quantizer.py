@@ -90,6 +90,7 @@ class Quantizer(nn.Module):
             InvariantError: the quantizer is frozen, has another grid, or the numbers make no grid.
         """
         self._check_open(AFFINE, scale)
+        self._check_shape("zero points", zero_point)
         levels = 2**self.bits - 1
         whole = torch.equal(zero_point, zero_point.round())
         if not whole or bool((zero_point < 0).any()) or bool((zero_point > levels).any()):
@@ -112,24 +113,36 @@ class Quantizer(nn.Module):
         """Make the present grid final.
 
         Raises:
-            InvariantError: no range was ever set, so there is nothing to freeze.
+            InvariantError: no range was ever set, or an observer still watches; see ``check_settled``.
+        """
+        self.check_settled()
+        self.stage = Stage.FROZEN
+
+    def check_settled(self) -> None:
+        """Nothing is left to decide here.
+
+        Raises:
+            InvariantError: no range was ever set, or an observer is attached although there is one: what
+                it collects would be lost without a word.
         """
         if self.stage is Stage.OBSERVE:
             raise InvariantError(self.site, "no range was ever observed here, so it cannot be frozen")
-        self.observer = None
-        self.stage = Stage.FROZEN
+        if self.observer is not None:
+            raise InvariantError(self.site, "an observer is still attached, so it cannot be frozen")
 
     def _check_open(self, grid: str, scale: Tensor) -> None:
         if self.stage is Stage.FROZEN:
             raise InvariantError(self.site, "is frozen: its range cannot change any more")
         if grid != self.grid:
             raise InvariantError(self.site, f"has a {self.grid} grid, not {grid}")
-        if scale.shape != self.scale.shape:
-            raise InvariantError(
-                self.site, f"needs scales of shape {tuple(self.scale.shape)}, got {tuple(scale.shape)}"
-            )
+        self._check_shape("scales", scale)
         if not bool(torch.isfinite(scale).all()) or not bool((scale > 0).all()):
             raise InvariantError(self.site, "scale is not a finite positive number")
+
+    def _check_shape(self, what: str, given: Tensor) -> None:
+        if given.shape != self.scale.shape:
+            wanted = tuple(self.scale.shape)
+            raise InvariantError(self.site, f"needs {what} of shape {wanted}, got {tuple(given.shape)}")
 
     def _store(self, scale: Tensor, zero_point: Tensor) -> None:
         self.scale = scale.detach().to(self.scale).clone()

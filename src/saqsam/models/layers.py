@@ -21,11 +21,13 @@ class QuantizedLayer(nn.Module):
     bias: nn.Parameter | None
 
     def __init__(
-        self, layer: nn.Module, input_quantizer: Quantizer | None, weight_quantizer: Quantizer | None
+        self,
+        layer: nn.Linear | nn.Conv2d,
+        input_quantizer: Quantizer | None,
+        weight_quantizer: Quantizer | None,
     ) -> None:
         super().__init__()
-        self.weight = layer.weight  # type: ignore[assignment]
-        self.bias = layer.bias  # type: ignore[assignment]
+        self.weight, self.bias = layer.weight, layer.bias
         self.input_quantizer = input_quantizer
         self.weight_quantizer = weight_quantizer
 
@@ -44,8 +46,11 @@ class QuantizedLayer(nn.Module):
         return x if self.input_quantizer is None else self.input_quantizer(x)
 
     def freeze_weight(self) -> None:
-        """Replace the weight by its round trip through the grid; there is no way back."""
-        if self.weight_quantizer is not None:
+        """Replace the weight by its round trip through the grid; there is no way back.
+
+        A weight that is frozen already is left alone: if something moved it since, the audit must see that.
+        """
+        if self.weight_quantizer is not None and self.weight_quantizer.stage is not Stage.FROZEN:
             self.weight.data = self.weight_quantizer(self.weight.data)
             self.weight_quantizer.freeze()
 

@@ -8,8 +8,7 @@ and refuses to go on; ``saqsam verify`` runs it again on a file.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from transformers import SamModel
 from saqsam.grids.affine import affine_round_trip
 from saqsam.grids.log2 import log2_round_trip
 from saqsam.models.attach import all_quantizers
+from saqsam.models.lookup import image_side, layer_at
 from saqsam.models.plan import plan_sites
 from saqsam.models.sites import WEIGHT, Site
 from saqsam.quantizer import LOG2, Quantizer, Stage
@@ -82,9 +82,9 @@ def audit(
     quantizers = all_quantizers(model)
     probe = _Probe(model)
     progress("audit", 0, 2)
-    first, violations = probe.run(watch=True)
+    first = probe.run(check_grids=True)
     progress("audit", 1, 2)
-    second, _ = probe.run(watch=False)
+    second = probe.run(check_grids=False)
     progress("audit", 2, 2)
     checks = (
         _check(
@@ -94,9 +94,9 @@ def audit(
         _check(
             "every quantized weight equals its own round trip", _off_grid(model, quantizers), len(quantizers)
         ),
-        _check("every activation stays on its grid", iter(violations), probe.watched),
-        _check("two forward passes are identical", _different(first, second), len(first)),
-        _check("outputs are finite", _not_finite(first), len(first)),
+        _check("every activation stays on its grid", _violations(first, quantizers), len(first.sums)),
+        _check("two forward passes are identical", _different(first, second), len(first.sums)),
+        _check("outputs are finite", _not_finite(first), len(first.outputs)),
         _check("the float rest fits its storage type", _unrepresentable(model, recipe, quantizers), 1),
     )
     return AuditReport(checks)
@@ -141,7 +141,7 @@ def _off_grid(model: SamModel, quantizers: dict[Site, Quantizer]) -> Iterator[tu
     for site, quantizer in quantizers.items():
         if site.role != WEIGHT:
             continue
-        weight = model.get_submodule(site.path).weight
+        weight = layer_at(model, site).weight
         scale, zero_point = quantizer.parameters_for(weight)
         difference = float(
             (affine_round_trip(weight, scale, zero_point, quantizer.bits) - weight).abs().max()
@@ -150,14 +150,31 @@ def _off_grid(model: SamModel, quantizers: dict[Site, Quantizer]) -> Iterator[tu
             yield site.name, f"a weight is {difference:.3g} away from its {quantizer.bits}-bit grid"
 
 
-def _different(first: dict[str, Tensor], second: dict[str, Tensor]) -> Iterator[tuple[str, str]]:
-    for name, tensor in first.items():
-        if not torch.equal(tensor, second[name]):
-            yield name, "two passes over the same input differ: something in the model is random"
+def _violations(seen: _Pass, quantizers: dict[Site, Quantizer]) -> Iterator[tuple[str, str]]:
+    yield from seen.violations.items()
+    for site in quantizers:
+        if site.role != WEIGHT and site.name not in seen.sums:
+            yield site.name, "its quantizer was never called in a forward pass"
 
 
-def _not_finite(outputs: dict[str, Tensor]) -> Iterator[tuple[str, str]]:
-    for name, tensor in outputs.items():
+def _different(first: _Pass, second: _Pass) -> Iterator[tuple[str, str]]:
+    """Sites in the order of the forward pass, so that the first one named is where randomness comes in."""
+    problem = "two passes over the same input differ: something is random here or before it"
+    for name, sums in first.sums.items():
+        if not _equal(torch.tensor(sums), torch.tensor(second.sums.get(name, []))):
+            yield name, problem
+    for name, tensor in first.outputs.items():
+        if not _equal(tensor, second.outputs[name]):
+            yield name, problem
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """Bit for bit, with NaN equal to itself: that an output is not finite is another check's message."""
+    return one.shape == other.shape and torch.equal(one.nan_to_num(), other.nan_to_num())
+
+
+def _not_finite(seen: _Pass) -> Iterator[tuple[str, str]]:
+    for name, tensor in seen.outputs.items():
         if not bool(torch.isfinite(tensor).all()):
             yield name, "the output on the probe image holds NaN or infinity"
 
@@ -172,58 +189,59 @@ def _unrepresentable(
             yield name, f"changes when stored as {recipe.float_dtype}"
 
 
+@dataclass
+class _Pass:
+    """What one forward pass showed.
+
+    Attributes:
+        outputs: the model's outputs by name.
+        sums: for each activation site, in the order of the pass, the sum of every output of its quantizer.
+        violations: what is wrong with the values that a quantizer let through, by site.
+    """
+
+    outputs: dict[str, Tensor] = field(default_factory=dict)
+    sums: dict[str, list[float]] = field(default_factory=dict)
+    violations: dict[str, str] = field(default_factory=dict)
+
+
 class _Probe:
     """A fixed noise image and two boxes, run through the whole model."""
 
     def __init__(self, model: SamModel) -> None:
-        size = int(model.config.vision_config.image_size)
+        size = image_side(model)
         generator = torch.Generator().manual_seed(_SEED)
         self.model = model
         self.pixels = torch.randn((1, 3, size, size), generator=generator).to(model.device)
         corners = torch.rand((1, _PROBE_PROMPTS, 2, 2), generator=generator).sort(dim=2).values
         self.boxes = (corners * (size - 1)).flatten(2).to(model.device)
-        self.watched = 0
 
-    def run(self, *, watch: bool) -> tuple[dict[str, Tensor], list[tuple[str, str]]]:
-        """Outputs by name, and the sites whose quantizer let a value through that is on no grid point."""
-        violations: dict[str, str] = {}
-        with _watching(self.model, violations) if watch else _nothing() as seen:
+    def run(self, *, check_grids: bool) -> _Pass:
+        """One forward pass, watched; hooks never outlive it."""
+        seen = _Pass()
+        handles = []
+        for site, quantizer in all_quantizers(self.model).items():
+            if site.role != WEIGHT:
+                hook = _watch(site.name, quantizer, seen, check_grids)
+                handles.append(quantizer.register_forward_hook(hook))
+        try:
             output = self.model(pixel_values=self.pixels, input_boxes=self.boxes, multimask_output=False)
-        self.watched = max(self.watched, len(seen))
-        activations = {site.name for site in all_quantizers(self.model) if site.role != WEIGHT}
-        for name in sorted(activations - seen) if watch else ():
-            violations[name] = "its quantizer was never called in a forward pass"
-        outputs = {"pred_masks": output.pred_masks, "iou_scores": output.iou_scores}
-        return outputs, list(violations.items())
+        finally:
+            for handle in handles:
+                handle.remove()
+        seen.outputs = {"pred_masks": output.pred_masks, "iou_scores": output.iou_scores}
+        return seen
 
 
-@contextmanager
-def _nothing() -> Iterator[set[str]]:
-    yield set()
+def _watch(
+    name: str, quantizer: Quantizer, seen: _Pass, check_grids: bool
+) -> Callable[[nn.Module, object, Tensor], None]:
+    def look(module: nn.Module, inputs: object, output: Tensor) -> None:
+        seen.sums.setdefault(name, []).append(float(output.sum(dtype=torch.float64)))
+        problem = off_grid(quantizer, output) if check_grids else ""
+        if problem:
+            seen.violations.setdefault(name, problem)
 
-
-@contextmanager
-def _watching(model: SamModel, violations: dict[str, str]) -> Iterator[set[str]]:
-    """Look at what every activation quantizer returns; yields the names of the sites that were called."""
-    seen: set[str] = set()
-    handles = []
-    for site, quantizer in all_quantizers(model).items():
-        if site.role == WEIGHT:
-            continue
-
-        def look(module: nn.Module, inputs: object, output: Tensor, name: str = site.name) -> None:
-            assert isinstance(module, Quantizer)
-            seen.add(name)
-            problem = off_grid(module, output)
-            if problem:
-                violations.setdefault(name, problem)
-
-        handles.append(quantizer.register_forward_hook(look))
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
+    return look
 
 
 def off_grid(quantizer: Quantizer, output: Tensor) -> str:
@@ -234,7 +252,8 @@ def off_grid(quantizer: Quantizer, output: Tensor) -> str:
     else:
         again = affine_round_trip(output, quantizer.scale, quantizer.zero_point, quantizer.bits)
     if not torch.equal(again, output):
-        return f"{float((again != output).float().mean()):.1%} of its values lie off the {quantizer.bits}-bit grid"
+        share = float((again != output).float().mean())
+        return f"{share:.1%} of its values lie off the {quantizer.bits}-bit grid"
     distinct = output.flatten()[:: max(1, output.numel() // _COUNTED)].unique().numel()
     if distinct > 2**quantizer.bits:
         return f"{distinct} distinct values, a {quantizer.bits}-bit grid has {2**quantizer.bits}"

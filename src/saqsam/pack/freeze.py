@@ -9,7 +9,7 @@ from transformers import SamModel
 
 from saqsam.errors import InvariantError
 from saqsam.models.attach import all_quantizers
-from saqsam.models.layers import QuantizedLayer
+from saqsam.models.lookup import layer_at
 from saqsam.models.sites import WEIGHT
 from saqsam.pack.audit import audit
 from saqsam.recipe import Recipe
@@ -32,14 +32,15 @@ def freeze(
         progress: called with the stage's name, steps done and steps in total.
 
     Raises:
-        InvariantError: a site was never observed, a float parameter does not fit ``float_dtype``, or the
-            audit found a broken promise; the message names the site.
+        InvariantError: a site was never observed or is observed still, a float parameter does not fit
+            ``float_dtype``, or the audit found a broken promise; the message names the site.
     """
-    for site, quantizer in all_quantizers(model).items():
+    quantizers = all_quantizers(model)
+    for quantizer in quantizers.values():
+        quantizer.check_settled()  # all of them, before any weight is changed for good
+    for site, quantizer in quantizers.items():
         if site.role == WEIGHT:
-            layer = model.get_submodule(site.path)
-            assert isinstance(layer, QuantizedLayer)
-            layer.freeze_weight()
+            layer_at(model, site).freeze_weight()
         else:
             quantizer.freeze()
     round_float_rest(model, recipe.float_dtype)

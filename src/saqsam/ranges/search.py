@@ -39,6 +39,8 @@ def least_error_range(histogram: Histogram, bits: int, norm: float = 2.4) -> tup
     low, high = min(histogram.low, 0.0), max(histogram.high, 0.0)
     if low == high:
         return low, high
+    unit = max(-low, high)  # errors are powers: in units of the range they neither overflow nor vanish
+    centres, low, high = centres / unit, low / unit, high / unit
     weights = counts / counts.sum()
     step = float(_COARSE[1] - _COARSE[0])
     best = _best(centres, weights, low * _ends(low), high * _ends(high), bits, norm)
@@ -46,9 +48,9 @@ def least_error_range(histogram: Histogram, bits: int, norm: float = 2.4) -> tup
         step /= 3
         around = np.arange(-3, 4) * step
         lows = np.unique(np.clip(best[0] + around * low, low, 0.0))
-        highs = np.unique(np.clip(best[1] + around * high, 0.0, high))
+        highs = np.unique(np.clip(best[1] + around * high, 0.0, high))[::-1]
         best = _best(centres, weights, lows, highs, bits, norm)
-    return best
+    return best[0] * unit, best[1] * unit
 
 
 def range_error(histogram: Histogram, low: float, high: float, bits: int, norm: float = 2.4) -> float:
