@@ -17,13 +17,13 @@ SIDE = 256
 SHARD = 500
 
 
-def render_shard(job: tuple[str, int, int]) -> str:
-    """Render one shard of ``SHARD`` scenes; scene ``i`` depends on the seed and ``i`` alone."""
-    directory, seed, shard = job
-    images = np.empty((SHARD, SIDE, SIDE, 3), np.uint8)
-    labels = np.empty((SHARD, SIDE, SIDE), np.uint8)
-    for row in range(SHARD):
-        scene = make_scene(np.random.default_rng([seed, shard * SHARD + row]), (SIDE, SIDE))
+def render_shard(job: tuple[str, int, int, int]) -> str:
+    """Render one shard of ``count`` scenes; scene ``i`` depends on the seed and ``i`` alone."""
+    directory, seed, shard, count = job
+    images = np.empty((count, SIDE, SIDE, 3), np.uint8)
+    labels = np.empty((count, SIDE, SIDE), np.uint8)
+    for row in range(count):
+        scene = make_scene(np.random.default_rng([seed, shard * count + row]), (SIDE, SIDE))
         images[row], labels[row] = scene.image, scene.labels
     for name, array in (("images", images), ("labels", labels)):
         final = Path(directory) / f"{name}-{shard:03d}.npy"
@@ -42,7 +42,7 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     shards = -(-options.scenes // SHARD)
-    jobs = [(str(options.out), options.seed, k) for k in range(shards)]
+    jobs = [(str(options.out), options.seed, k, SHARD) for k in range(shards)]
     jobs = [job for job in jobs if not (options.out / f"labels-{job[2]:03d}.npy").exists()]
     with get_context("spawn").Pool(options.workers) as pool:
         for line in pool.imap_unordered(render_shard, jobs):

@@ -1,0 +1,98 @@
+"""What quantizing a SAM-B costs beside the float passes it needs, and how large the packed file is.
+
+    python benchmarks/sam_b.py --images FOLDER --annotations instances.json --count 32
+
+Random weights serve: cost does not depend on their values. The float passes (32 image encodings, and
+decoding the same prompts, through transformers' own SamModel with fused attention) and the quantization
+run in the same process, one after the other, with glibc told to keep large blocks (the environment
+variables below), without which PyTorch spends a third of its time on page faults.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
+
+
+def random_sam_b():
+    import torch
+    from transformers import SamConfig, SamModel
+
+    torch.manual_seed(0)
+    config = SamConfig()
+    config.vision_config.initializer_range = 0.02
+    config.mask_decoder_config.layer_norm_eps = 1e-5
+    model = SamModel._from_config(config, attn_implementation="sdpa")
+    return model.eval().requires_grad_(False)
+
+
+def float_seconds(model, images) -> tuple[float, float]:
+    """Seconds of encoding every image once, and of decoding its prompts."""
+    from saqsam.calibration import pixels_of
+    from saqsam.predictor import decode, embed
+
+    encoding = decoding = 0.0
+    for number, image in enumerate(images):
+        pixels, frame = pixels_of(model, image)
+        start = time.perf_counter()
+        embedding = embed(model, pixels)
+        encoding += time.perf_counter() - start
+        start = time.perf_counter()
+        decode(model, embedding, image.prompts, frame)
+        decoding += time.perf_counter() - start
+        print(f"float {number + 1}: {encoding:.1f} s encoding, {decoding:.1f} s decoding", flush=True)
+    return encoding, decoding
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--annotations", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=32)
+    parser.add_argument("--prompts", type=int, default=16)
+    parser.add_argument("--recipe", default="saq-sam-star-w4a4")
+    options = parser.parse_args()
+    if any(os.environ.get(key) != value for key, value in MALLOC.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **MALLOC})
+    import torch
+
+    from saqsam import api
+    from saqsam.recipe import load_recipe
+    from saqsam.sam import Sam
+
+    torch.set_num_threads(2)
+    model = random_sam_b()
+    settings = (f"calibration.images={options.count}", f"calibration.prompts={options.prompts}")
+    recipe = load_recipe(options.recipe, settings=settings)
+    images = api.calibration_images(recipe, options.images, options.annotations)
+    encoding, decoding = float_seconds(model, images)
+    start = time.perf_counter()
+    packed = api.quantize(Sam(model, "sam-b"), recipe, options.images, options.annotations)
+    seconds = time.perf_counter() - start
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "b.safetensors"
+        packed.save(file)
+        size = file.stat().st_size / 1e6
+    prompts = sum(len(image.prompts) for image in images)
+    print(f"{len(images)} images, {prompts} prompts, {packed.records['encoder_passes']} encoder passes")
+    print(f"float: encoding {encoding:.1f} s, decoding {decoding:.1f} s")
+    print(f"{recipe.name} {recipe.bits}: {seconds:.1f} s = {seconds / (encoding + decoding):.2f} x float,")
+    print(f"  {seconds / encoding:.2f} x the encoding alone")
+    for stage, spent in packed.records["seconds"].items():
+        print(f"  {stage}: {spent:.1f} s")
+    print(
+        f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB, file {size:.1f} MB"
+    )
+
+
+if __name__ == "__main__":
+    main()
