@@ -22,29 +22,29 @@ def nano_config(hidden: int, layers: int, width: int) -> SamConfig:
         width: decoder width; 32 channels for each head in self-attention, 16 in cross-attention.
     """
     return SamConfig(
-        vision_config=dict(
-            hidden_size=hidden,
-            output_channels=width,
-            num_hidden_layers=layers,
-            num_attention_heads=hidden // 32,
-            image_size=IMAGE,
-            patch_size=PATCH,
-            mlp_ratio=4.0,
-            mlp_dim=4 * hidden,
-            window_size=6,
-            global_attn_indexes=[layers // 2 - 1, layers - 1],
-            num_pos_feats=width // 2,
-            initializer_range=0.02,
-            scale=1.0,
-        ),
-        prompt_encoder_config=dict(hidden_size=width, image_size=IMAGE, patch_size=PATCH),
-        mask_decoder_config=dict(
-            hidden_size=width,
-            mlp_dim=4 * width,
-            num_attention_heads=width // 32,
-            iou_head_hidden_dim=width,
-            layer_norm_eps=1e-5,
-        ),
+        vision_config={
+            "hidden_size": hidden,
+            "output_channels": width,
+            "num_hidden_layers": layers,
+            "num_attention_heads": hidden // 32,
+            "image_size": IMAGE,
+            "patch_size": PATCH,
+            "mlp_ratio": 4.0,
+            "mlp_dim": 4 * hidden,
+            "window_size": 6,
+            "global_attn_indexes": [layers // 2 - 1, layers - 1],
+            "num_pos_feats": width // 2,
+            "initializer_range": 0.02,
+            "scale": 1.0,
+        },
+        prompt_encoder_config={"hidden_size": width, "image_size": IMAGE, "patch_size": PATCH},
+        mask_decoder_config={
+            "hidden_size": width,
+            "mlp_dim": 4 * width,
+            "num_attention_heads": width // 32,
+            "iou_head_hidden_dim": width,
+            "layer_norm_eps": 1e-5,
+        },
     )
 
 

@@ -151,17 +151,19 @@ def train(rank: int, options: argparse.Namespace) -> None:
         for name, value in model.state_dict().items():
             average[name].lerp_(value, 1 - EMA)
         step += 1
-        sums, seen = sums + [float(loss.detach()), *figures], seen + 1
+        sums, seen = sums + np.array([float(loss.detach()), *figures]), seen + 1
         if rank == 0 and step % 50 == 0:
             shown = " ".join(f"{x:.4f}" for x in sums / seen)
             print(
-                f"step {step} loss/aux/box/click {shown} norm {norm:.2f} {seen / (time.time() - began):.2f} steps/s",
+                f"step {step} loss/aux/box/click {shown} norm {norm:.2f} "
+                f"{seen / (time.time() - began):.2f} steps/s",
                 flush=True,
             )
             began, sums, seen = time.time(), np.zeros(4), 0
         if rank == 0 and (step % options.save_every == 0 or step == total):
-            state = dict(model=model.state_dict(), average=average, head=head.state_dict())
-            state |= dict(optimizer=optimizer.state(), step=step, first=first, config=model.config.to_dict())
+            state = {"model": model.state_dict(), "average": average, "head": head.state_dict()}
+            state |= {"optimizer": optimizer.state(), "step": step, "first": first}
+            state["config"] = model.config.to_dict()
             save(options.out / "last.pt", **state)
             if step % (8 * options.save_every) == 0 or step == total:
                 save(options.out / f"step-{step:06d}.pt", **state)

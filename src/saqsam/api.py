@@ -37,7 +37,7 @@ def load(source: str | Path, device: str = "cpu") -> Sam:
         return Sam(load_float(source, device=device, attention="sdpa"), str(source))
     packed = read_packed(path)
     model, recipe = from_packed(packed, path)
-    return Sam(model.to(device), str(source), recipe, packed.records, path)
+    return Sam(model, str(source), recipe, packed.records, path).to(device)
 
 
 def quantize(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from torch import nn
 from transformers import SamModel
 
 from saqsam.errors import UsageError
@@ -53,7 +54,7 @@ class Sam:
 
     def to(self, device: str) -> Sam:
         """Move the model; returns itself."""
-        self.model.to(device)
+        nn.Module.to(self.model, device)
         return self
 
     def segment(

@@ -1,4 +1,4 @@
-"""What the demo does: two sets of scenes, every method on the calibration set, every figure on the test set."""
+"""What the demo does: every method on the calibration scenes, every figure on the test scenes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Row:
         method: the recipe, or ``float``.
         bits: ``float`` or for example ``w4a4``.
         AP: COCO mask AP, 0 to 1.
-        mIoU: mean IoU with ground truth, 0 to 1.
+        mIoU: mean IoU with ground truth, 0 to 1; None if the scenes hold no object.
         agreement: mean IoU with the float model's masks, 0 to 1; None for the float model itself.
         file_bytes: size of the packed file, or of the float32 parameters.
     """
@@ -49,7 +49,7 @@ class Row:
     method: str
     bits: str
     AP: float
-    mIoU: float
+    mIoU: float | None
     agreement: float | None
     file_bytes: int
 

@@ -64,7 +64,7 @@ def segment(
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Segment IMAGE. Coordinates are pixels of the image as displayed; several boxes give out-1.png, out-2.png."""
+    """Segment IMAGE; coordinates are pixels of it as displayed. Several boxes give out-1.png, out-2.png."""
     if not image.exists():
         raise UsageError(f"IMAGE {image}: there is no such file or directory")
     if image.is_dir():
@@ -128,16 +128,15 @@ def _segment_image(
         raise NumericalError("mask_decoder", f"{result.nan_count} masks are not finite numbers")
     _write(result, loaded.pixels, masks, overlay)
     areas = [int(mask.sum()) for mask in result.masks]
+    files: list[str | None] = [str(path) for path in masks] or [None] * len(areas)
     if json:
         print_json(
             {
                 "model": model,
                 "image": str(image),
                 "masks": [
-                    {"iou_score": float(score), "area": area, "file": str(path) if path else None}
-                    for score, area, path in zip(
-                        result.iou_scores, areas, masks or [None] * len(areas), strict=True
-                    )
+                    {"iou_score": float(score), "area": area, "file": path}
+                    for score, area, path in zip(result.iou_scores, areas, files, strict=True)
                 ],
                 "overlay": str(overlay) if overlay else None,
                 "clipped_boxes": result.clipped_boxes,

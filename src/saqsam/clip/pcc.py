@@ -35,6 +35,7 @@ from saqsam.clip.targets import (
 )
 from saqsam.grids.affine import affine_parameters
 from saqsam.models.attention import QuantDecoderAttention
+from saqsam.models.lookup import module_at
 from saqsam.models.sites import decoder_attention_paths
 from saqsam.recipe import Clip
 
@@ -90,7 +91,7 @@ def clip_decoder(
         One record for each clipped site; afterwards those sites quantize and no longer observe.
     """
     paths = decoder_attention_paths(model)
-    attentions = {path: model.get_submodule(path) for path in paths}
+    attentions = {path: module_at(model, path, QuantDecoderAttention) for path in paths}
     references: dict[str, Tensor] = {}
     records: dict[str, ClipRecord] = {}
 
@@ -118,7 +119,7 @@ def clip_decoder(
 
 @contextmanager
 def _intercepting(
-    attentions: dict[str, torch.nn.Module],
+    attentions: dict[str, QuantDecoderAttention],
     images: int,
     max_queries: int,
     action: Callable[[str, AttentionCase], None],
@@ -129,15 +130,17 @@ def _intercepting(
     """
     handles = []
     for path, attention in attentions.items():
-        assert isinstance(attention, QuantDecoderAttention)
 
         def before(
-            module: torch.nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], path: str = path
+            module: torch.nn.Module,
+            inputs: tuple[Any, ...],
+            named: dict[str, Any],
+            path: str = path,
+            attention: QuantDecoderAttention = attention,
         ) -> None:
-            assert isinstance(module, QuantDecoderAttention)
             query = named["query"] if "query" in named else inputs[0]
             key = named["key"] if "key" in named else inputs[1]
-            case = AttentionCase.of(module, query, key, images, max_queries)
+            case = AttentionCase.of(attention, query, key, images, max_queries)
             case.clips = _present_clips(case)
             action(path, case)
 

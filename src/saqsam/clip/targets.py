@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from saqsam.grids.affine import affine_parameters, affine_round_trip
 from saqsam.models.attention import QuantDecoderAttention
+from saqsam.models.layers import QuantizedLayer
+from saqsam.models.lookup import module_at
 from saqsam.models.sampling import spread
 from saqsam.quantizer import Quantizer
 
@@ -57,19 +60,20 @@ class AttentionCase:
 
     def quantizer(self, target: int) -> Quantizer | None:
         """The quantizer whose range the target's clip becomes; ``None`` if the recipe left it float."""
-        found = (
-            self.attention.q_proj.input_quantizer,
-            self.attention.k_proj.input_quantizer,
-            self.attention.quantizers.query,
-            self.attention.quantizers.key,
-        )
-        return found[target]
+        if target in (QUERY_INPUT, KEY_INPUT):
+            return self.projection(target).input_quantizer
+        quantizers = self.attention.quantizers
+        return (quantizers.query, quantizers.key)[target - QUERY]
+
+    def projection(self, target: int) -> QuantizedLayer:
+        """The query projection (for QUERY_INPUT) or the key projection (for KEY_INPUT)."""
+        return module_at(self.attention, ("q_proj", "k_proj")[target], QuantizedLayer)
 
     def tensor(self, target: int) -> Tensor:
         """The unquantized tensor at a target, given the clips of the projections' inputs."""
         if target in (QUERY_INPUT, KEY_INPUT):
             return (self.query, self.key)[target]
-        layer = (self.attention.q_proj, self.attention.k_proj)[target - QUERY]
+        layer = self.projection(target - QUERY)
         x = self.clipped(target - QUERY, (self.query, self.key)[target - QUERY])
         return F.linear(x, layer.weight, layer.bias)
 
@@ -94,7 +98,7 @@ class AttentionCase:
         sides = []
         for side in (QUERY, KEY):
             if target == side - QUERY:  # an input: project it again
-                layer = (self.attention.q_proj, self.attention.k_proj)[target]
+                layer = self.projection(target)
                 x = self.clipped(target, self.tensor(target), clip)
                 projected = F.linear(x, layer.weight, layer.bias)
             else:
@@ -105,7 +109,7 @@ class AttentionCase:
 
 
 def once_per_image(x: Tensor) -> Tensor:
-    """``(images, prompts, N, C)``, prompts reduced to 1 if all prompts of each image hold the same numbers."""
+    """``(images, prompts, N, C)``; prompts reduced to 1 if all of each image hold the same numbers."""
     same = x.shape[1] > 1 and bool((x[:, 1:2] == x[:, :1]).all()) and bool((x == x[:, :1]).all())
     return x[:, :1].clone() if same else x.clone()
 
@@ -118,10 +122,10 @@ def two_sided_quantiles(x: Tensor, percentiles: tuple[float, ...]) -> list[Inter
     return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
 
 
-def _interpolated(values: np.ndarray, fractions: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _interpolated(values: NDArray[np.float32], fractions: NDArray[np.float64]) -> NDArray[np.float64]:
     position = fractions * (values.size - 1)
     left = np.floor(position).astype(np.int64)
     right = np.minimum(left + 1, values.size - 1)
     weight = position - left
-    result: np.ndarray = values[left] * (1.0 - weight) + values[right] * weight  # type: ignore[type-arg]
+    result: NDArray[np.float64] = values[left] * (1.0 - weight) + values[right] * weight
     return result

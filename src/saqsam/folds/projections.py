@@ -6,14 +6,18 @@ only needs rows of weights and biases, so both are seen through the same few sli
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from saqsam.models.attention import QuantDecoderAttention, QuantVisionAttention
+from saqsam.errors import UsageError
+from saqsam.models.attention import QuantVisionAttention
+from saqsam.models.layers import QuantizedLayer
+from saqsam.models.lookup import module_at
 
 QUERY, KEY, VALUE = 0, 1, 2
 
@@ -58,12 +62,11 @@ class Projections:
     statistics: dict[int, ChannelStatistics] = field(default_factory=dict)
 
     @property
-    def layers(self) -> tuple[nn.Module, ...]:
+    def layers(self) -> tuple[QuantizedLayer, ...]:
         """The layers whose outputs are queries, keys and values: three of them, or the fused one."""
-        if isinstance(self.attention, QuantVisionAttention):
-            return (self.attention.qkv,)
-        assert isinstance(self.attention, QuantDecoderAttention)
-        return (self.attention.q_proj, self.attention.k_proj, self.attention.v_proj)
+        encoder = isinstance(self.attention, QuantVisionAttention)
+        names = ("qkv",) if encoder else ("q_proj", "k_proj", "v_proj")
+        return tuple(module_at(self.attention, name, QuantizedLayer) for name in names)
 
     def rows(self, kind: int) -> tuple[Tensor, Tensor]:
         """Views of weight ``(channels, in)`` and bias ``(channels,)`` that make QUERY, KEY or VALUE."""
@@ -73,13 +76,16 @@ class Projections:
             layer = self.layers[0]
             width = layer.weight.shape[0] // 3
             rows = slice(kind * width, (kind + 1) * width)
+        if layer.bias is None:
+            raise UsageError(
+                "folds need projections with a bias; this model has none, so switch its folds off"
+            )
         return layer.weight.data[rows], layer.bias.data[rows]
 
     def output_weight(self) -> Tensor:
         """View of the output projection's weight ``(out, channels)``: column c reads value channel c."""
         name = "proj" if isinstance(self.attention, QuantVisionAttention) else "out_proj"
-        weight: Tensor = getattr(self.attention, name).weight.data
-        return weight
+        return module_at(self.attention, name, QuantizedLayer).weight.data
 
     def observe(self, kind: int, output: Tensor) -> None:
         """Add one projection output ``(..., channels)`` to the statistics."""
@@ -106,8 +112,8 @@ def collecting(projections: dict[str, Projections]) -> Iterator[None]:
             handle.remove()
 
 
-def _hook(found: Projections, index: int) -> object:
-    def see(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+def _hook(found: Projections, index: int) -> Callable[[nn.Module, Any, Tensor], None]:
+    def see(module: nn.Module, inputs: Any, output: Tensor) -> None:
         if len(found.layers) == 3:
             found.observe(index, output)
         else:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from torch import nn
 from transformers import SamModel
+from transformers.models.sam.modeling_sam import SamAttention, SamVisionAttention
 
+from saqsam.errors import InvariantError
 from saqsam.models.attention import AttentionQuantizers, QuantDecoderAttention, QuantVisionAttention
 from saqsam.models.layers import QuantConv2d, QuantizedLayer, QuantLinear
+from saqsam.models.lookup import module_at
 from saqsam.models.plan import Plan
 from saqsam.models.sites import (
     ATTENTION,
@@ -34,22 +37,17 @@ def attach(model: SamModel, plan: Plan, *, float_rel_pos_query: bool = False) ->
         float_rel_pos_query: see ``QuantVisionAttention``.
     """
     for path in _layer_paths(model):
-        layer = model.get_submodule(path)
-        kind = QuantConv2d if isinstance(layer, nn.Conv2d) else QuantLinear
-        channels = layer.weight.shape[0]
+        _replace(model, path, _quantized_layer(model.get_submodule(path), plan, path))
+    for path in encoder_attention_paths(model):
+        attention = module_at(model, path, SamVisionAttention)
+        quantizers = _attention_quantizers(plan, path)
         _replace(
             model,
             path,
-            kind(layer, _quantizer(plan, path, INPUT), _quantizer(plan, path, WEIGHT, channels)),
+            QuantVisionAttention(attention, quantizers, float_rel_pos_query=float_rel_pos_query),
         )
-    for path in encoder_attention_paths(model):
-        original = model.get_submodule(path)
-        attention = QuantVisionAttention(
-            original, _attention_quantizers(plan, path), float_rel_pos_query=float_rel_pos_query
-        )
-        _replace(model, path, attention)
     for path in decoder_attention_paths(model):
-        original = model.get_submodule(path)
+        original = module_at(model, path, SamAttention)
         _replace(model, path, QuantDecoderAttention(original, _attention_quantizers(plan, path)))
     model.eval().requires_grad_(False)
 
@@ -72,6 +70,15 @@ def all_quantizers(model: SamModel) -> dict[Site, Quantizer]:
 
 def _layer_paths(model: SamModel) -> tuple[str, ...]:
     return tuple(site.path for site in quantized_sites(model) if site.role == WEIGHT)
+
+
+def _quantized_layer(layer: nn.Module, plan: Plan, path: str) -> QuantizedLayer:
+    on_input = _quantizer(plan, path, INPUT)
+    if isinstance(layer, nn.Conv2d):
+        return QuantConv2d(layer, on_input, _quantizer(plan, path, WEIGHT, layer.out_channels))
+    if isinstance(layer, nn.Linear):
+        return QuantLinear(layer, on_input, _quantizer(plan, path, WEIGHT, layer.out_features))
+    raise InvariantError(path, f"is a {type(layer).__name__}, expected a linear layer or a convolution")
 
 
 def _attention_quantizers(plan: Plan, path: str) -> AttentionQuantizers:

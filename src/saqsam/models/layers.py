@@ -17,8 +17,8 @@ class QuantizedLayer(nn.Module):
         weight_quantizer: quantizes the weight, or ``None`` to leave it float.
     """
 
-    weight: nn.Parameter
-    bias: nn.Parameter | None
+    weight: Tensor
+    bias: Tensor | None
 
     def __init__(
         self,

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from transformers import SamModel
 
 from saqsam.errors import UsageError
+from saqsam.models.lookup import image_side
 from saqsam.predictor import decode, embed, preprocess
 from saqsam.prompts.prompts import Prompts
 from saqsam.scenes import make_scene
@@ -132,7 +133,7 @@ def _reach(model: SamModel, slots: list[tuple[nn.Linear, int]]) -> list[tuple[fl
 
 
 def _run_reference_scene(model: SamModel, number: int) -> None:
-    side = int(model.config.vision_config.image_size)
+    side = image_side(model)
     scene = make_scene(np.random.default_rng([170, number]), (128, 128))
     pixels, frame = preprocess(model, np.ascontiguousarray(scene.image[:side, :side]))
     height, width = frame.original

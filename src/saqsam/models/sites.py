@@ -63,7 +63,7 @@ def quantized_sites(model: SamModel) -> tuple[Site, ...]:
 
     SAM-B has 82 weights and 158 activations (L: 130 and 254, H: 162 and 318).
     """
-    return tuple((*_encoder_sites(model), *_decoder_sites(model)))
+    return (*_encoder_sites(model), *_decoder_sites(model))
 
 
 def _layer(path: str, part: str) -> tuple[Site, Site]:
@@ -144,7 +144,7 @@ def _encoder_float_parts(model: SamModel) -> Iterator[FloatPart]:
         path = f"vision_encoder.layers.{index}"
         yield FloatPart(f"{path}.layer_norm1", _NORM)
         yield FloatPart(f"{path}.layer_norm2", _NORM)
-        if block.attn.use_rel_pos:
+        if vars(block.attn)["use_rel_pos"]:
             yield FloatPart(f"{path}.attn.rel_pos_h", _POSITION)
             yield FloatPart(f"{path}.attn.rel_pos_w", _POSITION)
         yield from _biases(path, block, ("attn.qkv", "attn.proj", "mlp.lin1", "mlp.lin2"))

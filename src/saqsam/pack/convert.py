@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from transformers import SamConfig, SamModel
 from saqsam.errors import CorruptCheckpoint, RecipeError, SaqsamError
 from saqsam.grids.affine import affine_codes, affine_values
 from saqsam.models.attach import all_quantizers, attach
+from saqsam.models.lookup import layer_at
 from saqsam.models.official import POSITIONS, TIED_POSITIONS
 from saqsam.models.plan import plan_sites
 from saqsam.models.sites import WEIGHT
@@ -34,10 +35,10 @@ def to_packed(model: SamModel, recipe: Recipe, records: dict[str, Any]) -> Packe
     for site, quantizer in all_quantizers(model).items():
         if site.role != WEIGHT:
             scale, zero_point = float(quantizer.scale), int(quantizer.zero_point)
-            grid = "log2" if quantizer.grid == LOG2 else "affine"
+            grid: Literal["log2", "affine"] = "log2" if quantizer.grid == LOG2 else "affine"
             activations[site.name] = PackedActivation(grid, quantizer.bits, scale, zero_point, quantizer.tau)
             continue
-        weight = model.get_submodule(site.path).weight
+        weight = layer_at(model, site).weight
         codes = affine_codes(weight, *quantizer.parameters_for(weight), quantizer.bits)
         weights[site.path] = PackedWeight(
             codes.to(torch.uint8).cpu(),

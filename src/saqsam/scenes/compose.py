@@ -43,7 +43,8 @@ class Scene:
 
     def mask(self, index: int) -> npt.NDArray[np.bool_]:
         """Visible pixels of instance ``index``; (H, W) bool."""
-        return self.labels == index + 1
+        visible: npt.NDArray[np.bool_] = self.labels == index + 1
+        return visible
 
     @property
     def semantic(self) -> npt.NDArray[np.uint8]:

@@ -87,7 +87,8 @@ def _flat(points: Points, zoom: float, middle: float) -> Any:
 
 def _turned(points: Points, angle: float) -> Points:
     cosine, sine = np.cos(angle), np.sin(angle)
-    return points @ np.array([[cosine, sine], [-sine, cosine]])
+    turned: Points = points @ np.array([[cosine, sine], [-sine, cosine]])
+    return turned
 
 
 def _oval(width: float, height: float, corners: int = 72) -> Points:

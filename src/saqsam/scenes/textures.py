@@ -16,7 +16,8 @@ def smooth_noise(rng: np.random.Generator, height: int, width: int, cell: float)
     """Noise that varies over about ``cell`` pixels; (height, width) float32 in [0, 1]."""
     rows, columns = (max(2, int(np.ceil(side / cell)) + 1) for side in (height, width))
     grid = Image.fromarray(rng.random((rows, columns), dtype=np.float32))
-    return np.clip(np.asarray(grid.resize((width, height), Image.Resampling.BICUBIC)), 0.0, 1.0)
+    smooth: Pixels = np.asarray(grid.resize((width, height), Image.Resampling.BICUBIC))
+    return smooth.clip(0.0, 1.0)
 
 
 def _directed(rng: np.random.Generator, height: int, width: int) -> Pixels:
@@ -34,13 +35,15 @@ def _flat(rng: np.random.Generator, height: int, width: int) -> Pixels:
 def _gradient(rng: np.random.Generator, height: int, width: int) -> Pixels:
     ramp = _directed(rng, height, width)
     low, high = float(ramp.min()), float(ramp.max())
-    return (ramp - low) / max(high - low, 1.0)
+    gradient: Pixels = (ramp - low) / max(high - low, 1.0)
+    return gradient
 
 
 def _stripes(rng: np.random.Generator, height: int, width: int) -> Pixels:
     period = rng.uniform(5.0, 22.0)
     wave = np.sin(_directed(rng, height, width) * (2 * np.pi / period) + rng.uniform(0, 2 * np.pi))
-    return np.clip(0.5 + wave * rng.uniform(0.5, 3.0), 0.0, 1.0).astype(np.float32)
+    stripes: Pixels = np.clip(0.5 + wave * rng.uniform(0.5, 3.0), 0.0, 1.0).astype(np.float32)
+    return stripes
 
 
 def _checks(rng: np.random.Generator, height: int, width: int) -> Pixels:
@@ -49,7 +52,8 @@ def _checks(rng: np.random.Generator, height: int, width: int) -> Pixels:
     rows, columns = np.mgrid[:height, :width].astype(np.float32) * np.float32(2 * np.pi / period)
     along = np.sin(columns * np.cos(angle) + rows * np.sin(angle))
     across = np.sin(rows * np.cos(angle) - columns * np.sin(angle))
-    return (0.5 + 0.5 * np.clip(along * across * 6.0, -1.0, 1.0)).astype(np.float32)
+    checks: Pixels = (0.5 + 0.5 * np.clip(along * across * 6.0, -1.0, 1.0)).astype(np.float32)
+    return checks
 
 
 def _dots(rng: np.random.Generator, height: int, width: int) -> Pixels:
@@ -59,14 +63,16 @@ def _dots(rng: np.random.Generator, height: int, width: int) -> Pixels:
     row = (rows + shift[0]) % period - period / 2
     column = (columns + shift[1]) % period - period / 2
     edge = period * rng.uniform(0.2, 0.38)
-    return np.clip(edge - np.hypot(row, column) + 0.5, 0.0, 1.0).astype(np.float32)
+    dots: Pixels = np.clip(edge - np.hypot(row, column) + 0.5, 0.0, 1.0).astype(np.float32)
+    return dots
 
 
 def _clouds(rng: np.random.Generator, height: int, width: int) -> Pixels:
     cell = rng.uniform(10.0, 40.0)
     coarse = smooth_noise(rng, height, width, cell)
     fine = smooth_noise(rng, height, width, cell / 3)
-    return 0.65 * coarse + 0.35 * fine
+    clouds: Pixels = 0.65 * coarse + 0.35 * fine
+    return clouds
 
 
 def _marble(rng: np.random.Generator, height: int, width: int) -> Pixels:

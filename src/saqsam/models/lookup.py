@@ -1,0 +1,37 @@
+"""Modules of a SAM by path, with their types: PyTorch knows only that something is there."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from torch import nn
+from transformers import SamModel
+
+from saqsam.errors import InvariantError
+from saqsam.models.layers import QuantizedLayer
+from saqsam.models.sites import Site
+
+_M = TypeVar("_M", bound=nn.Module)
+
+
+def module_at(model: nn.Module, path: str, kind: type[_M]) -> _M:
+    """The module at a dotted path, which must be of one kind.
+
+    Raises:
+        InvariantError: something else is there; the message names the path and both kinds.
+    """
+    found = model.get_submodule(path)
+    if not isinstance(found, kind):
+        raise InvariantError(path, f"is a {type(found).__name__}, expected a {kind.__name__}")
+    return found
+
+
+def layer_at(model: SamModel, site: Site) -> QuantizedLayer:
+    """The layer that owns an ``input`` or ``weight`` site of an attached model."""
+    return module_at(model, site.path, QuantizedLayer)
+
+
+def image_side(model: SamModel) -> int:
+    """Side of the model's square input in pixels: 1024 for the published models."""
+    config: Any = model.config
+    return int(config.vision_config.image_size)
