@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import signal
+import os
 import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
 from saqsam import __version__
-from saqsam.cli import compare, demo, evaluate, inspect, quantize, recipe, segment, verify
+from saqsam.cli import compare, demo, detect, evaluate, inspect, quantize, recipe, segment, verify
 from saqsam.errors import SaqsamError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command("quantize")(quantize.quantize)
 app.command("inspect")(inspect.inspect)
 app.command("verify")(verify.verify)
 app.command("segment")(segment.segment)
+app.command("detect")(detect.detect)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.add_typer(recipe.app, name="recipe")
@@ -67,12 +68,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """
     options = _Options()
     words = list(sys.argv[1:] if arguments is None else arguments)
-    # A terminated run unwinds like an interrupted one, so that temporary files go away.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         code = app(words, prog_name="saqsam", standalone_mode=False, obj=options)
     except (KeyboardInterrupt, typer.Abort):
         code = 130
+    except BrokenPipeError:
+        code = _reader_left()
     except Exception as error:  # noqa: BLE001 - the boundary: nothing may escape as a traceback
         if options.debug:
             traceback.print_exception(error)
@@ -90,13 +91,19 @@ def _explain(error: Exception, debug: bool) -> tuple[int, str]:
     if isinstance(error, _ParserError):
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "saqsam"
-        message = _one_line(error.format_message())
+        message = _one_line(cast(typer.BadParameter, error).format_message())
         return 2, f"saqsam: {message} (see '{command} --help')"
     if isinstance(error, OSError) and error.strerror:
         name = f"{error.filename}: " if error.filename else ""
-        return 3, f"saqsam: {name}{error.strerror}"
+        return 1, f"saqsam: {name}{error.strerror}"
     where = "" if debug else "; run with 'saqsam --debug ...' to see where"
     return 1, f"saqsam: unexpected {type(error).__name__}: {_one_line(str(error))[:300]}{where}"
+
+
+def _reader_left() -> int:
+    """``saqsam ... | head`` is no error: stay silent, and end as other programs do that meet a closed pipe."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
 
 
 def _one_line(text: str) -> str:

@@ -12,7 +12,7 @@ import pickle
 import struct
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from saqsam.errors import CheckpointError, CorruptCheckpoint, UnsafeCheckpoint
+from saqsam.models.legacy import check_legacy
 from saqsam.models.pickles import refuse_globals, refuse_legacy
 
 MAX_SAFETENSORS_HEADER = 4 * 2**20  # SAM-H needs 0.1 MB; a longer header only costs memory to parse
@@ -64,11 +65,16 @@ class Checkpoint:
     official: bool = False
 
 
-def read_checkpoint(path: str | Path) -> Checkpoint:
+def read_checkpoint(path: str | Path, *, also: Sequence[type] = (), legacy: bool = False) -> Checkpoint:
     """Describe the tensors of a ``.pth``/``.pt``/``.bin`` or ``.safetensors`` file, told apart by content.
 
     A ``{"model": ...}`` or ``{"state_dict": ...}`` around the tensors and a ``module.`` before every name
     are taken off.
+
+    Args:
+        path: the file.
+        also: plain classes that a pickle may hold beside tensors, such as a training script's options.
+        legacy: read PyTorch's format from before 1.6 too, in which whole model zoos are published.
 
     Raises:
         UnsafeCheckpoint: opening the file would run code stored in it; nothing was run.
@@ -78,9 +84,12 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     start = _first_bytes(path)
     if start[:4] == b"PK\x03\x04":
-        checkpoint = _read_zip(path)
+        checkpoint = _read_zip(path, also)
     elif path.suffix == ".safetensors" or start[8:9] == b"{":
         checkpoint = _read_safetensors(path)
+    elif legacy and start[:1] == b"\x80":
+        check_legacy(path, MAX_PICKLE, also)
+        checkpoint = _read_pickled(path, also, mapped=False)
     elif start[:1] == b"\x80" or path.suffix in (".pth", ".pt", ".bin", ".ckpt", ".pkl"):
         refuse_legacy(path, MAX_PICKLE)
     else:
@@ -160,13 +169,17 @@ _SAFETENSORS_DTYPES = {
 }
 
 
-def _read_zip(path: Path) -> Checkpoint:
-    _check_archive(path)
+def _read_zip(path: Path, also: Sequence[type]) -> Checkpoint:
+    _check_archive(path, also)
+    return _read_pickled(path, also, mapped=True)
+
+
+def _read_pickled(path: Path, also: Sequence[type], *, mapped: bool) -> Checkpoint:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(list(also)):
             warnings.simplefilter("ignore")
             # Mapped, not read: storages become slices of the file, so none can reach past its end.
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise UnsafeCheckpoint(
             path, f"not a plain dictionary of tensors ({_first_line(error)}); nothing was run", _SAVE_STATE
@@ -180,7 +193,7 @@ def _read_zip(path: Path) -> Checkpoint:
     return Checkpoint(path, tensors, metadata if isinstance(metadata, dict) else {})
 
 
-def _check_archive(path: Path) -> None:
+def _check_archive(path: Path, also: Sequence[type]) -> None:
     """Refuse archives that PyTorch did not write, and pickles that name anything but tensors."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -200,7 +213,7 @@ def _check_archive(path: Path) -> None:
                 )
             if pickles[0].file_size > MAX_PICKLE:
                 raise CorruptCheckpoint(path, "its table of tensors is far too large for a SAM", _REDOWNLOAD)
-            refuse_globals(path, archive.read(pickles[0]))
+            refuse_globals(path, archive.read(pickles[0]), also)
     except (
         zipfile.BadZipFile,
         EOFError,

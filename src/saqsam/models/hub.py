@@ -6,7 +6,13 @@ from pathlib import Path
 
 from saqsam.errors import CheckpointError
 
-_PATTERNS = ["config.json", "model.safetensors", "model.safetensors.index.json", "model-*.safetensors"]
+_PATTERNS = [
+    "config.json",
+    "preprocessor_config.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "model-*.safetensors",
+]
 _SECONDS = 5.0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickletools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
@@ -30,15 +31,20 @@ _PLAIN = _REBUILDERS | _STORAGES
 _STRINGS = ("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8")
 
 
-def refuse_globals(path: Path, data: bytes) -> None:
+def refuse_globals(path: Path, data: bytes, also: Iterable[type] = ()) -> None:
     """Refuse a pickle that names anything but tensors.
+
+    Args:
+        path: the file, for messages.
+        data: the pickle.
+        also: plain classes that it may name as well.
 
     Raises:
         UnsafeCheckpoint: naming what it would import.
         CorruptCheckpoint: not a pickle.
     """
     found = _globals_of(path, data)[0]
-    strange = sorted(found - _PLAIN)
+    strange = sorted(found - _PLAIN - {f"{kind.__module__}.{kind.__qualname__}" for kind in also})
     if strange:
         listed = ", ".join(strange[:_SHOWN]) + (
             f" and {len(strange) - _SHOWN} more" if strange[_SHOWN:] else ""

@@ -1,0 +1,150 @@
+"""``saqsam detect``: boxes from a detector, as the COCO-results file that prompts every model alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from saqsam.cli.arguments import (
+    DeviceOption,
+    ForceOption,
+    JsonOption,
+    LimitOption,
+    check_file,
+    check_output,
+)
+from saqsam.cli.output import print_json, print_lines
+from saqsam.cli.progress import progress
+from saqsam.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from saqsam.detectors.listing import ListedImage
+    from saqsam.detectors.run import DetectionRun
+    from saqsam.tasks.instance_set import InstanceSet
+
+_SHOWN = 5
+
+
+def detect(
+    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="A folder of images, or one image.")],
+    detector: Annotated[
+        str,
+        typer.Option(
+            "--detector",
+            help="yolox-l, faster-rcnn-r50, h-detr-r50, h-detr-swin-t, h-detr-swin-l or dino-focal-l, each "
+            "with --weights; or hf:DIRECTORY or hf:HUB-ID of a transformers detector.",
+            metavar="NAME",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="COCO-results json to write.", metavar="FILE")],
+    weights: Annotated[
+        Path | None,
+        typer.Option("--weights", help="The detector's published weight file.", metavar="FILE"),
+    ] = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(
+            "--annotations",
+            help="COCO instances json: which images, their ids, and the categories. Without it, numbers in "
+            "file names are ids and COCO's categories are used.",
+            metavar="FILE",
+        ),
+    ] = None,
+    limit: LimitOption = None,
+    top_k: Annotated[
+        int | None,
+        typer.Option("--top-k", help="Keep the best K boxes of each image.", min=1, metavar="K"),
+    ] = None,
+    score_threshold: Annotated[
+        float | None,
+        typer.Option("--score-threshold", help="Drop boxes with a lower score.", min=0, max=1, metavar="T"),
+    ] = None,
+    device: DeviceOption = "cpu",
+    force: ForceOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Detect objects on IMAGES; give the file to 'evaluate', 'quantize' or 'segment' as prompts."""
+    if not images.exists():
+        raise UsageError(f"IMAGES {images}: there is no such file or directory")
+    if annotations is not None:
+        check_file(annotations, "--annotations")
+        if not images.is_dir():
+            raise UsageError(f"IMAGES {images}: with --annotations, give the folder its file names refer to")
+    check_output(out, "--out", force)
+
+    from saqsam.detectors.coco_names import category_ids, default_category_ids
+    from saqsam.detectors.registry import load_detector
+    from saqsam.detectors.run import detect_images, write_detections
+
+    dataset = _dataset(images, annotations)
+    listed = _listed(images, dataset)[:limit]
+    loaded = load_detector(detector, weights, device)
+    if dataset is None:
+        categories = default_category_ids(loaded.class_names)
+    else:
+        categories = category_ids(loaded.class_names, dataset.categories, dataset.path.name)
+    with progress() as report:
+        run = detect_images(
+            loaded,
+            listed,
+            categories,
+            top_k=top_k,
+            score_threshold=score_threshold,
+            progress=lambda done, total: report("detect", done, total),
+        )
+    if run.images == 0:
+        raise InputError(f"no image could be read, nothing was written: {_listing(run)}")
+    write_detections(out, run)
+    _print(detector, out, run, json)
+    if run.failures:
+        raise InputError(
+            f"{len(run.failures)} of {len(listed)} images could not be read and have no boxes in {out}: "
+            f"{_listing(run)}"
+        )
+
+
+def _dataset(images: Path, annotations: Path | None) -> InstanceSet | None:
+    if annotations is None:
+        return None
+    from saqsam.tasks.coco_json import read_instances
+
+    return read_instances(annotations, images)
+
+
+def _listed(images: Path, dataset: InstanceSet | None) -> list[ListedImage]:
+    from saqsam.detectors.listing import ListedImage, from_annotations, from_folder
+
+    if dataset is not None:
+        return from_annotations(dataset)
+    return from_folder(images) if images.is_dir() else [ListedImage(1, images)]
+
+
+def _listing(run: DetectionRun) -> str:
+    shown = "; ".join(str(error) for error in run.failures[:_SHOWN])
+    more = len(run.failures) - _SHOWN
+    return shown + (f"; and {more} more" if more > 0 else "")
+
+
+def _print(detector: str, out: Path, run: DetectionRun, json: bool) -> None:
+    if json:
+        print_json(
+            {
+                "detector": detector,
+                "out": str(out),
+                "images": run.images,
+                "boxes": len(run.entries),
+                "unreadable": [{"file": error.path, "reason": error.reason} for error in run.failures],
+                "boxes_outside_image": run.without_area,
+                "boxes_without_category": run.without_category,
+                "seconds": round(run.seconds, 3),
+            }
+        )
+        return
+    lines = [f"{out}: {len(run.entries)} boxes on {run.images} images, {run.seconds:.1f} s"]
+    if run.without_area:
+        lines.append(f"{run.without_area} boxes lay wholly outside their image and were left out")
+    if run.without_category:
+        lines.append(f"{run.without_category} boxes were of classes that the data set does not have")
+    print_lines(lines)

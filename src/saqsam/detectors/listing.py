@@ -1,0 +1,60 @@
+"""Which images a detector is run on, and the ids under which its boxes are written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from saqsam.errors import UsageError
+from saqsam.images import Pixels, open_image
+from saqsam.tasks.instance_set import ImageRecord, InstanceSet, open_listed
+
+_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"))
+
+
+@dataclass(frozen=True)
+class ListedImage:
+    """One image to detect on.
+
+    Attributes:
+        id: its ``image_id`` in the results.
+        path: its file.
+        record: its entry in the annotation file, where there is one.
+    """
+
+    id: int
+    path: Path
+    record: ImageRecord | None = None
+
+    def pixels(self) -> Pixels:
+        """``(H, W, 3)`` uint8 RGB, in the pixel frame of the annotations; as displayed without any.
+
+        Raises:
+            ImageError: the file cannot be read faithfully, or has another size than annotated.
+        """
+        opened = open_image(self.path) if self.record is None else open_listed(self.record)
+        return opened.pixels
+
+
+def from_annotations(dataset: InstanceSet) -> list[ListedImage]:
+    """The images of an annotation file, in its order and with its ids."""
+    return [ListedImage(record.id, record.path, record) for record in dataset.images]
+
+
+def from_folder(folder: Path) -> list[ListedImage]:
+    """The images of a folder by name, not looking into folders inside it.
+
+    Names that are all different numbers, like COCO's ``000000000139.jpg``, are the ids; otherwise images are
+    counted from 1.
+
+    Raises:
+        UsageError: there is no image in it.
+    """
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and path.is_file())
+    if not paths:
+        raise UsageError(f"IMAGES {folder}: holds no images ({', '.join(sorted(_SUFFIXES))})")
+    stems = [path.stem for path in paths]
+    numbered = all(stem.isascii() and stem.isdigit() and len(stem) <= 15 for stem in stems)
+    if numbered and len({int(stem) for stem in stems}) == len(stems):
+        return sorted((ListedImage(int(path.stem), path) for path in paths), key=lambda image: image.id)
+    return [ListedImage(index + 1, path) for index, path in enumerate(paths)]
