@@ -5,6 +5,12 @@ from __future__ import annotations
 
 def main() -> None:
     """Entry point of the ``saqsam`` command."""
+    import signal
+    import sys
+
+    # A terminated run unwinds like an interrupted one, so that temporary files go away.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+
     from saqsam.cli.app import run
 
     raise SystemExit(run())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -46,6 +47,14 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Replace files that e
 LimitOption = Annotated[
     int | None, typer.Option("--limit", help="Use only the first N images.", min=1, metavar="N")
 ]
+TopKOption = Annotated[
+    int | None,
+    typer.Option("--top-k", help="Of detections, keep the best N of each image.", min=1, metavar="N"),
+]
+ScoreThresholdOption = Annotated[
+    float | None,
+    typer.Option("--score-threshold", help="Drop detections with a lower score.", metavar="X"),
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="torch device to compute on.")]
 
 PROMPT_WORDS = ("boxes", "points")
@@ -87,6 +96,21 @@ def check_prompts(text: str) -> str | Path:
     if not path.is_file():
         raise UsageError(f"--prompts {text}: expected boxes, points, or an existing detections json")
     return path
+
+
+def check_choice_of_detections(prompts: str | Path, top_k: int | None, score_threshold: float | None) -> None:
+    """``--top-k`` and ``--score-threshold`` choose among detections, so there must be some.
+
+    Raises:
+        UsageError: prompts come from annotations, or the threshold is not a finite number.
+    """
+    if top_k is None and score_threshold is None:
+        return
+    if prompts in PROMPT_WORDS:
+        option = "--score-threshold" if top_k is None else "--top-k"
+        raise UsageError(f"{option}: chooses among detections; give --prompts FILE instead of {prompts}")
+    if score_threshold is not None and not math.isfinite(score_threshold):
+        raise UsageError(f"--score-threshold {score_threshold}: expected a finite number")
 
 
 def check_output(path: Path, option: str, force: bool) -> Path:

@@ -15,6 +15,9 @@ from saqsam.cli.arguments import (
     JsonOption,
     LimitOption,
     PromptsOption,
+    ScoreThresholdOption,
+    TopKOption,
+    check_choice_of_detections,
     check_directory,
     check_file,
     check_prompts,
@@ -42,6 +45,8 @@ def compare(
     ] = None,
     pictures: Annotated[int, typer.Option("--pictures", help="Images to draw.", min=0, metavar="N")] = 6,
     limit: LimitOption = None,
+    top_k: TopKOption = None,
+    score_threshold: ScoreThresholdOption = None,
     device: DeviceOption = "cpu",
     force: ForceOption = False,
     json: JsonOption = False,
@@ -52,6 +57,7 @@ def compare(
     check_directory(images, "--images")
     check_file(annotations, "--annotations")
     asked = check_prompts(prompts)
+    check_choice_of_detections(asked, top_k, score_threshold)
     if out is not None:
         make_directory(out, "--out", force)
 
@@ -63,7 +69,15 @@ def compare(
         judge = loaded[0] if reference is None else api.load(reference, device=device)
         results = [
             api.evaluate(
-                sam, images, annotations, asked, reference=judge, limit=limit, progress=within(report, name)
+                sam,
+                images,
+                annotations,
+                asked,
+                reference=judge,
+                limit=limit,
+                top_k=top_k,
+                score_threshold=score_threshold,
+                progress=within(report, name),
             )
             for name, sam in zip(models, loaded, strict=True)
         ]

@@ -14,6 +14,9 @@ from saqsam.cli.arguments import (
     LimitOption,
     Model,
     PromptsOption,
+    ScoreThresholdOption,
+    TopKOption,
+    check_choice_of_detections,
     check_directory,
     check_file,
     check_prompts,
@@ -33,6 +36,8 @@ def evaluate(
         typer.Option("--reference", help="Model whose masks agreement is measured with.", metavar="MODEL"),
     ] = None,
     limit: LimitOption = None,
+    top_k: TopKOption = None,
+    score_threshold: ScoreThresholdOption = None,
     device: DeviceOption = "cpu",
     json: JsonOption = False,
 ) -> None:
@@ -40,6 +45,7 @@ def evaluate(
     check_directory(images, "--images")
     check_file(annotations, "--annotations")
     asked = check_prompts(prompts)
+    check_choice_of_detections(asked, top_k, score_threshold)
 
     from saqsam import api
 
@@ -51,6 +57,8 @@ def evaluate(
             asked,
             reference=None if reference is None else api.load(reference, device=device),
             limit=limit,
+            top_k=top_k,
+            score_threshold=score_threshold,
             progress=report,
         )
     if json:

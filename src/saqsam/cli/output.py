@@ -45,6 +45,12 @@ def megabytes(count: int) -> str:
     return f"{count / 1e6:.2f} MB"
 
 
+def listed(errors: Sequence[Exception], shown: int = 5) -> str:
+    """The first few errors in one line, and how many more there are."""
+    more = len(errors) - shown
+    return "; ".join(map(str, errors[:shown])) + (f"; and {more} more" if more > 0 else "")
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None

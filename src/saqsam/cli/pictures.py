@@ -34,16 +34,16 @@ def write_pictures(
     Returns:
         The files written.
     """
-    from saqsam.images import open_image
     from saqsam.prompts.from_dataset import prompts_for
     from saqsam.report.overlay import side_by_side
     from saqsam.tasks.coco_json import read_instances
+    from saqsam.tasks.instance_set import open_listed
 
     dataset = read_instances(annotations, images)
     by_image = prompts_for(dataset, prompts)
     written = []
     for image in [image for image in dataset.images if image.id in by_image][:count]:
-        pixels = open_image(image.path).pixels
+        pixels = open_listed(image).pixels
         asked = by_image[image.id].prompts
         panels = [
             sam.segment(pixels, boxes=asked.boxes, points=asked.points, labels=asked.labels).draw(pixels)

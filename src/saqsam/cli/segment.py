@@ -12,6 +12,9 @@ from saqsam.cli.arguments import (
     ForceOption,
     JsonOption,
     Model,
+    ScoreThresholdOption,
+    TopKOption,
+    check_choice_of_detections,
     check_file,
     check_outputs,
     numbers,
@@ -52,6 +55,8 @@ def segment(
             metavar="FILE",
         ),
     ] = None,
+    top_k: TopKOption = None,
+    score_threshold: ScoreThresholdOption = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Mask image, 0 and 255; for a folder, COCO results json.", metavar="FILE"),
@@ -78,10 +83,28 @@ def segment(
             )
         from saqsam.cli.segment_folder import segment_folder
 
-        segment_folder(model, image, detections, annotations, out, device=device, force=force, json=json)
+        check_choice_of_detections(detections, top_k, score_threshold)
+        segment_folder(
+            model,
+            image,
+            detections,
+            annotations,
+            out,
+            top_k=top_k,
+            score_threshold=score_threshold,
+            device=device,
+            force=force,
+            json=json,
+        )
         return
-    if detections is not None or annotations is not None:
-        raise UsageError("--detections and --annotations are for a folder; one image takes --box and --point")
+    for value, option in (
+        (detections, "--detections"),
+        (annotations, "--annotations"),
+        (top_k, "--top-k"),
+        (score_threshold, "--score-threshold"),
+    ):
+        if value is not None:
+            raise UsageError(f"{option} is for a folder of images; one image takes --box and --point")
     _segment_image(model, image, _prompts(box, point, not_point), out, overlay, device, force, json)
 
 

@@ -1,0 +1,204 @@
+"""``saqsam segment`` on a folder: a detector's boxes in, COCO results with masks out."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from saqsam.cli.arguments import check_file, check_output
+from saqsam.cli.output import listed, print_json, print_lines
+from saqsam.cli.progress import Report, progress
+from saqsam.errors import ImageError, InputError, NumericalError, UsageError
+from saqsam.files import atomic_write
+
+if TYPE_CHECKING:
+    from saqsam.detectors.listing import ListedImage
+    from saqsam.prompts.from_dataset import ImagePrompts
+    from saqsam.sam import Sam
+    from saqsam.tasks.instance_set import InstanceSet
+
+
+@dataclass
+class _Run:
+    """What came of the folder so far."""
+
+    results: list[dict[str, Any]] = field(default_factory=list)
+    failures: list[ImageError] = field(default_factory=list)
+    images: int = 0
+    without_detections: int = 0
+    clipped: int = 0
+
+
+def segment_folder(
+    model: str,
+    folder: Path,
+    detections: Path,
+    annotations: Path | None,
+    out: Path,
+    *,
+    top_k: int | None,
+    score_threshold: float | None,
+    device: str,
+    force: bool,
+    json: bool,
+) -> None:
+    """Segment every detection on the images of a folder and write one COCO-results file.
+
+    A result's score is the detector's score times the predicted IoU. An image that cannot be read is
+    counted and listed; the others are segmented and written all the same.
+
+    Args:
+        model: as for ``api.load``.
+        folder: its images; not those of folders inside it.
+        detections: COCO-results json of boxes.
+        annotations: COCO instances json that says which images, and their ids. Without it, ids are those
+            ``saqsam detect`` gives: names that are numbers, else the place in the order of names, from 1.
+        out: json to write.
+        top_k: keep at most this many detections of each image, best first.
+        score_threshold: drop detections with a lower score.
+        device: torch device.
+        force: replace ``out`` if it exists.
+        json: print the summary as JSON.
+
+    Raises:
+        InputError: an image could not be read; raised after the results of the others were written.
+        NumericalError: a mask was not finite; nothing is written.
+    """
+    check_file(detections, "--detections")
+    if annotations is not None:
+        check_file(annotations, "--annotations")
+    if out.suffix != ".json":
+        raise UsageError(f"--out {out}: the results of a folder are written as .json")
+    check_output(out, "--out", force)
+
+    from saqsam import api
+    from saqsam.prompts.from_dataset import prompts_for
+
+    sam = api.load(model, device=device)
+    with progress() as report:
+        images, dataset, failures = _listed(folder, annotations, detections, report)
+        prompts = prompts_for(dataset, detections, top_k=top_k, score_threshold=score_threshold)
+        started = time.perf_counter()
+        run = _segment(sam, images, prompts, report)
+        seconds = round(time.perf_counter() - started, 3)
+    run.failures = [*failures, *run.failures]
+    total = len(images) + len(failures)
+    if run.images == 0:
+        raise InputError(f"no image could be read, nothing was written: {listed(run.failures)}")
+    with atomic_write(out) as temporary:
+        temporary.write_text(_lines(run.results), encoding="utf-8")
+    _print(model, out, run, seconds, json)
+    if run.failures:
+        raise InputError(
+            f"{len(run.failures)} of {total} images could not be read and have no masks in {out}: "
+            f"{listed(run.failures)}"
+        )
+
+
+def _listed(
+    folder: Path, annotations: Path | None, detections: Path, report: Report
+) -> tuple[list[ListedImage], InstanceSet, list[ImageError]]:
+    """Images to segment, the set their detections must fit, and the images that cannot be read."""
+    from saqsam.detectors.listing import from_annotations, from_folder
+    from saqsam.tasks.coco_json import read_instances
+    from saqsam.tasks.instance_set import ImageRecord, InstanceSet
+
+    if annotations is not None:
+        dataset = read_instances(annotations, folder)
+        return from_annotations(dataset), dataset, []
+    images, records, failures = [], [], []
+    found = from_folder(folder)
+    for done, image in enumerate(found):
+        report("read images", done, len(found))
+        try:
+            height, width = image.pixels().shape[:2]
+        except ImageError as error:
+            failures.append(error)
+            continue
+        images.append(image)
+        records.append(ImageRecord(image.id, image.path, image.path.name, width, height))
+    report("read images", len(found), len(found))
+    ids = frozenset(image.id for image in found)
+    dataset = InstanceSet(folder, tuple(records), _categories(detections), {}, all_images=ids)
+    return images, dataset, failures
+
+
+def _categories(detections: Path) -> dict[int, str]:
+    """Every category the detections speak of: without annotations there is no list to hold them against."""
+    from saqsam.tasks.fields import is_id, is_object
+    from saqsam.tasks.strict_json import read_json
+
+    document = read_json(detections)
+    entries = document.get("annotations") if is_object(document) else document
+    ids = [entry.get("category_id") for entry in entries or () if is_object(entry)]
+    return {key: str(key) for key in ids if is_id(key)}
+
+
+def _segment(
+    sam: Sam, images: Sequence[ListedImage], prompts: dict[int, ImagePrompts], report: Report
+) -> _Run:
+    run = _Run()
+    for done, image in enumerate(images):
+        report("segment", done, len(images))
+        asked = prompts.get(image.id)
+        if asked is None:
+            run.images += 1
+            run.without_detections += 1
+            continue
+        try:
+            pixels = image.pixels()
+        except ImageError as error:
+            run.failures.append(error)
+            continue
+        run.images += 1
+        run.clipped += asked.clipped
+        run.results += _results(sam, image, pixels, asked)
+    report("segment", len(images), len(images))
+    return run
+
+
+def _results(sam: Sam, image: ListedImage, pixels: Any, asked: ImagePrompts) -> Iterator[dict[str, Any]]:
+    from saqsam.predictor import predict_parts
+
+    start = 0
+    for part in predict_parts(sam.model, pixels, asked.prompts):
+        if part.nan_count:
+            raise NumericalError(
+                sam.name, f"{part.nan_count} masks or scores of {image.path} are NaN or infinite"
+            )
+        rows = slice(start, start + len(part))
+        yield from part.to_coco(image.id, asked.category_ids[rows], asked.scores[rows])
+        start += len(part)
+
+
+def _lines(results: Sequence[dict[str, Any]]) -> str:
+    """A JSON list with one result a line."""
+    lines = ",\n".join(jsonlib.dumps(entry, allow_nan=False) for entry in results)
+    return f"[\n{lines}\n]\n" if lines else "[]\n"
+
+
+def _print(model: str, out: Path, run: _Run, seconds: float, json: bool) -> None:
+    if json:
+        print_json(
+            {
+                "model": model,
+                "out": str(out),
+                "images": run.images,
+                "masks": len(run.results),
+                "images_without_detections": run.without_detections,
+                "clipped_boxes": run.clipped,
+                "unreadable": [{"file": error.path, "reason": error.reason} for error in run.failures],
+                "seconds": seconds,
+            }
+        )
+        return
+    lines = [f"{out}: {len(run.results)} masks on {run.images} images, {seconds:.1f} s"]
+    if run.without_detections:
+        lines.append(f"{run.without_detections} images had no detections")
+    if run.clipped:
+        lines.append(f"{run.clipped} boxes reached past their image and were clipped")
+    print_lines(lines)
