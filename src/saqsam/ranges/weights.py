@@ -1,11 +1,14 @@
 """Per-output-channel ranges of a weight tensor.
 
 The published search tries 100 widths times ``2**bits`` zero points for every channel: 1,600 passes
-over a 4-bit weight. Here the width is scanned with the zero point that the channel's own asymmetry
-suggests, then the zero point and the width are refined in turn; ``tests/ranges`` compares the errors.
+over a 4-bit weight, 25,600 over an 8-bit one. Here 39 suffice at any bits: the width is scanned with the
+zero point that the channel's own asymmetry suggests, then its neighbours are tried, each with widths
+around the best so far. ``tests/ranges`` holds the errors against the published ones.
 """
 
 from __future__ import annotations
+
+import itertools
 
 import torch
 from torch import Tensor
@@ -13,9 +16,14 @@ from torch import Tensor
 from saqsam.errors import NumericalError
 from saqsam.grids.affine import SMALLEST_SCALE, affine_parameters
 
-_WIDTHS = torch.linspace(0.25, 1.0, 16)
-_FINE_WIDTHS = torch.linspace(-0.04, 0.04, 5)
-_SHIFTS = (-2, -1, 0, 1, 2)
+_WIDTHS = tuple(n / 20 for n in range(20, 1, -1))
+"""Shares of the whole range, widest first."""
+_ROUNDS = (
+    ((-1, 0, 1), (-0.12, -0.06, 0.0, 0.06, 0.12)),
+    ((0,), (-0.03, 0.03)),
+    ((0,), (-0.015, 0.015)),
+)
+"""Shifts of the zero point, and relative changes of the width to try with each, around the best so far."""
 _CHUNK = 1 << 22
 """Elements handled at once, so that temporaries stay in cache and memory stays flat."""
 
@@ -70,18 +78,14 @@ def _rows_parameters(
 def _least_error(
     rows: Tensor, scale: Tensor, zero_point: Tensor, bits: int, norm: float
 ) -> tuple[Tensor, Tensor]:
-    """Width, zero point, width again: each scan keeps, channel by channel, whatever errs least."""
+    """A scan and three refinements: each keeps, channel by channel, whatever errs least."""
     best = _Best(rows, bits, norm, scale, zero_point)
-    full = scale
-    for width in _WIDTHS.tolist():
-        best.offer(full * width, zero_point)
-    for _ in range(2):
+    for width in _WIDTHS:
+        best.offer(scale * width, zero_point)
+    for shifts, changes in _ROUNDS:
         scale, zero_point = best.scale, best.zero_point
-        for shift in _SHIFTS:
-            best.offer(scale, (zero_point + shift).clamp(0, 2**bits - 1))
-        scale, zero_point = best.scale, best.zero_point
-        for width in _FINE_WIDTHS.tolist():
-            best.offer(scale * (1 + width), zero_point)
+        for shift, change in itertools.product(shifts, changes):
+            best.offer(scale * (1 + change), (zero_point + shift).clamp(0, 2**bits - 1))
     return best.scale, best.zero_point
 
 
