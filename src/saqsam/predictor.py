@@ -10,6 +10,7 @@ The model is a ``transformers.SamModel``, float or quantized: only its public ca
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from torch import Tensor
 from transformers import SamModel
 
 from saqsam.errors import ImageError
+from saqsam.models.shared_decoder import ImageDecoder, can_share, prompts_at_once
 from saqsam.prompts.prompts import Prompts, checked_prompts
 from saqsam.segmentation import Segmentation
 
@@ -35,6 +37,7 @@ __all__ = [
     "frame_for",
     "low_res_side",
     "predict",
+    "predict_parts",
     "preprocess",
     "upscale_masks",
 ]
@@ -43,6 +46,10 @@ __all__ = [
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 MASK_THRESHOLD = 0.0
+
+# Bounds of memory: pixels enlarged together as float32, and pixels of the masks that come in one part.
+_ENLARGED_PIXELS = 1 << 24
+_PART_PIXELS = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -142,11 +149,12 @@ def decode(
     frame: Frame,
     *,
     multimask_output: bool = False,
-    chunk: int = 32,
+    chunk: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Low-resolution masks for every prompt of one image.
 
     Prompts are independent, so working through them ``chunk`` at a time changes memory and nothing else.
+    What all prompts have in common is computed once, see :mod:`saqsam.models.shared_decoder`.
 
     Args:
         model: float or quantized.
@@ -154,17 +162,20 @@ def decode(
         prompts: P checked prompts in displayed-image pixels; P may be 0.
         frame: from :func:`preprocess`.
         multimask_output: M = 3 masks of an ambiguous prompt rather than the single M = 1.
-        chunk: prompts decoded together.
+        chunk: prompts decoded together; None chooses by the size of the embedding.
 
     Returns:
         (P, M, 4g, 4g) mask logits and (P, M) predicted IoU, on the model's device.
     """
     if len(prompts) == 0:
         return _nothing(model, embeddings, multimask_output)
-    parts = [
-        _decode_together(model, embeddings, prompts[start : start + chunk], frame, multimask_output)
-        for start in range(0, len(prompts), max(1, chunk))
-    ]
+    chunk = prompts_at_once(embeddings) if chunk is None else max(1, chunk)
+    groups = [prompts[start : start + chunk] for start in range(0, len(prompts), chunk)]
+    if can_share(model):
+        decoder = ImageDecoder(model, embeddings, with_masks=prompts.masks is not None)
+        parts = [_decode_shared(model, decoder, group, frame, multimask_output) for group in groups]
+    else:
+        parts = [_decode_plain(model, embeddings, group, frame, multimask_output) for group in groups]
     return torch.cat([logits for logits, _ in parts]), torch.cat([scores for _, scores in parts])
 
 
@@ -175,7 +186,24 @@ def _nothing(model: SamModel, embeddings: Tensor, multimask_output: bool) -> tup
     return embeddings.new_zeros((0, outputs, side, side)), embeddings.new_zeros((0, outputs))
 
 
-def _decode_together(
+def _decode_shared(
+    model: SamModel, decoder: ImageDecoder, prompts: Prompts, frame: Frame, multimask_output: bool
+) -> tuple[Tensor, Tensor]:
+    prompts = prompts.to(decoder.embeddings.device)
+    sparse, dense = model.prompt_encoder(
+        input_boxes=None if prompts.boxes is None else frame.scale_boxes(prompts.boxes)[None],
+        input_points=None if prompts.points is None else frame.scale_points(prompts.points)[None],
+        input_labels=None if prompts.labels is None else prompts.labels[None],
+        input_masks=None if prompts.masks is None else prompts.masks.to(decoder.embeddings.dtype),
+    )
+    return decoder(
+        None if sparse is None else sparse[0],
+        None if prompts.masks is None else dense,
+        multimask_output=multimask_output,
+    )
+
+
+def _decode_plain(
     model: SamModel, embeddings: Tensor, prompts: Prompts, frame: Frame, multimask_output: bool
 ) -> tuple[Tensor, Tensor]:
     prompts = prompts.to(embeddings.device)
@@ -197,22 +225,19 @@ def _decode_together(
 
 
 @torch.no_grad()
-def upscale_masks(logits: Tensor, frame: Frame, *, chunk: int = 16) -> Tensor:
+def upscale_masks(logits: Tensor, frame: Frame) -> Tensor:
     """Masks in displayed-image pixels from low-resolution logits.
 
     Args:
         logits: (P, M, h, w) from :func:`decode`.
         frame: from :func:`preprocess`.
-        chunk: masks enlarged together; bounds the memory, changes nothing else.
 
     Returns:
         (P, M, H, W) bool on the device of ``logits``; where a logit is NaN the mask is False.
     """
-    shape = (*logits.shape[:2], *frame.original)
-    masks = torch.empty(shape, dtype=torch.bool, device=logits.device)
+    masks = torch.empty((*logits.shape[:2], *frame.original), dtype=torch.bool, device=logits.device)
     height, width = frame.resized
-    for start in range(0, len(logits), max(1, chunk)):
-        rows = slice(start, start + max(1, chunk))
+    for rows in _slices(len(logits), _ENLARGED_PIXELS // _pixels_each(frame, logits.shape[1])):
         large = F.interpolate(
             logits[rows].float(), (frame.size, frame.size), mode="bilinear", align_corners=False
         )[..., :height, :width]
@@ -221,16 +246,29 @@ def upscale_masks(logits: Tensor, frame: Frame, *, chunk: int = 16) -> Tensor:
     return masks
 
 
+def _pixels_each(frame: Frame, masks: int = 1) -> int:
+    """Pixels that the ``masks`` masks of one prompt take while they are enlarged."""
+    return masks * max(frame.size**2, frame.original[0] * frame.original[1])
+
+
+def _slices(count: int, length: int) -> Iterator[slice]:
+    """Consecutive slices that cover ``count`` rows, each of ``length`` rows, or of one at the least."""
+    step = max(1, length)
+    return (slice(start, start + step) for start in range(0, count, step))
+
+
 def predict(
     model: SamModel,
     pixels: npt.NDArray[np.uint8],
     prompts: Prompts,
     *,
     multimask_output: bool = False,
-    chunk: int = 32,
+    chunk: int | None = None,
     where: str = "prompts",
 ) -> Segmentation:
     """Segment one image from pixels to full-size masks.
+
+    The masks take P x H x W bytes; :func:`predict_parts` gives them a few at a time.
 
     Args:
         model: float or quantized.
@@ -238,16 +276,59 @@ def predict(
         prompts: in displayed-image pixels; checked here, and boxes that reach past the image clipped.
         multimask_output: let the model propose three masks a prompt and keep the one whose predicted IoU
             is highest, rather than its single mask.
-        chunk: prompts decoded together.
+        chunk: prompts decoded together; None chooses by the size of the embedding.
         where: what to call the prompts in an error message.
 
     Raises:
         PromptError: a prompt has no meaning on this image.
         ImageError: the pixels are not (H, W, 3) uint8.
     """
+    picture = _prepare(model, pixels, prompts, where)
+    return _answer(model, picture, picture.prompts, multimask_output, chunk, picture.clipped)
+
+
+def predict_parts(
+    model: SamModel,
+    pixels: npt.NDArray[np.uint8],
+    prompts: Prompts,
+    *,
+    multimask_output: bool = False,
+    chunk: int = 32,
+    where: str = "prompts",
+) -> Iterator[Segmentation]:
+    """As :func:`predict`, a few prompts at a time: memory does not grow with their number.
+
+    The image is encoded once, when the first part is asked for.
+
+    Yields:
+        Segmentations of consecutive prompts, at most ``chunk`` and fewer on large images (none without
+        prompts). ``clipped_boxes`` of the first counts those of all.
+
+    Raises:
+        PromptError, ImageError: as :func:`predict`, before the first part.
+    """
+    picture = _prepare(model, pixels, prompts, where)
+    clipped = picture.clipped
+    fitting = min(max(1, chunk), _PART_PIXELS // _pixels_each(picture.frame))
+    for rows in _slices(len(picture.prompts), fitting):
+        yield _answer(model, picture, picture.prompts[rows], multimask_output, None, clipped)
+        clipped = 0
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """An encoded image and its checked prompts; ``embeddings`` mean nothing where there is no prompt."""
+
+    embeddings: Tensor
+    frame: Frame
+    prompts: Prompts
+    clipped: int
+
+
+def _prepare(model: SamModel, pixels: npt.NDArray[np.uint8], prompts: Prompts, where: str) -> _Picture:
     pixel_values, frame = preprocess(model, pixels)
     height, width = frame.original
-    prompts, clipped = checked_prompts(
+    checked, clipped = checked_prompts(
         width,
         height,
         boxes=prompts.boxes,
@@ -257,16 +338,29 @@ def predict(
         mask_side=low_res_side(model),
         where=where,
     )
-    embeddings = embed(model, pixel_values) if len(prompts) else pixel_values.new_zeros((1, 1, 1, 1))
-    logits, scores = decode(model, embeddings, prompts, frame, multimask_output=multimask_output, chunk=chunk)
+    embeddings = embed(model, pixel_values) if len(checked) else pixel_values.new_zeros((1, 1, 1, 1))
+    return _Picture(embeddings, frame, checked, clipped)
+
+
+def _answer(
+    model: SamModel,
+    picture: _Picture,
+    prompts: Prompts,
+    multimask_output: bool,
+    chunk: int | None,
+    clipped: int,
+) -> Segmentation:
+    logits, scores = decode(
+        model, picture.embeddings, prompts, picture.frame, multimask_output=multimask_output, chunk=chunk
+    )
     logits, scores = best_masks(logits.float(), scores.float())
-    broken = ~(logits.isfinite().flatten(1).all(1) & scores.isfinite().all(1))
+    finite = logits.isfinite().flatten(1).all(1) & scores.isfinite().all(1)
     return Segmentation(
-        masks=upscale_masks(logits, frame)[:, 0].cpu().numpy(),
+        masks=upscale_masks(logits, picture.frame)[:, 0].cpu().numpy(),
         iou_scores=scores[:, 0].cpu().numpy(),
         low_res_logits=logits.cpu(),
         clipped_boxes=clipped,
-        nan_count=int(broken.sum()),
+        nan_count=int((~finite).sum()),
         prompts=prompts,
     )
 

@@ -11,7 +11,7 @@ from scipy.ndimage import distance_transform_edt
 from saqsam.prompts.detections import read_detections
 from saqsam.prompts.prompts import Prompts, checked_boxes, checked_points
 from saqsam.tasks.instance_set import ImageRecord, Instance, InstanceSet
-from saqsam.tasks.outlines import Mask
+from saqsam.tasks.outlines import Mask, mask_area
 
 BOXES, POINTS = "boxes", "points"
 
@@ -74,10 +74,11 @@ def prompts_for(
 def _from_objects(image: ImageRecord, dataset: InstanceSet, kind: str) -> ImagePrompts | None:
     objects = tuple(one for one in dataset.instances_of(image.id) if not one.iscrowd)
     clicks = []
-    if kind == POINTS:  # an annotated object too small to cover a pixel cannot be clicked on
-        masks = [(one, one.mask()) for one in objects]
-        objects = tuple(one for one, mask in masks if mask.any())
-        clicks = [centre_click(mask) for _, mask in masks if mask.any()]
+    if kind == POINTS:  # an annotated object too small to cover a pixel cannot be pointed at
+        objects = tuple(one for one in objects if mask_area(one.segmentation))
+        clicks = [centre_click(one.mask()) for one in objects]
+    else:
+        objects = tuple(one for one in objects if one.stated_box or mask_area(one.segmentation))
     if not objects:
         return None
     where = f"{dataset.path}: image {image.id}: {kind}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -33,14 +34,20 @@ def coco_mask_ap(truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]])
         SaqsamError: the metric library failed; the message ends with its last words.
     """
     request = json.dumps({"truth": truth, "results": list(results)})
-    run = subprocess.run(
-        [sys.executable, "-m", "saqsam.tasks.coco_ap"], input=request, capture_output=True, text=True
-    )
+    # -P: files that happen to lie in the working directory must not be imported as modules.
+    command = [sys.executable, "-P", "-m", "saqsam.tasks.coco_ap"]
+    run = subprocess.run(command, input=request, capture_output=True, text=True, encoding="utf-8")
     if run.returncode != 0:
-        last = run.stderr.strip().splitlines()[-1:] or [f"exit code {run.returncode}"]
-        raise SaqsamError(f"COCO evaluation failed: {last[0]}. The masks can still be written by `segment`")
+        raise SaqsamError(f"COCO evaluation failed: {_last_words(run)}. `segment` can still write the masks")
     figures: dict[str, float] = json.loads(run.stdout)
     return figures
+
+
+def _last_words(run: subprocess.CompletedProcess[str]) -> str:
+    if run.returncode < 0:
+        return f"its process was ended by {signal.Signals(-run.returncode).name}"
+    lines = run.stderr.strip().splitlines()
+    return lines[-1] if lines else f"exit code {run.returncode}"
 
 
 def _figures(truth: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, float]:

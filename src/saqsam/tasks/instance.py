@@ -9,21 +9,21 @@ prompts gets no invented box, and a mask that is not finite counts as nothing fo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from saqsam.predictor import predict
+from saqsam.images import Pixels
+from saqsam.predictor import predict_parts
 from saqsam.prompts.from_dataset import ImagePrompts
 from saqsam.tasks.coco_ap import coco_mask_ap
-from saqsam.tasks.instance_set import ImageRecord, InstanceSet, open_listed
-from saqsam.tasks.outlines import Mask
+from saqsam.tasks.instance_set import ImageRecord, Instance, InstanceSet, open_listed
+from saqsam.tasks.outlines import Rle, encode_mask, mask_area, pairwise_iou
 
 if TYPE_CHECKING:
     from saqsam.sam import Sam
-    from saqsam.segmentation import Segmentation
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,16 @@ class InstanceResult:
         images: images evaluated, those without prompts included.
         instances: prompts answered.
         AP, AP50, AP75, AP_small, AP_medium, AP_large: COCO mask AP, 0 to 1; -1 where nothing was to find.
-        mIoU: mean IoU with ground truth. With prompts from annotations, each mask against its own object;
-            with detections, each object against the best mask of its category on its image, 0 if none.
-            None where there is no object.
-        agreement: mean IoU of the masks with the reference model's on the same prompts; None without one.
+        mIoU: mean over all objects that are no crowd of the IoU with their mask, 0 without one: with
+            prompts from annotations, the mask asked for the object; with detections, the best mask of
+            its category on its image. None where there is no object.
+        agreement: mean IoU of the masks with the reference model's on the same prompts, 1 where both are
+            empty and 0 where one is not finite; None without a reference.
         nan_count: masks or scores that were not finite; they count as not found.
         clipped_boxes: boxes that reached past their image.
         images_without_prompts: images on which nothing was asked.
-        seconds: time spent in the evaluated model, from opening the image to full-size masks.
+        seconds: time spent on prompted images, from opening the file to full-size masks; measuring them
+            and the reference model are not counted.
     """
 
     model: str
@@ -105,11 +107,11 @@ def evaluate_instances(
     tally = _Tally()
     for done, image in enumerate(dataset.images):
         progress(done, len(dataset.images))
-        asked = prompts.get(image.id)
+        asked, objects = prompts.get(image.id), dataset.instances_of(image.id)
         if asked is None:
-            tally.truth += [0.0] * sum(not one.iscrowd for one in dataset.instances_of(image.id))
+            tally.truth += [0.0] * sum(not one.iscrowd for one in objects)
         else:
-            _evaluate_image(tally, sam, image, asked, dataset, reference)
+            _evaluate_image(tally, sam, image, asked, objects, reference)
     progress(len(dataset.images), len(dataset.images))
     figures = coco_mask_ap(coco_truth(dataset), tally.results)
     return InstanceResult(
@@ -133,52 +135,78 @@ def _evaluate_image(
     sam: Sam,
     image: ImageRecord,
     asked: ImagePrompts,
-    dataset: InstanceSet,
+    objects: Sequence[Instance],
     reference: Sam | None,
 ) -> None:
     start = time.perf_counter()
     pixels = open_listed(image).pixels
-    found = predict(sam.model, pixels, asked.prompts)
     tally.seconds += time.perf_counter() - start
+    found = _answers(sam, pixels, asked, tally)
     tally.instances += len(found)
-    tally.nan_count += found.nan_count
+    tally.nan_count += sum(one.mask is None for one in found)
     tally.clipped += asked.clipped
-    finite = np.isfinite(found.iou_scores) & found.low_res_logits.isfinite().flatten(1).all(1).numpy()
-    tally.results += found.to_coco(image.id, asked.category_ids, asked.scores, keep=finite)
-    tally.truth += _against_truth(found, finite, asked, dataset, image.id)
+    tally.results += [
+        {
+            "image_id": image.id,
+            "category_id": category,
+            "segmentation": {"size": one.mask["size"], "counts": one.mask["counts"].decode("ascii")},
+            "score": confidence * one.score,
+        }
+        for one, category, confidence in zip(found, asked.category_ids, asked.scores, strict=True)
+        if one.mask is not None
+    ]
+    tally.truth += _against_truth(found, asked, objects)
     if reference is not None:
-        judged = predict(reference.model, pixels, asked.prompts).masks
-        tally.agreement += [
-            mask_iou(mask, other, both_empty=1.0) if good else 0.0
-            for mask, other, good in zip(found.masks, judged, finite, strict=True)
+        judged = _answers(reference, pixels, asked)
+        tally.agreement += [_overlap(one.mask, other.mask) for one, other in zip(found, judged, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What a model made of one prompt: its mask, None where logits or score are not finite, and score."""
+
+    mask: Rle | None
+    score: float
+
+
+def _answers(sam: Sam, pixels: Pixels, asked: ImagePrompts, tally: _Tally | None = None) -> list[_Answer]:
+    """One answer for each prompt; full-size masks exist a few at a time, and their time is tallied."""
+    answers: list[_Answer] = []
+    start = time.perf_counter()
+    for part in predict_parts(sam.model, pixels, asked.prompts):
+        if tally is not None:
+            tally.seconds += time.perf_counter() - start
+        finite = np.isfinite(part.iou_scores) & part.low_res_logits.isfinite().flatten(1).all(1).numpy()
+        answers += [
+            _Answer(encode_mask(mask) if good else None, float(score))
+            for mask, good, score in zip(part.masks, finite, part.iou_scores, strict=True)
         ]
+        start = time.perf_counter()
+    return answers
 
 
 def _against_truth(
-    found: Segmentation,
-    finite: np.ndarray[Any, Any],
-    asked: ImagePrompts,
-    dataset: InstanceSet,
-    image_id: int,
+    found: Sequence[_Answer], asked: ImagePrompts, objects: Sequence[Instance]
 ) -> Iterator[float]:
-    if asked.instances:
-        for mask, good, one in zip(found.masks, finite, asked.instances, strict=True):
-            yield mask_iou(mask, one.mask()) if good else 0.0
-        return
-    by_category: dict[int, list[Mask]] = {}
-    for mask, good, category in zip(found.masks, finite, asked.category_ids, strict=True):
-        if good:
-            by_category.setdefault(category, []).append(mask)
-    for one in dataset.instances_of(image_id):
-        if not one.iscrowd:
-            truth = one.mask()
-            yield max((mask_iou(mask, truth) for mask in by_category.get(one.category_id, [])), default=0.0)
+    """IoU of every object that is no crowd, 0 for those without a mask."""
+    masks: dict[int, list[Rle]] = {}
+    for index, one in enumerate(found):
+        if one.mask is not None:
+            key = asked.instances[index].id if asked.instances else asked.category_ids[index]
+            masks.setdefault(key, []).append(one.mask)
+    for thing in objects:
+        if not thing.iscrowd:
+            own = masks.get(thing.id if asked.instances else thing.category_id, [])
+            yield float(pairwise_iou(own, [thing.segmentation]).max(initial=0.0))
 
 
-def mask_iou(mask: Mask, other: Mask, *, both_empty: float = 0.0) -> float:
-    """IoU of two ``(H, W)`` bool masks; ``both_empty`` where neither has a pixel."""
-    union = np.count_nonzero(mask | other)
-    return float(np.count_nonzero(mask & other) / union) if union else both_empty
+def _overlap(mask: Rle | None, other: Rle | None) -> float:
+    """IoU of two models' masks: 1 where both found nothing, 0 where one is not finite."""
+    if mask is None or other is None:
+        return 0.0
+    if mask_area(mask) == mask_area(other) == 0:
+        return 1.0
+    return float(pairwise_iou([mask], [other])[0, 0])
 
 
 def coco_truth(dataset: InstanceSet) -> dict[str, Any]:
