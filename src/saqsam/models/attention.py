@@ -39,7 +39,7 @@ def _through(quantizer: Quantizer | None, x: Tensor) -> Tensor:
     return x if quantizer is None else quantizer(x)
 
 
-class QuantVisionAttention(SamVisionAttention):  # type: ignore[misc]
+class QuantVisionAttention(SamVisionAttention):
     """The image encoder's attention, relative positions included.
 
     Args:
@@ -61,8 +61,10 @@ class QuantVisionAttention(SamVisionAttention):  # type: ignore[misc]
         self.quantizers = quantizers
         self.float_rel_pos_query = float_rel_pos_query
 
-    def forward(self, hidden_states: Tensor, output_attentions: bool | None = None) -> tuple[Tensor, None]:
-        """``(B, H, W, C) -> (B, H, W, C)``; the map itself is not returned."""
+    def forward(  # type: ignore[override]  # the map is not returned: it is never held whole
+        self, hidden_states: Tensor, output_attentions: bool | None = None
+    ) -> tuple[Tensor, None]:
+        """``(B, H, W, C) -> (B, H, W, C)`` and ``None`` in place of the map."""
         del output_attentions
         batch, height, width, _ = hidden_states.shape
         heads = self.num_attention_heads
@@ -123,8 +125,8 @@ class QuantVisionAttention(SamVisionAttention):  # type: ignore[misc]
                 bias = self._positions(position_query[chunk], size)
                 bias = bias.reshape(1, -1, query.shape[1], query.shape[1])
             # Only four-dimensional operands reach PyTorch's fused kernel.
-            parts = (x[chunk][None] for x in (query, key, value))
-            outputs.append(F.scaled_dot_product_attention(*parts, attn_mask=bias)[0])
+            q, k, v = (x[chunk][None] for x in (query, key, value))
+            outputs.append(F.scaled_dot_product_attention(q, k, v, attn_mask=bias)[0])
         return torch.cat(outputs)
 
     def _positions(self, query: Tensor, size: tuple[int, int]) -> Tensor:
@@ -159,10 +161,27 @@ class QuantDecoderAttention(nn.Module):
         """``query (B, P, N_q, C)``, ``key`` and ``value`` ``(B, P, N_k, C)`` -> output ``(B, P, N_q, C)`` and
         the map that was used, ``(B*P, heads, N_q, N_k)``."""
         del unused
-        query = _through(self.quantizers.query, self.q_proj(query))
-        key = _through(self.quantizers.key, self.k_proj(key))
-        value = self._heads(_through(self.quantizers.value, self.v_proj(value)))
-        probabilities = self.probabilities(query, key, attention_similarity)
+        query, key, value = self.project_query(query), self.project_key(key), self.project_value(value)
+        return self.attend(query, key, value, attention_similarity)
+
+    def project_query(self, x: Tensor) -> Tensor:
+        """The quantized query of ``x``, ``(..., C) -> (..., channels)``."""
+        return _through(self.quantizers.query, self.q_proj(x))
+
+    def project_key(self, x: Tensor) -> Tensor:
+        """The quantized key of ``x``, ``(..., C) -> (..., channels)``."""
+        return _through(self.quantizers.key, self.k_proj(x))
+
+    def project_value(self, x: Tensor) -> Tensor:
+        """The quantized value of ``x``, ``(..., C) -> (..., channels)``."""
+        return _through(self.quantizers.value, self.v_proj(x))
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, similarity: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What follows the projections: ``(B, P, N, channels)`` each -> output and map, as ``forward``."""
+        value = self._heads(value)
+        probabilities = self.probabilities(query, key, similarity)
         if self.quantizers.attention is not None:
             probabilities = self.quantizers.attention(probabilities, value)
         output = (probabilities @ value).transpose(1, 2).flatten(2)
@@ -177,4 +196,5 @@ class QuantDecoderAttention(nn.Module):
 
     def _heads(self, x: Tensor) -> Tensor:
         """``(B, P, N, heads*d) -> (B*P, heads, N, d)``."""
-        return x.flatten(0, 1).unflatten(-1, (self.num_attention_heads, -1)).transpose(1, 2)
+        heads: Tensor = x.flatten(0, 1).unflatten(-1, (self.num_attention_heads, -1))
+        return heads.transpose(1, 2)

@@ -105,18 +105,47 @@ class ImageDecoder:
         Returns:
             ``(P, M, 4g, 4g)`` mask logits and ``(P, M)`` predicted IoU.
         """
-        decoder = self.decoder
-        own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+        tokens, image = self.attend(sparse, dense)
+        scores = self.scores(tokens, multimask_output=multimask_output)
+        return self.masks(tokens, image, multimask_output=multimask_output), scores
+
+    def attend(self, sparse: Tensor | None, dense: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What the transformer makes of P prompts: tokens ``(P, T, C)`` and image ``(P, g*g, C)``.
+
+        For :meth:`scores` and :meth:`masks`: whoever needs few of the masks can look at the scores first.
+        Arguments as in ``__call__``.
+        """
+        if (dense is None) == (self.image is None):
+            raise ValueError("dense prompts go with an ImageDecoder prepared with_masks, and only with that")
+        own = torch.cat([self.decoder.iou_token.weight, self.decoder.mask_tokens.weight])
         given = sparse if sparse is not None else dense
         own = own.expand(1 if given is None else len(given), -1, -1)
         tokens = own if sparse is None else torch.cat([own, sparse.to(own.dtype)], dim=1)
-        image = None if dense is None else _as_tokens(self.embeddings + dense)
-        tokens, image = self._attend(tokens, image)
-        chosen = range(1, decoder.num_mask_tokens) if multimask_output else range(1)
-        scores = decoder.iou_prediction_head(tokens[:, 0])[:, list(chosen)]
-        return self._masks(tokens, image, chosen), scores
+        return self._transform(tokens, None if dense is None else _as_tokens(self.embeddings + dense))
 
-    def _attend(self, prompts: Tensor, image: Tensor | None) -> tuple[Tensor, Tensor]:
+    def scores(self, tokens: Tensor, *, multimask_output: bool) -> Tensor:
+        """Predicted IoU ``(P, M)`` from tokens ``(P, T, C)`` of :meth:`attend`."""
+        scores: Tensor = self.decoder.iou_prediction_head(tokens[:, 0])
+        return scores[:, list(self._chosen(multimask_output))]
+
+    def masks(self, tokens: Tensor, image: Tensor, *, multimask_output: bool) -> Tensor:
+        """Mask logits ``(P, M, 4g, 4g)`` from what :meth:`attend` returned, or from some of its rows."""
+        decoder, norm = self.decoder, self.decoder.upscale_layer_norm
+        x = _pairs(decoder.upscale_conv1, image)
+        x = decoder.activation(F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
+        x = decoder.activation(_pairs(decoder.upscale_conv2, x))
+        networks, chosen = decoder.output_hypernetworks_mlps, self._chosen(multimask_output)
+        asked = torch.stack([networks[index](tokens[:, 1 + index]) for index in chosen], dim=2)
+        logits = torch.bmm(x.flatten(1, 3), asked)
+        # Rows are (row, column, 2x2 of the first step, 2x2 of the second): bring rows and columns together.
+        logits = logits.view(len(tokens), self.grid, self.grid, 2, 2, 2, 2, len(chosen))
+        logits = logits.permute(0, 7, 1, 3, 5, 2, 4, 6)
+        return logits.reshape(len(tokens), len(chosen), 4 * self.grid, 4 * self.grid)
+
+    def _chosen(self, multimask_output: bool) -> range:
+        return range(1, self.decoder.num_mask_tokens) if multimask_output else range(1)
+
+    def _transform(self, prompts: Tensor, image: Tensor | None) -> tuple[Tensor, Tensor]:
         """The two-way transformer: tokens ``(P, T, C)`` and image ``(P, N, C)`` after all blocks.
 
         ``image`` is None as long as it is the shared one.
@@ -128,23 +157,9 @@ class ImageDecoder:
             tokens = layer.layer_norm2(tokens + to_image(tokens + prompts, image))
             tokens = layer.layer_norm3(tokens + layer.mlp(tokens))
             update = to_tokens(tokens + prompts, tokens, image)
-            image = layer.layer_norm4(update.add_(_present(self.image if image is None else image)))
+            image = layer.layer_norm4(update.add_(cast(Tensor, self.image if image is None else image)))
         tokens = transformer.layer_norm_final_attn(tokens + self.final(tokens + prompts, image))
-        return tokens, _present(image)
-
-    def _masks(self, tokens: Tensor, image: Tensor, chosen: range) -> Tensor:
-        """The upscaled image times what each chosen mask token asks for, ``(P, M, 4g, 4g)``."""
-        decoder, norm = self.decoder, self.decoder.upscale_layer_norm
-        x = _pairs(decoder.upscale_conv1, image)
-        x = decoder.activation(F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
-        x = decoder.activation(_pairs(decoder.upscale_conv2, x))
-        networks = decoder.output_hypernetworks_mlps
-        asked = torch.stack([networks[index](tokens[:, 1 + index]) for index in chosen], dim=2)
-        logits = torch.bmm(x.flatten(1, 3), asked)
-        # Rows are (row, column, 2x2 of the first step, 2x2 of the second): bring rows and columns together.
-        logits = logits.view(len(tokens), self.grid, self.grid, 2, 2, 2, 2, len(chosen))
-        logits = logits.permute(0, 7, 1, 3, 5, 2, 4, 6)
-        return logits.reshape(len(tokens), len(chosen), 4 * self.grid, 4 * self.grid)
+        return tokens, cast(Tensor, image)
 
 
 def prompts_at_once(embeddings: Tensor) -> int:
@@ -163,12 +178,6 @@ def _self_attention(layer: Any, tokens: Tensor, prompts: Tensor) -> Tensor:
         return only
     query = (tokens + prompts)[None]
     return tokens + cast(Tensor, layer.self_attn(query, query, tokens[None])[0][0])
-
-
-def _present(image: Tensor | None) -> Tensor:
-    if image is None:
-        raise ValueError("an ImageDecoder prepared with_masks needs dense prompts")
-    return image
 
 
 def _as_tokens(x: Tensor) -> Tensor:
