@@ -15,6 +15,7 @@ from saqsam.clip.pcc import clip_decoder
 from saqsam.errors import UsageError
 from saqsam.folds.apply import FoldRecord, fold_decoder, fold_encoder
 from saqsam.models.attach import all_quantizers, attach
+from saqsam.models.lookup import layer_at
 from saqsam.models.plan import Plan, plan_sites
 from saqsam.models.sites import DECODER, ENCODER, WEIGHT, Site
 from saqsam.pack.freeze import freeze
@@ -23,6 +24,7 @@ from saqsam.quantizer import Quantizer, Stage
 from saqsam.ranges.observe import observer_for
 from saqsam.ranges.settle import SiteRange, settle_activation, settle_weight
 from saqsam.recipe import Recipe
+from saqsam.reconstruct.walk import reconstruct
 
 _T = TypeVar("_T")
 Progress = Callable[[str, int, int], None]
@@ -40,6 +42,7 @@ class Report:
         ranges: range and error of every site, by site name.
         folds: what each fold did, by attention path.
         clips: what PCC did, one record for each site.
+        units: what reconstruction did, one record for each unit.
         seconds: time of each stage.
         encoder_passes: forward passes of the image encoder, in total.
         decoder_prompts: prompts decoded, in total.
@@ -49,6 +52,7 @@ class Report:
     ranges: dict[str, SiteRange] = field(default_factory=dict)
     folds: FoldRecord = field(default_factory=dict)
     clips: list[dict[str, Any]] = field(default_factory=list)
+    units: list[dict[str, Any]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     encoder_passes: int = 0
     decoder_prompts: int = 0
@@ -60,6 +64,7 @@ class Report:
             "ranges": {site: seen.to_dict() for site, seen in self.ranges.items()},
             "folds": self.folds,
             "clips": self.clips,
+            "units": self.units,
             "encoder_passes": self.encoder_passes,
             "decoder_prompts": self.decoder_prompts,
             "images": self.images,
@@ -99,6 +104,7 @@ def quantize_model(
         run.timed("clip", lambda: run.clip(encoded))
     run.timed("decoder ranges", lambda: run.observe_decoder(encoded))
     run.timed("weights", run.settle_weights)
+    run.timed("reconstruct", run.reconstruct)
     run.timed("freeze", lambda: freeze(model, recipe, progress))
     return run.report
 
@@ -183,9 +189,13 @@ class _Run:
         weights = [(site, found) for site, found in self._quantizers() if site.role == WEIGHT]
         for done, (site, quantizer) in enumerate(weights):
             self.progress("weights", done, len(weights))
-            weight = self.model.get_submodule(site.path).weight
+            weight = layer_at(self.model, site).weight
             self.report.ranges[site.name] = settle_weight(quantizer, self.plan[site.name].ranges, weight)
         self.progress("weights", len(weights), len(weights))
+
+    def reconstruct(self) -> None:
+        records = reconstruct(self.model, self.recipe, self.images, self.progress)
+        self.report.units = [record.to_dict() for record in records]
 
     def _quantizers(self) -> Iterable[tuple[Site, Quantizer]]:
         return all_quantizers(self.model).items()

@@ -26,7 +26,10 @@ from saqsam.recipe import (
 )
 from saqsam.recipe.schema import describe
 
-NAMES = ["rtn", "percentile", "mse", "ptq4sam-s", "saq-sam-star"]
+NAMES = [
+    *("rtn", "percentile", "mse", "adaround", "brecq", "qdrop"),
+    *("ptq4sam-s", "ptq4sam-l", "saq-sam-star", "saq-sam-fast", "saq-sam"),
+]
 
 widths = st.integers(2, 8)
 words = st.text(st.characters(categories=["L", "N", "P", "S", "Zs"]), min_size=1, max_size=30)

@@ -15,6 +15,7 @@ from saqsam.recipe.fields import (
     RangeMethod,
     Ranges,
     Recipe,
+    Reconstruct,
 )
 from saqsam.recipe.named import list_recipes, load_recipe, parse_bits
 
@@ -29,6 +30,7 @@ __all__ = [
     "RangeMethod",
     "Ranges",
     "Recipe",
+    "Reconstruct",
     "list_recipes",
     "load_recipe",
     "parse_bits",

@@ -15,7 +15,10 @@ from saqsam.recipe.schema import kind_of
 from saqsam.recipe.settings import apply_setting
 from saqsam.recipe.strict_yaml import parse_yaml, read_yaml
 
-SHIPPED = ("rtn", "percentile", "mse", "ptq4sam-s", "saq-sam-star")
+SHIPPED = (
+    *("rtn", "percentile", "mse", "adaround", "brecq", "qdrop"),
+    *("ptq4sam-s", "ptq4sam-l", "saq-sam-star", "saq-sam-fast", "saq-sam"),
+)
 """The recipes in this package, from the simplest to the whole method."""
 
 _BITS = re.compile(r"w(\d+)a(\d+)", re.IGNORECASE)

@@ -1,0 +1,152 @@
+"""Everything that is learned in one unit, as answers in place of its quantizers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import cast
+
+import torch
+from torch import Tensor
+from transformers import SamModel
+
+from saqsam.errors import InvariantError
+from saqsam.models.layers import QuantizedLayer
+from saqsam.models.sites import WEIGHT, Site
+from saqsam.quantizer import AFFINE, Quantizer
+from saqsam.recipe import Reconstruct
+from saqsam.reconstruct import straight_through
+from saqsam.reconstruct.mixing import Mixing
+from saqsam.reconstruct.replace import Answer
+from saqsam.reconstruct.rounding import LearnedRounding
+from saqsam.reconstruct.scales import LearnedScale
+
+
+class Learner:
+    """Rounding of the weights and scales of the activations of one unit.
+
+    Args:
+        model: attached model; the unit's weights in it are still float.
+        quantizers: the unit's quantizers by site, all with ranges.
+        settings: the recipe's section.
+    """
+
+    def __init__(self, model: SamModel, quantizers: Mapping[Site, Quantizer], settings: Reconstruct) -> None:
+        self.settings = settings
+        self.layers = {
+            quantizer: layer_at(model, site) for site, quantizer in quantizers.items() if site.role == WEIGHT
+        }
+        self.begin = {
+            layer: (layer.weight.data, None if layer.bias is None else layer.bias.data)
+            for layer in self.layers.values()
+        }
+        quantized = settings.activations == "quantized"
+        self.activations = [q for site, q in quantizers.items() if site.role != WEIGHT and quantized]
+        self.roundings: dict[Quantizer, LearnedRounding] = {}
+        self.scales: dict[Quantizer, LearnedScale] = {}
+        if settings.rounding == "adaround":
+            self.roundings = {
+                quantizer: LearnedRounding(layer.weight.detach(), quantizer)
+                for quantizer, layer in self.layers.items()
+            }
+        if settings.scales:
+            self.scales = {
+                quantizer: LearnedScale(quantizer)
+                for quantizer in self.activations
+                if quantizer.grid == AFFINE
+            }
+
+    @property
+    def learns(self) -> bool:
+        """Whether the unit has anything to learn."""
+        return bool(self.roundings or self.scales)
+
+    def groups(self) -> tuple[list[Tensor], list[Tensor]]:
+        """The learned tensors: rounding, then scales."""
+        return (
+            [rounding.alpha for rounding in self.roundings.values()],
+            [scale.log_ratio for scale in self.scales.values()],
+        )
+
+    def answers(self, mixing: Mixing | None) -> dict[Quantizer, Answer]:
+        """What the unit's quantizers say while it learns; ``None`` mixes nothing in."""
+        answers: dict[Quantizer, Answer] = {
+            quantizer: partial(_soft, rounding) for quantizer, rounding in self.roundings.items()
+        }
+        for quantizer in self.activations:
+            learned = self.scales.get(quantizer)
+            if quantizer.grid != AFFINE:
+                answers[quantizer] = partial(_log2, quantizer, mixing)
+            elif learned is not None:
+                answers[quantizer] = partial(_learned, learned, mixing)
+            else:
+                answers[quantizer] = partial(_affine, quantizer, mixing)
+        return answers
+
+    def undecided(self, beta: float) -> Tensor:
+        """The rounding term, a scalar; see ``LearnedRounding.undecided``."""
+        terms = [rounding.undecided(beta) for rounding in self.roundings.values()]
+        return torch.stack(terms).sum() if terms else torch.zeros(())
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Write the result into the model: weights on their grids, scales into their quantizers.
+
+        Raises:
+            InvariantError: a hardened weight is not its own round trip, or a scale is not positive.
+        """
+        for quantizer, learned in self.scales.items():
+            quantizer.set_affine(learned.scale(), learned.zero_point)
+        for quantizer, rounding in self.roundings.items():
+            write_weight(self.layers[quantizer], quantizer, rounding.harden())
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Back to calibrated scales, and each weight to the grid value nearest to where it began."""
+        for quantizer, learned in self.scales.items():
+            quantizer.set_affine(learned.begin, learned.zero_point)
+        for quantizer, layer in self.layers.items():
+            weight, bias = self.begin[layer]
+            write_weight(layer, quantizer, quantizer(weight))
+            if bias is not None and layer.bias is not None:
+                layer.bias.data = bias
+
+
+def layer_at(model: SamModel, site: Site) -> QuantizedLayer:
+    """The layer that owns a weight or an input."""
+    return cast(QuantizedLayer, model.get_submodule(site.path))
+
+
+def write_weight(layer: QuantizedLayer, quantizer: Quantizer, weight: Tensor) -> None:
+    """Replace a layer's weight by one that is on the grid.
+
+    Raises:
+        InvariantError: the weight is not its own round trip through its integers.
+    """
+    again = Quantizer.forward(quantizer, weight)
+    if not torch.equal(again, weight):
+        difference = float((again - weight).abs().max())
+        raise InvariantError(quantizer.site, f"a rounded weight is {difference:.3g} away from its grid")
+    layer.weight.data = weight
+
+
+def _soft(rounding: LearnedRounding, x: Tensor, value: Tensor | None) -> Tensor:
+    del x, value
+    return rounding.soft()
+
+
+def _learned(learned: LearnedScale, mixing: Mixing | None, x: Tensor, value: Tensor | None) -> Tensor:
+    del value
+    return learned.answer(x, mixing)
+
+
+def _affine(quantizer: Quantizer, mixing: Mixing | None, x: Tensor, value: Tensor | None) -> Tensor:
+    del value
+    mask = None if mixing is None else mixing.mask(x)
+    return straight_through.affine(x, quantizer.scale, quantizer.zero_point, quantizer.bits, mask)
+
+
+def _log2(quantizer: Quantizer, mixing: Mixing | None, x: Tensor, value: Tensor | None) -> Tensor:
+    del value
+    mask = None if mixing is None else mixing.mask(x)
+    return straight_through.log2(x, quantizer.scale, quantizer.tau, quantizer.bits, mask)

@@ -1,0 +1,97 @@
+"""How far a unit's output is from what it should be: a local term and a prompt-aware one.
+
+Prompt-aware (SAQ-SAM section 3.3): ``mean ||view(y) - view(target)||^2``, the norm over channels, the
+mean over prompts and positions. For an encoder unit the view is the image tokens after the decoder's
+transformer (stages in between are skipped), for a decoder unit the final prompt tokens. Where it looks
+through the neck's 1x1 convolution it cannot see most directions of the residual stream, which later
+stages do read; the local term ``mean ||y - target||^2`` holds those in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from saqsam.reconstruct.mixing import Mixing
+from saqsam.reconstruct.units import State, Unit
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What one unit is learned on; every list has one entry for each calibration image.
+
+    Attributes:
+        unit: the unit.
+        inputs: states that enter it in the quantized model.
+        references: states that enter it in the float model, for QDrop's mixing.
+        targets: states that should leave it.
+        views: what the prompt-aware term should see, or ``None`` to do without that term.
+        weights: of the prompt-aware term and of the local one, as in ``balanced``.
+    """
+
+    unit: Unit
+    inputs: Sequence[State]
+    references: Sequence[State]
+    targets: Sequence[State]
+    views: Sequence[Tensor] | None
+    weights: tuple[float, float]
+
+    def loss(self, images: Sequence[int], mixing: Mixing | None) -> Tensor:
+        """The weighted terms on some images, a scalar; the unit runs as its quantizers now answer."""
+        state = joined(self.inputs, images)
+        if mixing is not None:
+            float_state = joined(self.references, images)
+            state = tuple(
+                mixing.between(x, float_state[index]) if index in self.unit.mixed else x
+                for index, x in enumerate(state)
+            )
+        found = self.unit.run(state)
+        prompt_weight, local_weight = self.weights
+        total = found[0].new_zeros(())
+        if local_weight:
+            total = total + local_weight * local_term(self.unit, found, joined(self.targets, images))
+        if self.views is not None:
+            wanted = torch.cat([self.views[image] for image in images])
+            total = total + prompt_weight * mean_square(self.unit.view(found, images), wanted, -1)
+        return total
+
+
+def local_term(unit: Unit, found: State, wanted: State) -> Tensor:
+    """Weighted sum over the state's tensors of mean squared distance, summed over channels."""
+    terms = [
+        weight * mean_square(x, y, unit.channels)
+        for weight, x, y in zip(unit.local, found, wanted, strict=True)
+        if weight
+    ]
+    return torch.stack(terms).sum()
+
+
+def mean_square(x: Tensor, y: Tensor, channels: int) -> Tensor:
+    """``||x - y||^2`` over dimension ``channels``, mean over all others."""
+    return (x - y).square().sum(channels).mean()
+
+
+def balanced(
+    unit: Unit, targets: Sequence[State], views: Sequence[Tensor] | None, prompt: float, local: float
+) -> tuple[float, float]:
+    """Weights of both terms such that ``prompt`` and ``local`` weigh *relative* errors.
+
+    The local term is put on the prompt-aware term's scale by the ratio of the targets' mean squares.
+    Without views the local term stands alone, with weight 1.
+    """
+    if views is None:
+        return 0.0, 1.0
+    seen = sum(float(view.square().sum(-1).mean()) for view in views)
+    zeros = [tuple(torch.zeros_like(x) for x in state) for state in targets]
+    own = sum(float(local_term(unit, a, b)) for a, b in zip(targets, zeros, strict=True))
+    return prompt, local * seen / max(own, 1e-12)
+
+
+def joined(states: Sequence[State], images: Sequence[int]) -> State:
+    """The states of some images as one batch."""
+    if len(images) == 1:
+        return states[images[0]]
+    return tuple(torch.cat(parts) for parts in zip(*(states[image] for image in images), strict=True))

@@ -1,0 +1,133 @@
+"""The parts of a SAM that are learned one after another.
+
+Encoder: stages that end at each block with global attention (SAQ-SAM section 3.3), or single blocks; then
+the neck. Decoder: each two-way layer; then the final attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import SamModel
+
+from saqsam.models.sites import DECODER, ENCODER, Site
+from saqsam.quantizer import Quantizer
+from saqsam.reconstruct.prompting import Prompting
+
+State = tuple[Tensor, ...]
+"""What flows from unit to unit. Encoder: tokens ``(images, H, W, D)``, after the neck ``(images, C, g, g)``.
+Decoder: queries ``(P, 1, T, C)``, keys ``(P, 1, N, C)``, prompt tokens ``(P, 1, T, C)``."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One part that is learned together.
+
+    Attributes:
+        name: for files, seeds and progress: ``encoder-stage-0``, ``neck``, ``decoder-layer-1``.
+        part: ``encoder`` or ``decoder``.
+        modules: the modules it consists of.
+        run: the unit itself, from state to state.
+        view: what the prompt-aware term compares, of the state after the unit and the images in it.
+        mixed: indices of the state's tensors that QDrop mixes at the unit's input.
+        local: weight of each of the state's tensors in the local term; 0 leaves it out.
+        channels: dimension over which the local term sums squares.
+    """
+
+    name: str
+    part: str
+    modules: tuple[nn.Module, ...]
+    run: Callable[[State], State]
+    view: Callable[[State, Sequence[int]], Tensor]
+    mixed: tuple[int, ...]
+    local: tuple[float, ...]
+    channels: int = -1
+
+    def quantizers(self, quantizers: dict[Site, Quantizer]) -> dict[Site, Quantizer]:
+        """Those of the model's quantizers that lie inside this unit, in the same order."""
+        inside = {id(module) for own in self.modules for module in own.modules()}
+        return {site: quantizer for site, quantizer in quantizers.items() if id(quantizer) in inside}
+
+
+def encoder_units(model: SamModel, prompting: Prompting, kind: str) -> Iterator[Unit]:
+    """The encoder's units in order; ``kind`` is ``stage``, or anything else for single blocks."""
+    encoder = model.vision_encoder
+    word = "stage" if kind == "stage" else "block"
+
+    def view(state: State, images: Sequence[int]) -> Tensor:
+        # Layer skipping: past all later stages, straight into the neck.
+        return prompting.image_tokens(encoder.neck(state[0]), images)
+
+    for index, blocks in enumerate(encoder_groups(model, kind)):
+        modules = tuple(encoder.layers[block] for block in blocks)
+        yield Unit(f"encoder-{word}-{index}", ENCODER, modules, _chain(modules), view, (0,), (1.0,))
+
+    def after_neck(state: State, images: Sequence[int]) -> Tensor:
+        return prompting.image_tokens(state[0], images)
+
+    neck = (encoder.neck,)
+    yield Unit("neck", ENCODER, neck, _chain(neck), after_neck, (0,), (1.0,), channels=1)
+
+
+def encoder_groups(model: SamModel, kind: str) -> list[range]:
+    """Block numbers of each unit: a stage ends with a global block; what follows the last one is one more."""
+    depth = len(model.vision_encoder.layers)
+    if kind != "stage":
+        return [range(block, block + 1) for block in range(depth)]
+    config: Any = model.config.vision_config
+    ends = sorted({index + 1 for index in config.global_attn_indexes if 0 <= index < depth} | {depth})
+    return [range(begin, end) for begin, end in zip([0, *ends], ends, strict=False)]
+
+
+def _chain(modules: tuple[nn.Module, ...]) -> Callable[[State], State]:
+    def run(state: State) -> State:
+        (x,) = state
+        for module in modules:
+            x = module(x)
+        return (x,)
+
+    return run
+
+
+def decoder_units(model: SamModel, prompting: Prompting, token_weight: float) -> Iterator[Unit]:
+    """The decoder's units in order; the final attention's local term is on its tokens alone."""
+    transformer = model.mask_decoder.transformer
+    positions = prompting.image_positions()
+
+    def layer(module: nn.Module, state: State) -> State:
+        queries, keys, tokens = state
+        queries, keys, _ = module(queries, keys, tokens, positions, None)
+        return queries, keys, tokens
+
+    def final(state: State) -> State:
+        queries, keys, tokens = state
+        key = keys + positions
+        attended, _ = transformer.final_attn_token_to_image(query=queries + tokens, key=key, value=keys)
+        return attended + queries, keys, tokens
+
+    for index, module in enumerate(transformer.layers):
+
+        def run(state: State, module: nn.Module = module) -> State:
+            return layer(module, state)
+
+        def view(state: State, images: Sequence[int], after: int = index + 1) -> Tensor:
+            for later in transformer.layers[after:]:
+                state = layer(later, state)
+            return _final_tokens(transformer, final(state))
+
+        weights = (token_weight, 1.0, 0.0)
+        yield Unit(f"decoder-layer-{index}", DECODER, (module,), run, view, (0, 1), weights)
+
+    def settled(state: State, images: Sequence[int]) -> Tensor:
+        return _final_tokens(transformer, state)
+
+    last = (transformer.final_attn_token_to_image,)
+    yield Unit("final-attention", DECODER, last, final, settled, (0, 1), (1.0, 0.0, 0.0))
+
+
+def _final_tokens(transformer: Any, state: State) -> Tensor:
+    tokens: Tensor = transformer.layer_norm_final_attn(state[0])
+    return tokens[:, 0]

@@ -1,0 +1,193 @@
+"""All units in order, each learned on what the finished ones before it really give.
+
+Activations of all calibration images are carried from unit to unit, so each unit runs once for each
+image and path (float and quantized), whatever the number of units.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import SamModel
+
+from saqsam.calibration import CalibrationImage, pixels_of
+from saqsam.models.attach import all_quantizers
+from saqsam.models.sites import WEIGHT, Site
+from saqsam.quantizer import Quantizer
+from saqsam.recipe import Recipe
+from saqsam.reconstruct.gptq import round_layer
+from saqsam.reconstruct.layerwise import layer_by_layer
+from saqsam.reconstruct.learner import Learner
+from saqsam.reconstruct.loss import Problem, balanced
+from saqsam.reconstruct.optimise import mean_loss, optimise
+from saqsam.reconstruct.prompting import Prompting
+from saqsam.reconstruct.replace import replaced, unquantized
+from saqsam.reconstruct.units import State, Unit, decoder_units, encoder_units
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class UnitRecord:
+    """What became of one unit.
+
+    Attributes:
+        unit: its name.
+        steps: optimisation steps.
+        before: loss over all calibration images with nearest rounding and calibrated scales.
+        after: the same with what was learned, weights on their grids.
+        kept: ``learned``, or ``nearest`` where learning made the loss worse.
+    """
+
+    unit: str
+    steps: int
+    before: float
+    after: float
+    kept: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)
+
+
+@torch.no_grad()
+def reconstruct(
+    model: SamModel,
+    recipe: Recipe,
+    images: Sequence[CalibrationImage],
+    progress: Progress = lambda stage, done, total: None,
+) -> list[UnitRecord]:
+    """Learn rounding and scales of an attached model whose quantizers all have ranges, in place.
+
+    Afterwards every weight of a learned unit lies on its grid; freezing does not change it again.
+
+    Args:
+        model: attached, every quantizer in the stage FAKE, weights still float.
+        recipe: its section ``reconstruct`` says what to learn.
+        images: calibration images, each with at least one prompt.
+        progress: called with the unit's name, steps done and steps in total.
+
+    Raises:
+        NumericalError: a loss became NaN or infinite; the unit is named.
+    """
+    if not recipe.reconstruct.learns:
+        return []
+    walk = Walk(model, recipe, images, progress)
+    return [*walk.encoder(), *walk.decoder()]
+
+
+def seeded(seed: int, name: str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator that depends on the recipe's seed and a name alone, so units can be redone one by one."""
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+class Walk:
+    """Carries the states of all images through the units; see ``reconstruct`` for the arguments."""
+
+    def __init__(
+        self, model: SamModel, recipe: Recipe, images: Sequence[CalibrationImage], progress: Progress
+    ) -> None:
+        self.model, self.settings, self.progress = model, recipe.reconstruct, progress
+        self.seed = recipe.calibration.seed
+        self.quantizers = all_quantizers(model)
+        self.pending: set[Quantizer] = set(self.quantizers.values())
+        opened = [pixels_of(model, image) for image in images]
+        asked = [(image.prompts, frame) for image, (_, frame) in zip(images, opened, strict=True)]
+        self.prompting = Prompting.of(model, asked, self.settings.prompts, seeded(self.seed, "prompts"))
+        self.quantized: list[State] = [(self._patches(pixels),) for pixels, _ in opened]
+        self.float: list[State] = list(self.quantized)
+
+    def _patches(self, pixels: Tensor) -> Tensor:
+        """What the first block of the encoder is given."""
+        encoder = self.model.vision_encoder
+        tokens: Tensor = encoder.patch_embed(pixels.to(self.model.device, self.model.dtype))
+        return tokens if encoder.pos_embed is None else tokens + encoder.pos_embed
+
+    def encoder(self) -> Iterator[UnitRecord]:
+        """Learn the encoder's units and the neck; afterwards the states are embeddings."""
+        for unit in encoder_units(self.model, self.prompting, self.settings.unit):
+            yield from self._unit(unit, self.settings.encoder)
+
+    def decoder(self) -> Iterator[UnitRecord]:
+        """Learn the decoder's units; both paths begin at what the encoder's units left."""
+        self.quantized = [self.prompting.start(x, [image]) for image, (x,) in enumerate(self.quantized)]
+        self.float = [self.prompting.start(x, [image]) for image, (x,) in enumerate(self.float)]
+        for unit in decoder_units(self.model, self.prompting, self.settings.token_weight):
+            yield from self._unit(unit, self.settings.decoder)
+
+    def _unit(self, unit: Unit, objective: str) -> Iterator[UnitRecord]:
+        own = unit.quantizers(self.quantizers)
+        references = self.quantized if self.settings.targets == "quantized-input" else self.float
+        views = None
+        with replaced(unquantized(self.pending)):
+            targets = [unit.run(state) for state in references]
+            if objective == "par":
+                views = [unit.view(state, [image]) for image, state in enumerate(targets)]
+        self.pending -= self._switched_on(own)
+        with replaced(unquantized(self.pending)):
+            if objective != "none" and self.settings.unit == "layer":
+                yield from self._layers(unit, own, references)
+            elif objective != "none":
+                weights = balanced(
+                    unit, targets, views, self.settings.prompt_weight, self.settings.local_weight
+                )
+                yield self._learn(Problem(unit, self.quantized, references, targets, views, weights), own)
+            self.quantized = [unit.run(state) for state in self.quantized]
+        self.float = targets
+
+    def _layers(
+        self, unit: Unit, own: dict[Site, Quantizer], references: list[State]
+    ) -> Iterator[UnitRecord]:
+        settings = self.settings
+        arguments = (own, self.quantized, references, settings.tokens, self.seed)
+        for inputs in layer_by_layer(unit, *arguments):
+            problem = inputs.as_problem(settings.targets == "quantized-input")
+            yield self._learn(problem, problem.unit.quantizers(own))
+
+    def _switched_on(self, own: dict[Site, Quantizer]) -> set[Quantizer]:
+        """What a finished unit quantizes as far as later ones see; all of it, but for weight-only methods."""
+        weights_only = self.settings.activations == "float"
+        return {quantizer for site, quantizer in own.items() if site.role == WEIGHT or not weights_only}
+
+    def _learn(self, problem: Problem, own: dict[Site, Quantizer]) -> UnitRecord:
+        name, settings = problem.unit.name, self.settings
+        before = mean_loss(problem)
+        learner = Learner(self.model, own, settings)
+        if settings.rounding == "gptq":
+            self._round(problem, own)
+        if learner.learns:
+            self.progress(name, 0, settings.iterations)
+            optimise(
+                problem,
+                learner,
+                settings,
+                seeded(self.seed, name, self.model.device),
+                lambda done, loss: self.progress(name, done, settings.iterations),
+            )
+        learner.settle()
+        after = mean_loss(problem)
+        kept = "learned"
+        if not after <= before:
+            learner.restore()
+            kept = "nearest"
+        return UnitRecord(name, settings.iterations if learner.learns else 0, before, after, kept)
+
+    def _round(self, problem: Problem, own: dict[Site, Quantizer]) -> None:
+        """Closed-form rounding of every layer of a unit, one after the other."""
+        settings = self.settings
+        arguments = (problem.inputs, problem.references, settings.tokens, self.seed)
+        for done, inputs in enumerate(layer_by_layer(problem.unit, own, *arguments)):
+            self.progress(f"{problem.unit.name} closed form", done, len(own))
+            round_layer(
+                inputs,
+                own[inputs.site],
+                damping=settings.damping,
+                compensate=settings.compensate,
+                bias_correction=settings.bias_correction,
+            )
