@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +23,9 @@ from saqsam.prompts.prompts import checked_prompts
 from saqsam.quantizer import LOG2, Quantizer
 from saqsam.recipe import Recipe
 from saqsam.segmentation import Segmentation
+
+if TYPE_CHECKING:
+    from saqsam.everything import Everything, EverythingOptions
 
 
 @dataclass
@@ -86,6 +90,38 @@ class Sam:
         prompts, clipped = checked_prompts(width, height, boxes=boxes, points=points, labels=labels)
         del clipped  # counted again by predict, and reported in its result
         return predict(self.model, pixels, prompts, multimask_output=multimask_output)
+
+    def everything(
+        self,
+        image: str | Path | NDArray[np.uint8],
+        options: EverythingOptions | None = None,
+        *,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        **settings: Any,
+    ) -> Everything:
+        """Segment everything on one image from a grid of clicks, without prompts.
+
+        Args:
+            image: a file, or ``(H, W, 3)`` uint8 RGB.
+            options: see ``EverythingOptions``; or give its fields as keywords, such as
+                ``points_per_side=16, crop_n_layers=1``.
+            progress: called with clicks done and in total.
+            settings: fields of ``EverythingOptions``.
+
+        Returns:
+            Masks with predicted IoU, stability, click and crop, see ``Everything``.
+
+        Raises:
+            UsageError: a setting that does not exist or cannot be, or both options and settings.
+            ImageError: the file cannot be read.
+        """
+        from saqsam.everything import segment_everything
+        from saqsam.everything.options import options_from
+
+        if options is not None and settings:
+            raise UsageError("everything: give either options or single settings, not both")
+        pixels = open_image(image).pixels if isinstance(image, str | Path) else checked_pixels(image)
+        return segment_everything(self.model, pixels, options or options_from(settings), progress)
 
     def save(self, path: str | Path) -> None:
         """Write a quantized model as one packed file, atomically.

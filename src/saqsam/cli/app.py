@@ -12,7 +12,7 @@ from typing import Annotated, cast
 import typer
 
 from saqsam import __version__
-from saqsam.cli import compare, demo, detect, evaluate, inspect, quantize, recipe, segment, verify
+from saqsam.cli import compare, demo, detect, evaluate, everything, inspect, quantize, recipe, segment, verify
 from saqsam.errors import SaqsamError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command("quantize")(quantize.quantize)
 app.command("inspect")(inspect.inspect)
 app.command("verify")(verify.verify)
 app.command("segment")(segment.segment)
+app.command("everything")(everything.everything)
 app.command("detect")(detect.detect)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
@@ -101,7 +102,7 @@ def _explain(error: Exception, debug: bool) -> tuple[int, str]:
 
 
 def _reader_left() -> int:
-    """``saqsam ... | head`` is no error: stay silent, and end as other programs do that meet a closed pipe."""
+    """``saqsam ... | head`` is no error: stay silent, and end as programs do that meet a closed pipe."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 141
 

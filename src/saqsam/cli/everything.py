@@ -1,0 +1,179 @@
+"""``saqsam everything``: masks of everything on an image, or on every image of a folder, without prompts."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from saqsam.cli.arguments import DeviceOption, ForceOption, JsonOption, Model, check_outputs
+from saqsam.cli.output import listed, print_json, print_lines
+from saqsam.cli.progress import Report, progress
+from saqsam.errors import ImageError, InputError, NumericalError, UsageError
+from saqsam.files import atomic_write
+
+if TYPE_CHECKING:
+    from saqsam.detectors.listing import ListedImage
+    from saqsam.everything import Everything, EverythingOptions
+    from saqsam.sam import Sam
+
+
+def everything(
+    model: Model,
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image, or a folder of images.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="COCO-style json: images, and masks as RLE.", metavar="FILE")
+    ],
+    overlay: Annotated[
+        Path | None, typer.Option("--overlay", help="Picture of one image's masks.", metavar="PNG")
+    ] = None,
+    show_dir: Annotated[
+        Path | None, typer.Option("--show-dir", help="Folder for a picture of each image.", metavar="DIR")
+    ] = None,
+    points_per_side: Annotated[int, typer.Option(help="Clicks along each side of the image.")] = 32,
+    points_per_batch: Annotated[int, typer.Option(help="Most clicks decoded together.")] = 64,
+    pred_iou_thresh: Annotated[float, typer.Option(help="Keep masks predicted above this.")] = 0.88,
+    stability_score_thresh: Annotated[float, typer.Option(help="Keep masks at least this stable.")] = 0.95,
+    stability_score_offset: Annotated[float, typer.Option(help="Distance of the cuts from logit 0.")] = 1.0,
+    box_nms_thresh: Annotated[float, typer.Option(help="Overlap that makes two masks one.")] = 0.7,
+    crop_n_layers: Annotated[int, typer.Option(help="Also look at 2x2, 4x4 ... crops.")] = 0,
+    crop_nms_thresh: Annotated[float, typer.Option(help="The same between crops.")] = 0.7,
+    crop_overlap_ratio: Annotated[float, typer.Option(help="Overlap of crops, of the shorter side.")] = 512
+    / 1500,
+    crop_n_points_downscale_factor: Annotated[int, typer.Option(help="Fewer clicks on smaller crops.")] = 1,
+    min_mask_region_area: Annotated[int, typer.Option(help="Smallest hole and island, in pixels.")] = 0,
+    device: DeviceOption = "cpu",
+    force: ForceOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Segment everything on IMAGE from a grid of clicks; no prompts needed."""
+    if not image.exists():
+        raise UsageError(f"IMAGE {image}: there is no such file or directory")
+    if image.is_dir() and overlay is not None:
+        raise UsageError("--overlay is for one image; a folder's pictures go to --show-dir DIR")
+    if overlay is not None and overlay.suffix.lower() != ".png":
+        raise UsageError(f"--overlay {overlay}: the picture is written as .png")
+    if out.suffix != ".json":
+        raise UsageError(f"--out {out}: masks are written as .json")
+    check_outputs([(out, "--out"), (overlay, "--overlay")], force)
+
+    from saqsam import api
+    from saqsam.everything import EverythingOptions
+    from saqsam.report.show import make_show_directory
+
+    options = EverythingOptions(
+        points_per_side=points_per_side,
+        points_per_batch=points_per_batch,
+        pred_iou_thresh=pred_iou_thresh,
+        stability_score_thresh=stability_score_thresh,
+        stability_score_offset=stability_score_offset,
+        box_nms_thresh=box_nms_thresh,
+        crop_n_layers=crop_n_layers,
+        crop_nms_thresh=crop_nms_thresh,
+        crop_overlap_ratio=crop_overlap_ratio,
+        crop_n_points_downscale_factor=crop_n_points_downscale_factor,
+        min_mask_region_area=min_mask_region_area,
+    )
+    make_show_directory(show_dir)
+    started = time.perf_counter()
+    with progress() as report:
+        run = _run(api.load(model, device=device), _images(image), options, overlay, show_dir, report)
+    if not run.images:
+        raise InputError(f"no image could be read, nothing was written: {listed(run.failures)}")
+    with atomic_write(out) as temporary:
+        temporary.write_text(run.document(), encoding="utf-8")
+    _print(model, out, run, time.perf_counter() - started, json)
+    if run.failures:
+        total = len(run.images) + len(run.failures)
+        raise InputError(
+            f"{len(run.failures)} of {total} images could not be read and have no masks in {out}: "
+            f"{listed(run.failures)}"
+        )
+
+
+@dataclass
+class _Run:
+    """What came of the images so far."""
+
+    images: list[dict[str, Any]] = field(default_factory=list)
+    masks: list[dict[str, Any]] = field(default_factory=list)
+    failures: list[ImageError] = field(default_factory=list)
+
+    def add(self, image: ListedImage, found: Everything) -> None:
+        height, width = found.size
+        self.images.append({"id": image.id, "file_name": image.path.name, "width": width, "height": height})
+        for record in found.to_coco():
+            self.masks.append({"id": len(self.masks) + 1, "image_id": image.id, **record})
+
+    def document(self) -> str:
+        """JSON with one image or mask a line."""
+        images, masks = (",\n".join(map(_line, rows)) for rows in (self.images, self.masks))
+        return f'{{"images": [\n{images}\n],\n"annotations": [\n{masks}\n]}}\n'
+
+
+def _line(entry: dict[str, Any]) -> str:
+    return jsonlib.dumps(entry, allow_nan=False, ensure_ascii=False)
+
+
+def _images(image: Path) -> list[ListedImage]:
+    from saqsam.detectors.listing import ListedImage, from_folder
+
+    return from_folder(image) if image.is_dir() else [ListedImage(1, image)]
+
+
+def _run(
+    sam: Sam,
+    images: list[ListedImage],
+    options: EverythingOptions,
+    overlay: Path | None,
+    show_dir: Path | None,
+    report: Report,
+) -> _Run:
+    from saqsam.report.show import save_picture
+
+    run = _Run()
+    for image, pixels in _readable(images, run, report):
+        found = sam.everything(pixels, options, progress=lambda done, total: report("clicks", done, total))
+        if found.nan_count:
+            raise NumericalError(
+                sam.name, f"{found.nan_count} predicted IoUs of {image.path} are NaN or infinite"
+            )
+        run.add(image, found)
+        if overlay is not None:
+            save_picture(overlay.parent, overlay.name, found.draw(pixels))
+        if show_dir is not None:
+            save_picture(show_dir, image.path.name, found.draw(pixels))
+    return run
+
+
+def _readable(images: list[ListedImage], run: _Run, report: Report) -> Iterator[tuple[ListedImage, Any]]:
+    for done, image in enumerate(images):
+        report("images", done, len(images))
+        try:
+            pixels = image.pixels()
+        except ImageError as error:
+            run.failures.append(error)
+            continue
+        yield image, pixels
+    report("images", len(images), len(images))
+
+
+def _print(model: str, out: Path, run: _Run, seconds: float, json: bool) -> None:
+    if json:
+        print_json(
+            {
+                "model": model,
+                "out": str(out),
+                "images": len(run.images),
+                "masks": len(run.masks),
+                "unreadable": [{"file": error.path, "reason": error.reason} for error in run.failures],
+                "seconds": round(seconds, 3),
+            }
+        )
+        return
+    print_lines([f"{out}: {len(run.masks)} masks on {len(run.images)} images, {seconds:.1f} s"])
