@@ -8,8 +8,6 @@ grid has exactly ``2**bits`` values.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -49,14 +47,3 @@ def log2_levels(scale: Tensor, tau: int, bits: int) -> Tensor:
 def log2_round_trip(x: Tensor, scale: Tensor, tau: int, bits: int) -> Tensor:
     """``x`` moved to the nearest value of the grid (nearest in the exponent), same shape and dtype."""
     return log2_values(log2_codes(x, scale, tau, bits), scale, tau, bits).to(x.dtype)
-
-
-def log2_nearest(exponents: Tensor, scale: float, tau: int, bits: int) -> Tensor:
-    """What ``log2_round_trip`` gives up to float rounding, for a search that tries many grids on one map.
-
-    Args:
-        exponents: ``log2`` of the probabilities, taken once; -inf for zero.
-        scale, tau, bits: the grid.
-    """
-    steps = torch.round((math.log2(scale) - exponents) * tau).clamp_(min=0)
-    return torch.where(steps < 2**bits - 1, scale * torch.exp2(steps / -tau), 0.0)

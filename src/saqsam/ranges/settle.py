@@ -10,8 +10,9 @@ from torch import Tensor
 
 from saqsam.grids.affine import affine_parameters
 from saqsam.quantizer import Quantizer
+from saqsam.ranges.attention_maps import AttentionObserver
 from saqsam.ranges.histogram import Histogram
-from saqsam.ranges.observe import AttentionObserver, HistogramObserver
+from saqsam.ranges.observe import HistogramObserver
 from saqsam.ranges.search import least_error_range, minmax_range, percentile_range
 from saqsam.ranges.weights import weight_parameters
 from saqsam.recipe import Ranges
