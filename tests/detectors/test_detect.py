@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.detectors.conftest import read_results
 
 from saqsam.detectors.coco_names import COCO_NAMES, category_ids
 from saqsam.detectors.detections import Detections
@@ -19,7 +20,6 @@ from saqsam.errors import NumericalError, UsageError
 from saqsam.prompts.detections import read_detections
 from saqsam.prompts.from_dataset import prompts_for
 from saqsam.tasks.coco_json import read_instances
-from tests.detectors.conftest import read_results
 
 Command = Callable[..., tuple[int, str, str]]
 

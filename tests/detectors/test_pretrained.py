@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from tests.detectors.conftest import awake, read_results, save_pretrained
 
 from saqsam.detectors.coco_names import COCO_IDS, COCO_NAMES
 from saqsam.detectors.pretrained import class_scores, load_pretrained
@@ -18,7 +19,6 @@ from saqsam.errors import CheckpointError, UsageError
 from saqsam.images import open_image
 from saqsam.prompts.detections import read_detections
 from saqsam.tasks.coco_json import read_instances
-from tests.detectors.conftest import awake, read_results, save_pretrained
 
 Command = Callable[..., tuple[int, str, str]]
 

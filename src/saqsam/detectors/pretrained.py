@@ -103,8 +103,8 @@ def load_pretrained(source: str, device: str = "cpu") -> PretrainedDetector:
         package = _missing_package(error)
         if package is not None:
             raise UsageError(
-                f"--detector {source}: this model needs the package {package}, which saqsam does not install; "
-                f"pip install {package}, or use a model without it (D-FINE, RT-DETRv2)"
+                f"--detector {source}: this model needs the package {package}, which saqsam does not "
+                f"install; pip install {package}, or use a model without it (D-FINE, RT-DETRv2)"
             ) from error
         raise CheckpointError(
             directory, f"no detector could be opened ({_first_line(error)})", _HELP

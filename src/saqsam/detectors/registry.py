@@ -17,7 +17,10 @@ Loader = Callable[[Path, str], Detector]
 
 
 def _loaders() -> dict[str, Loader]:
-    return {}
+    from saqsam.detectors.faster_rcnn import load_faster_rcnn
+    from saqsam.detectors.yolox import load_yolox
+
+    return {"yolox-l": load_yolox, "faster-rcnn-r50": load_faster_rcnn}
 
 
 def detector_names() -> tuple[str, ...]:

@@ -142,5 +142,5 @@ def _on_image(sides: npt.NDArray[np.float64], width: int, height: int) -> npt.ND
     limits = np.array([width, height])
     low = np.clip(sides[:, :2], 0, limits).astype(np.float32)
     high = np.clip(sides[:, :2] + sides[:, 2:], 0, limits).astype(np.float32)
-    positive: npt.NDArray[np.bool_] = ((high > low) & (sides[:, 2:] > 0)).all(axis=1)
+    positive: npt.NDArray[np.bool_] = np.all((high > low) & (sides[:, 2:] > 0), axis=1)
     return positive
