@@ -7,8 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saqsam.errors import AnnotationError
-from saqsam.tasks.fields import box_problem, id_problem, is_finite, is_id, is_object, missing_fields, shown
+import numpy as np
+
+from saqsam.errors import AnnotationError, UsageError
+from saqsam.tasks.fields import (
+    box_problem,
+    id_problem,
+    is_finite,
+    is_id,
+    is_object,
+    lies_outside,
+    missing_fields,
+    shown,
+)
 from saqsam.tasks.instance_set import InstanceSet
 from saqsam.tasks.strict_json import MAX_BYTES, read_json
 
@@ -57,8 +68,13 @@ def read_detections(
 
     Raises:
         AnnotationError: not such a file; all broken entries are counted and the first 20 shown.
+        UsageError: ``top_k`` below 1, or a threshold that is not finite.
     """
     path = Path(path)
+    if top_k is not None and top_k < 1:
+        raise UsageError(f"top_k {top_k}: keep at least 1 detection of an image, or leave top_k out for all")
+    if score_threshold is not None and not is_finite(score_threshold):
+        raise UsageError(f"score_threshold {score_threshold} must be a finite number")
     document = read_json(path, max_bytes=max_bytes)
     entries = document.get("annotations") if is_object(document) else document
     if not isinstance(entries, list):
@@ -107,8 +123,12 @@ def _misplaced(box: list[float], width: int, height: int) -> str | None:
     x, y, across, down = box
     if across == 0 or down == 0:
         return f"bbox {shown(box)} has no area"
-    if x >= width or y >= height or x + across <= 0 or y + down <= 0:
+    if lies_outside(box, width, height):
         return f"bbox {shown(box)} lies wholly outside the {width} x {height} image"
+    # float32, as the model will see it: a sliver inside the image may round to nothing.
+    x0, y0, x1, y1 = np.clip([x, y, x + across, y + down], 0, [width, height] * 2).astype(np.float32)
+    if x1 <= x0 or y1 <= y0:
+        return f"bbox {shown(box)} has no area inside the {width} x {height} image"
     return None
 
 

@@ -13,7 +13,16 @@ from typing import Any
 
 from saqsam.errors import AnnotationError
 from saqsam.images import MAX_PIXELS
-from saqsam.tasks.fields import box_problem, id_problem, is_finite, is_id, is_object, missing_fields, shown
+from saqsam.tasks.fields import (
+    box_problem,
+    id_problem,
+    is_finite,
+    is_id,
+    is_object,
+    lies_outside,
+    missing_fields,
+    shown,
+)
 from saqsam.tasks.instance_set import ImageRecord, Instance, InstanceSet
 from saqsam.tasks.outlines import mask_area, outline_problem, rasterise
 from saqsam.tasks.strict_json import MAX_BYTES, read_json
@@ -32,7 +41,8 @@ def read_instances(annotations: str | Path, images: str | Path, *, max_bytes: in
 
     Args:
         annotations: the json file.
-        images: folder that the ``file_name`` entries are relative to. Pixels are not read here.
+        images: folder that the ``file_name`` entries are relative to; they cannot leave it, except by a link
+            that stands in it. Pixels are not read here.
         max_bytes: longest json file that is read.
 
     Raises:
@@ -230,7 +240,7 @@ def _box_fault(box: Any, record: ImageRecord) -> str | None:
         return None
     fault = box_problem(box)
     if fault is None and _far_off(box, record):
-        return f"bbox {shown(box)} is far outside the {record.width} x {record.height} image"
+        return f"bbox {shown(box)} is far or wholly outside the {record.width} x {record.height} image"
     return fault
 
 
@@ -238,4 +248,5 @@ def _far_off(box: list[float], record: ImageRecord) -> bool:
     x, y, width, height = box
     inside_x = x >= -1 and x + width <= 2 * record.width
     inside_y = y >= -1 and y + height <= 2 * record.height
-    return not (inside_x and inside_y)
+    has_area = width > 0 and height > 0
+    return not (inside_x and inside_y) or (has_area and lies_outside(box, record.width, record.height))

@@ -60,3 +60,9 @@ def box_problem(box: Any) -> str | None:
     if box[2] < 0 or box[3] < 0:
         return f"bbox {shown(box)} is inverted: width and height must not be negative"
     return None
+
+
+def lies_outside(box: Sequence[float], width: int, height: int) -> bool:
+    """True where a sound box ``x, y, width, height`` shares no pixel with an image of that size."""
+    x, y, across, down = box
+    return x >= width or y >= height or x + across <= 0 or y + down <= 0
