@@ -38,7 +38,7 @@ def fold_decoder(model: SamModel, folds: Folds, run: Callable[[], Tensor]) -> Fo
     wanted = folds.key_centring or folds.query_key_equalisation or folds.value_output_scaling
     if not (wanted or folds.bimodal_sign_flip):
         return {}
-    found = {path: Projections(model.get_submodule(path)) for path in decoder_attention_paths(model)}
+    found = {path: Projections(model.get_submodule(path), path) for path in decoder_attention_paths(model)}
     # PTQ4SAM tests only attentions in which tokens query the image: the cross attention and the final one.
     transformer = model.mask_decoder.transformer
     asked = [layer.cross_attn_token_to_image for layer in transformer.layers]
@@ -79,7 +79,7 @@ def fold_encoder(model: SamModel, folds: Folds, run: Callable[[], Tensor]) -> Fo
     """
     if not (folds.key_centring or folds.value_output_scaling):
         return {}
-    found = {path: Projections(model.get_submodule(path)) for path in encoder_attention_paths(model)}
+    found = {path: Projections(model.get_submodule(path), path) for path in encoder_attention_paths(model)}
     record: FoldRecord = {path: {} for path in found}
     before = _collect(found, run)
     for path, projections in found.items():

@@ -14,12 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saqsam.errors import UsageError
+from saqsam.errors import NumericalError, UsageError
+from saqsam.models import sites
 from saqsam.models.attention import QuantVisionAttention
 from saqsam.models.layers import QuantizedLayer
 from saqsam.models.lookup import module_at
 
 QUERY, KEY, VALUE = 0, 1, 2
+_ROLES = (sites.QUERY, sites.KEY, sites.VALUE)
 
 
 @dataclass
@@ -55,10 +57,12 @@ class Projections:
 
     Attributes:
         attention: the attention module of an attached model.
+        path: where it is in the model; used in messages.
         statistics: for QUERY, KEY and VALUE once something was collected.
     """
 
     attention: nn.Module
+    path: str = "attention"
     statistics: dict[int, ChannelStatistics] = field(default_factory=dict)
 
     @property
@@ -88,9 +92,16 @@ class Projections:
         return module_at(self.attention, name, QuantizedLayer).weight.data
 
     def observe(self, kind: int, output: Tensor) -> None:
-        """Add one projection output ``(..., channels)`` to the statistics."""
+        """Add one projection output ``(..., channels)`` to the statistics.
+
+        Raises:
+            NumericalError: it holds NaN or infinity.
+        """
         flat = output.detach().reshape(-1, output.shape[-1])
         new = ChannelStatistics(flat.amin(0), flat.amax(0), flat.double().sum(0), len(flat))
+        if not bool(torch.isfinite(new.total).all()):
+            site = f"{self.path}:{_ROLES[kind]}"
+            raise NumericalError(site, "NaN or infinity in its values; check the weights and the images")
         old = self.statistics.get(kind)
         if old is not None:
             new.low, new.high = torch.minimum(old.low, new.low), torch.maximum(old.high, new.high)
