@@ -16,6 +16,8 @@ from saqsam.pack.file import is_packed, read_packed
 from saqsam.pipeline import Progress, quantize_model
 from saqsam.prompts.from_dataset import prompts_for
 from saqsam.recipe import Recipe, load_recipe
+from saqsam.jobs.directory import open_run
+from saqsam.jobs.identity import identity_of
 from saqsam.sam import Sam
 from saqsam.tasks.coco_json import read_instances
 from saqsam.tasks.instance import InstanceResult, evaluate_instances
@@ -47,6 +49,7 @@ def quantize(
     annotations: str | Path | None = None,
     prompts: str | Path | None = None,
     progress: Progress = lambda stage, done, total: None,
+    run_dir: str | Path | None = None,
 ) -> Sam:
     """Quantize a float SAM without labels; the float model is left as it was.
 
@@ -58,6 +61,7 @@ def quantize(
         prompts: ``"boxes"`` (default), ``"points"``, or a COCO-results file of detections; needs
             ``annotations``. Without annotations, a 4 x 4 grid of clicks is used on every image.
         progress: called with a stage's name, steps done and steps in total.
+        run_dir: directory that keeps every finished part; the same call continues an interrupted one there.
 
     Returns:
         A new ``Sam`` that has passed its audit. Everything random comes from ``recipe.calibration.seed``.
@@ -65,13 +69,18 @@ def quantize(
     Raises:
         UsageError: the model is already quantized, or there are no usable images.
         InvariantError: the audit failed, naming the site; nothing is returned.
+        RunLocked: another process works in ``run_dir``. RunMismatch: it was begun for something else.
     """
     if sam.quantization is not None:
         raise UsageError(f"{sam.name} is already quantized ({sam.bits}); start from the float model")
     chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
     found = calibration_images(chosen, images, annotations, prompts)
     model = copy.deepcopy(sam.model)
-    report = quantize_model(model, chosen, found, progress)
+    if run_dir is None:
+        report = quantize_model(model, chosen, found, progress)
+    else:
+        with open_run(run_dir, identity_of(model, chosen, found)) as directory:
+            report = quantize_model(model, chosen, found, progress, directory)
     return Sam(model, f"{sam.name} {chosen.name}", chosen, report.to_dict())
 
 

@@ -12,6 +12,9 @@
     │   ├── ImageError          3  an image that cannot be read faithfully
     │   ├── AnnotationError     3  COCO json or detections that break their own rules
     │   └── PromptError         3  boxes, points or masks outside their meaning
+    ├── RunError                1  a run directory that cannot be used as it is
+    │   ├── RunLocked           1  another process is working in it
+    │   └── RunMismatch         1  it was begun with another recipe, model or inputs
     └── InvariantError          4  a promise of saqsam itself does not hold: nothing was written
         └── NumericalError      4  NaN or infinity appeared inside the model
 
@@ -57,7 +60,12 @@ class CheckpointError(InputError):
 
     def __init__(self, path: str | Path, problem: str, hint: str = "") -> None:
         self.path, self.problem, self.hint = str(path), problem, hint
-        super().__init__(f"{path}: {problem}." + (f" {hint}." if hint else ""))
+        super().__init__(" ".join(_stopped(part) for part in (f"{path}: {problem}", hint) if part))
+
+
+def _stopped(sentence: str) -> str:
+    """A sentence with its full stop, unless it ends in a mark of its own."""
+    return sentence if sentence.endswith(("?", "!", ".")) else f"{sentence}."
 
 
 class UnsafeCheckpoint(CheckpointError):
@@ -96,6 +104,18 @@ class AnnotationError(InputError):
 
 class PromptError(InputError):
     """A box, point or mask prompt has no meaning on its image."""
+
+
+class RunError(SaqsamError):
+    """A run directory cannot be used as it is."""
+
+
+class RunLocked(RunError):
+    """Another process is working in the run directory; the message names it."""
+
+
+class RunMismatch(RunError):
+    """The run directory was begun with another recipe, model or inputs; the message shows the difference."""
 
 
 class InvariantError(SaqsamError):

@@ -24,12 +24,16 @@ from saqsam.quantizer import Quantizer, Stage
 from saqsam.ranges.observe import observer_for
 from saqsam.ranges.settle import SiteRange, settle_activation, settle_weight
 from saqsam.recipe import Recipe
+from saqsam.reconstruct.kept import calibrated, restore_calibrated
 from saqsam.reconstruct.walk import reconstruct
+from saqsam.jobs.directory import RunDirectory
 
 _T = TypeVar("_T")
 Progress = Callable[[str, int, int], None]
 """Called with the stage's name, steps done and steps in total."""
 
+CALIBRATION = "calibration"
+"""Name of the part of a run that holds ranges and folded weights."""
 FOLD_IMAGES = 4
 """Images on which folds are measured and proved exact; means and ranges of channels settle quickly."""
 
@@ -71,6 +75,12 @@ class Report:
             "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
         }
 
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Report:
+        """The inverse of ``to_dict``."""
+        ranges = {site: SiteRange(**seen) for site, seen in data["ranges"].items()}
+        return cls(**{**data, "ranges": ranges})
+
 
 @torch.no_grad()
 def quantize_model(
@@ -78,6 +88,7 @@ def quantize_model(
     recipe: Recipe,
     images: Sequence[CalibrationImage],
     progress: Progress = lambda stage, done, total: None,
+    directory: RunDirectory | None = None,
 ) -> Report:
     """Quantize ``model`` in place by ``recipe``; afterwards it is frozen and has passed its audit.
 
@@ -86,6 +97,7 @@ def quantize_model(
         recipe: what to do.
         images: calibration images with prompts; all of them are used.
         progress: see ``Progress``.
+        directory: keeps finished parts, and has those of an interrupted run; see ``open_run``.
 
     Raises:
         UsageError: no images, or none with prompts.
@@ -95,15 +107,11 @@ def quantize_model(
     images = [image for image in images if len(image.prompts)]
     if not images:
         raise UsageError("calibration needs at least one image with at least one prompt")
-    run = _Run(model, recipe, plan_sites(model, recipe), images, progress)
+    run = _Run(model, recipe, plan_sites(model, recipe), images, progress, directory)
     attach(model, run.plan, float_rel_pos_query=recipe.rel_pos_query == "float")
-    run.timed("encoder folds", run.fold_encoder)
-    encoded = run.timed("encoder ranges", run.observe_encoder)
-    run.timed("decoder folds", lambda: run.fold_decoder(encoded))
-    if recipe.clip.method == "pcc":
-        run.timed("clip", lambda: run.clip(encoded))
-    run.timed("decoder ranges", lambda: run.observe_decoder(encoded))
-    run.timed("weights", run.settle_weights)
+    if not run.restore_calibration():
+        run.calibrate()
+        run.keep_calibration()
     run.timed("reconstruct", run.reconstruct)
     run.timed("freeze", lambda: freeze(model, recipe, progress))
     return run.report
@@ -119,10 +127,39 @@ class _Run:
         plan: Plan,
         images: Sequence[CalibrationImage],
         progress: Progress,
+        directory: RunDirectory | None,
     ) -> None:
+        self.directory = directory
         self.model, self.recipe, self.plan = model, recipe, plan
         self.images, self.progress = images, progress
         self.report = Report(images=[image.path.name for image in images])
+
+    def calibrate(self) -> None:
+        """Folds, ranges and clips, in the order in which each needs the ones before."""
+        self.timed("encoder folds", self.fold_encoder)
+        encoded = self.timed("encoder ranges", self.observe_encoder)
+        self.timed("decoder folds", lambda: self.fold_decoder(encoded))
+        if self.recipe.clip.method == "pcc":
+            self.timed("clip", lambda: self.clip(encoded))
+        self.timed("decoder ranges", lambda: self.observe_decoder(encoded))
+        self.timed("weights", self.settle_weights)
+
+    def keep_calibration(self) -> None:
+        """Store ranges and folded weights, so that a resumed run begins with the same numbers."""
+        if self.directory is not None:
+            tensors, granularities = calibrated(self.model, folded=bool(self.report.folds))
+            record = {"granularities": granularities, "report": self.report.to_dict()}
+            self.directory.save(CALIBRATION, tensors, record)
+
+    def restore_calibration(self) -> bool:
+        """Take ranges and folded weights from the run directory; whether they were there."""
+        found = None if self.directory is None else self.directory.load(CALIBRATION)
+        if found is None:
+            return False
+        tensors, record = found
+        restore_calibrated(self.model, tensors, record["granularities"])
+        self.report = Report.from_dict(record["report"])
+        return True
 
     def timed(self, stage: str, action: Callable[[], _T]) -> _T:
         start = time.perf_counter()
@@ -194,7 +231,7 @@ class _Run:
         self.progress("weights", len(weights), len(weights))
 
     def reconstruct(self) -> None:
-        records = reconstruct(self.model, self.recipe, self.images, self.progress)
+        records = reconstruct(self.model, self.recipe, self.images, self.progress, self.directory)
         self.report.units = [record.to_dict() for record in records]
 
     def _quantizers(self) -> Iterable[tuple[Site, Quantizer]]:

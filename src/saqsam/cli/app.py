@@ -12,7 +12,19 @@ from typing import Annotated, cast
 import typer
 
 from saqsam import __version__
-from saqsam.cli import compare, demo, detect, evaluate, everything, inspect, quantize, recipe, segment, verify
+from saqsam.cli import (
+    compare,
+    demo,
+    detect,
+    evaluate,
+    everything,
+    inspect,
+    quantize,
+    recipe,
+    resume,
+    segment,
+    verify,
+)
 from saqsam.errors import SaqsamError
 
 app = typer.Typer(
@@ -25,6 +37,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("quantize")(quantize.quantize)
+app.command("resume")(resume.resume)
 app.command("inspect")(inspect.inspect)
 app.command("verify")(verify.verify)
 app.command("segment")(segment.segment)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from saqsam.cli.arguments import (
+    PROMPT_WORDS,
     BitsOption,
     DeviceOption,
     ForceOption,
@@ -23,8 +25,9 @@ from saqsam.cli.arguments import (
 )
 from saqsam.cli.output import megabytes, print_json, print_lines
 from saqsam.cli.progress import progress
-from saqsam.errors import UsageError
-from saqsam.recipe import load_recipe
+from saqsam.errors import ImageError, UsageError
+from saqsam.jobs.directory import COMMAND, write_json
+from saqsam.recipe import Recipe, load_recipe
 
 
 def quantize(
@@ -48,6 +51,14 @@ def quantize(
         ),
     ] = None,
     device: DeviceOption = "cpu",
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            "--run",
+            help="Directory that keeps each finished part; 'saqsam resume' continues an interrupted run.",
+            metavar="DIR",
+        ),
+    ] = None,
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -63,22 +74,84 @@ def quantize(
         raise UsageError(f"--out {out}: a packed file's name ends in .safetensors")
     check_output(out, "--out", force)
 
+    command = Command(
+        model=model,
+        recipe=chosen.to_dict(),
+        images=str(images.absolute()),
+        annotations=None if annotations is None else str(annotations.absolute()),
+        prompts=asked if asked in (None, *PROMPT_WORDS) else str(Path(str(asked)).absolute()),
+        out=str(out),
+        device=device,
+    )
+    if run is not None:
+        begin_run(run, command)
+    carry_out(command, run, json=json)
+
+
+@dataclass(frozen=True)
+class Command:
+    """What ``quantize`` was asked for, in plain JSON types; ``resume`` reads it from the run directory.
+
+    Attributes:
+        model: as on the command line, a file as an absolute path.
+        recipe: all keys.
+        images, annotations: absolute paths.
+        prompts: ``boxes``, ``points``, the absolute path of detections, or ``None``.
+        out: the packed file to write.
+        device: torch device.
+    """
+
+    model: str
+    recipe: dict[str, Any]
+    images: str
+    annotations: str | None
+    prompts: str | None
+    out: str
+    device: str
+
+
+def begin_run(run: Path, command: Command) -> None:
+    """Note the command in a new run directory; what an existing one holds is left as it is.
+
+    Raises:
+        UsageError: the directory cannot be made.
+    """
+    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        return  # continued, or refused, when it is opened
+    if not run.parent.is_dir():
+        raise UsageError(f"--run {run}: there is no directory {run.parent}; create it first")
+    path = Path(command.model)
+    model = str(path.absolute()) if path.exists() else command.model
+    out = str(Path(command.out).absolute())
+    run.mkdir(exist_ok=True)
+    write_json(run / COMMAND, asdict(replace(command, model=model, out=out)))
+
+
+def carry_out(command: Command, run: Path | None, *, json: bool) -> None:
+    """Quantize, pack, and say what came of it."""
     from saqsam import api
 
+    out, chosen = Path(command.out), Recipe.from_dict(command.recipe)
     started = time.perf_counter()
     with progress() as report:
-        quantized = api.quantize(
-            api.load(model, device=device),
-            chosen,
-            images,
-            annotations=annotations,
-            prompts=asked,
-            progress=report,
-        )
+        sam = api.load(command.model, device=command.device)
+        try:
+            quantized = api.quantize(
+                sam,
+                chosen,
+                command.images,
+                annotations=command.annotations,
+                prompts=command.prompts,
+                progress=report,
+                run_dir=run,
+            )
+        except ImageError as error:
+            hint = "calibration stops here, since other images give other ranges: mend or remove this one"
+            raise ImageError(error.path, f"{error.reason}; {hint}") from error
         quantized.save(out)
     record = quantized.inspect()
     result = {
-        "model": model,
+        "model": command.model,
         "recipe": chosen.name,
         "recipe_hash": chosen.recipe_hash,
         "bits": quantized.bits,

@@ -16,11 +16,13 @@ from torch import Tensor
 from transformers import SamModel
 
 from saqsam.calibration import CalibrationImage, pixels_of
+from saqsam.jobs.directory import RunDirectory
 from saqsam.models.attach import all_quantizers
 from saqsam.models.sites import WEIGHT, Site
 from saqsam.quantizer import Quantizer
 from saqsam.recipe import Recipe
 from saqsam.reconstruct.gptq import round_layer
+from saqsam.reconstruct.kept import learned, restore_learned
 from saqsam.reconstruct.layerwise import layer_by_layer
 from saqsam.reconstruct.learner import Learner
 from saqsam.reconstruct.loss import Problem, balanced
@@ -61,6 +63,7 @@ def reconstruct(
     recipe: Recipe,
     images: Sequence[CalibrationImage],
     progress: Progress = lambda stage, done, total: None,
+    directory: RunDirectory | None = None,
 ) -> list[UnitRecord]:
     """Learn rounding and scales of an attached model whose quantizers all have ranges, in place.
 
@@ -71,13 +74,14 @@ def reconstruct(
         recipe: its section ``reconstruct`` says what to learn.
         images: calibration images, each with at least one prompt.
         progress: called with the unit's name, steps done and steps in total.
+        directory: keeps finished units, and has those of an interrupted run.
 
     Raises:
         NumericalError: a loss became NaN or infinite; the unit is named.
     """
     if not recipe.reconstruct.learns:
         return []
-    walk = Walk(model, recipe, images, progress)
+    walk = Walk(model, recipe, images, progress, directory)
     return [*walk.encoder(), *walk.decoder()]
 
 
@@ -91,8 +95,14 @@ class Walk:
     """Carries the states of all images through the units; see ``reconstruct`` for the arguments."""
 
     def __init__(
-        self, model: SamModel, recipe: Recipe, images: Sequence[CalibrationImage], progress: Progress
+        self,
+        model: SamModel,
+        recipe: Recipe,
+        images: Sequence[CalibrationImage],
+        progress: Progress,
+        directory: RunDirectory | None,
     ) -> None:
+        self.directory = directory
         self.model, self.settings, self.progress = model, recipe.reconstruct, progress
         self.seed = recipe.calibration.seed
         self.quantizers = all_quantizers(model)
@@ -156,6 +166,20 @@ class Walk:
         return {quantizer for site, quantizer in own.items() if site.role == WEIGHT or not weights_only}
 
     def _learn(self, problem: Problem, own: dict[Site, Quantizer]) -> UnitRecord:
+        """Learn a unit, or take it from the run directory if it was finished before."""
+        name, directory = problem.unit.name, self.directory
+        if directory is None:
+            return self._learn_now(problem, own)
+        finished = directory.load(name)
+        if finished is not None:
+            tensors, fields = finished
+            restore_learned(self.model, own, tensors)
+            return UnitRecord(**fields)
+        record = self._learn_now(problem, own)
+        directory.save(name, learned(self.model, own), record.to_dict())
+        return record
+
+    def _learn_now(self, problem: Problem, own: dict[Site, Quantizer]) -> UnitRecord:
         name, settings = problem.unit.name, self.settings
         before = mean_loss(problem)
         learner = Learner(self.model, own, settings)
@@ -168,7 +192,7 @@ class Walk:
                 learner,
                 settings,
                 seeded(self.seed, name, self.model.device),
-                lambda done, loss: self.progress(name, done, settings.iterations),
+                lambda done, loss: self._step(name, done, loss),
             )
         learner.settle()
         after = mean_loss(problem)
@@ -177,6 +201,11 @@ class Walk:
             learner.restore()
             kept = "nearest"
         return UnitRecord(name, settings.iterations if learner.learns else 0, before, after, kept)
+
+    def _step(self, name: str, done: int, loss: float) -> None:
+        self.progress(name, done, self.settings.iterations)
+        if self.directory is not None:
+            self.directory.log({"unit": name, "step": done, "loss": loss})
 
     def _round(self, problem: Problem, own: dict[Site, Quantizer]) -> None:
         """Closed-form rounding of every layer of a unit, one after the other."""

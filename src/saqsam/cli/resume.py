@@ -1,0 +1,37 @@
+"""``saqsam resume``: take up an interrupted ``saqsam quantize --run DIR``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from saqsam.cli.arguments import ForceOption, JsonOption, check_directory, check_output
+from saqsam.cli.quantize import Command, carry_out
+from saqsam.errors import RunError
+from saqsam.jobs.directory import COMMAND, read_json
+
+
+def resume(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory given to --run.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Write here instead of the file named at first.", metavar="FILE"),
+    ] = None,
+    force: ForceOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Continue an interrupted run; finished parts are taken as they are."""
+    check_directory(run, "RUN")
+    found = read_json(run / COMMAND)
+    try:
+        command = Command(**found)
+    except TypeError as error:
+        hint = "begin one with 'saqsam quantize ... --run DIR'"
+        raise RunError(f"{run}: no run was begun here from the command line; {hint}") from error
+    if out is not None:
+        command = replace(command, out=str(out))
+    check_output(Path(command.out), "--out", force)
+    carry_out(command, run, json=json)
