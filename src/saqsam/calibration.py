@@ -116,8 +116,14 @@ def chosen_images(
     candidates: Sequence[tuple[ImageRecord, Prompts]], settings: Calibration, generator: torch.Generator
 ) -> list[CalibrationImage]:
     """At most ``settings.images`` images that have prompts, drawn without replacement, at most
-    ``settings.prompts`` prompts of each."""
+    ``settings.prompts`` prompts of each.
+
+    Raises:
+        UsageError: no image has a prompt.
+    """
     usable = [(record, prompts) for record, prompts in candidates if len(prompts)]
+    if not usable:
+        raise UsageError("no image has a prompt to calibrate on: annotate objects, or use more detections")
     order = torch.randperm(len(usable), generator=generator)[: settings.images].tolist()
     chosen = []
     for index in order:
@@ -133,25 +139,34 @@ def grid_of_points(
     """Images without annotations, each asked at a 4 x 4 grid of clicks.
 
     Raises:
-        UsageError: the directory holds no image files.
+        UsageError: there is no such directory, or no image in it.
     """
-    if isinstance(images, str | Path):
-        directory = Path(images)
-        paths = sorted(path for path in directory.iterdir() if path.suffix.lower() in _IMAGE_SUFFIXES)
-        if not paths:
-            raise UsageError(f"{directory}: holds no images ({', '.join(sorted(_IMAGE_SUFFIXES))})")
-    else:
-        paths = list(images)
+    paths = _files_of(images) if isinstance(images, str | Path) else list(images)
+    if not paths:
+        raise UsageError("no images to calibrate on: the list of files is empty")
     order = torch.randperm(len(paths), generator=generator)[: settings.images].tolist()
-    chosen = []
-    for path in (paths[index] for index in order):
-        height, width = open_image(path).pixels.shape[:2]
-        ticks = (torch.arange(_GRID) + 0.5) / _GRID
-        points = torch.cartesian_prod(ticks * width, ticks * height)[:, None, :]
-        labels = torch.ones(points.shape[:2], dtype=torch.int64)
-        rows = torch.arange(min(len(points), settings.prompts))
-        chosen.append(CalibrationImage(path, _rows(Prompts(points=points, labels=labels), rows)))
-    return chosen
+    return [CalibrationImage(path, _grid(path, settings.prompts)) for path in (paths[i] for i in order)]
+
+
+def _files_of(directory: str | Path) -> list[Path]:
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise UsageError(f"{directory}: no such directory of images")
+    files = sorted(path for path in directory.iterdir() if path.suffix.lower() in _IMAGE_SUFFIXES)
+    if not files:
+        raise UsageError(f"{directory}: holds no images ({', '.join(sorted(_IMAGE_SUFFIXES))})")
+    return files
+
+
+def _grid(path: Path, count: int) -> Prompts:
+    """Clicks at a 4 x 4 grid, or at ``count`` of its places that are spread over the image."""
+    height, width = open_image(path).pixels.shape[:2]
+    ticks = (torch.arange(_GRID) + 0.5) / _GRID
+    points = torch.cartesian_prod(ticks * width, ticks * height)[:, None, :]
+    places = len(points)
+    # A stride prime to the number of places visits each once and never stays in a row or column.
+    rows = (torch.arange(min(places, count)) * (_GRID + 1)) % places
+    return _rows(Prompts(points=points, labels=torch.ones(points.shape[:2], dtype=torch.int64)), rows)
 
 
 def _rows(prompts: Prompts, rows: Tensor) -> Prompts:

@@ -87,7 +87,11 @@ def _corner(index: int, masks: npt.NDArray[np.bool_], boxes: Any) -> tuple[float
 def _write(
     pen: ImageDraw.ImageDraw, text: str, at: tuple[float, float], factor: int, colour: tuple[int, int, int]
 ) -> None:
-    place = (at[0] * factor + 2, at[1] * factor + 1)
+    """Text on black at a corner, moved as far as it takes to lie inside the picture."""
     font = ImageFont.load_default(12)
-    pen.rectangle(pen.textbbox(place, text, font=font), fill="black")
-    pen.text(place, text, fill=colour, font=font)
+    left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
+    width, height = pen.im.size
+    x = max(-left, min(at[0] * factor + 2, width - 1 - right))
+    y = max(-top, min(at[1] * factor + 1, height - 1 - bottom))
+    pen.rectangle((x + left, y + top, x + right, y + bottom), fill="black")
+    pen.text((x, y), text, fill=colour, font=font)

@@ -20,6 +20,9 @@ from saqsam.scenes.shapes import CATEGORIES
 MIXED_SIZES: tuple[tuple[int, int], ...] = ((128, 128), (128, 128), (96, 128), (128, 96))
 """Heights and widths that ``write_scenes`` cycles through by default: half of them need padding."""
 
+_RADIUS_SEEN = 12.0
+"""A radius in pixels at which most objects are large enough to count; see ``compose.MIN_PIXELS``."""
+
 
 def rotated_box(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
     """The smallest rectangle, at any angle, around the pixels of a mask.
@@ -68,13 +71,10 @@ def write_scenes(
         The path of ``instances.json``.
 
     Raises:
-        UsageError: ``count`` or ``size`` is too small, or ``seed`` is negative.
+        UsageError: ``count``, ``size`` or ``radius`` is too small, ``seed`` is negative, or a pair is not
+            rising.
     """
-    if count < 1 or seed < 0 or (size is not None and min(size) < 16):
-        raise UsageError(
-            f"write_scenes: count {count}, seed {seed}, size {size}: count must be at least 1, seed "
-            "at least 0, and both sides at least 16 pixels."
-        )
+    _refuse_impossible(count, seed, size, density, radius)
     directory = Path(directory)
     for name in ("images", "semantic"):
         (directory / name).mkdir(parents=True, exist_ok=True)
@@ -92,6 +92,26 @@ def write_scenes(
     with atomic_write(target) as temporary:
         temporary.write_text(json.dumps(_document(images, annotations, seed)) + "\n", encoding="utf-8")
     return target
+
+
+def _refuse_impossible(
+    count: int,
+    seed: int,
+    size: tuple[int, int] | None,
+    density: tuple[float, float],
+    radius: tuple[float, float],
+) -> None:
+    if count < 1 or seed < 0 or (size is not None and min(size) < 16):
+        raise UsageError(
+            f"write_scenes: count {count}, seed {seed}, size {size}: count must be at least 1, seed "
+            "at least 0, and both sides at least 16 pixels"
+        )
+    # Smaller objects never count as instances, and a scene without one is drawn again.
+    if not (0 < density[0] <= density[1] and 1 <= radius[0] <= radius[1] and radius[1] >= _RADIUS_SEEN):
+        raise UsageError(
+            f"write_scenes: density {density}, radius {radius}: both go from the least to the most, above 0, "
+            f"and the largest radius is at least {_RADIUS_SEEN:g} pixels"
+        )
 
 
 def _scene_with_objects(

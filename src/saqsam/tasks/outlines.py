@@ -71,9 +71,9 @@ def _rle_problem(code: Mapping[str, Any], height: int, width: int) -> str | None
             return f"compressed run-length counts {shown(counts, 30)} are damaged or truncated"
     elif isinstance(counts, list):
         runs = counts
-        wrong = next((run for run in runs if isinstance(run, bool) or not isinstance(run, int)), None)
-        if wrong is not None:
-            return f"run length {shown(wrong)} is not an integer"
+        wrong = [run for run in runs if isinstance(run, bool) or not isinstance(run, int)]
+        if wrong:
+            return f"run length {shown(wrong[0])} is not an integer"
     else:
         return f"run-length counts {shown(counts)} must be a string or a list of integers"
     if any(run < 0 for run in runs):

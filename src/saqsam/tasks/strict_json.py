@@ -7,6 +7,7 @@ has turned a broken annotation file into a plausible number somewhere; here each
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -57,10 +58,11 @@ def _read_bytes(path: Path, max_bytes: int) -> bytes:
         if not path.is_file():
             raise AnnotationError(path, ["is not a file" if path.exists() else "no such file"])
         with path.open("rb") as file:
-            content = file.read(max_bytes + 1)
+            is_long = os.fstat(file.fileno()).st_size > max_bytes
+            content = b"" if is_long else file.read(max_bytes + 1)
     except (OSError, ValueError) as error:
         raise AnnotationError(path, [f"cannot be read ({error})"]) from error
-    if len(content) > max_bytes:
+    if is_long or len(content) > max_bytes:
         limit = f"{max_bytes / 1e6:,.0f} MB" if max_bytes >= 1_000_000 else f"{max_bytes} bytes"
         raise AnnotationError(path, [f"longer than the limit of {limit}; split it, or keep fewer images"])
     return content
