@@ -14,6 +14,7 @@ Differences from the released code, all on purpose:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -33,6 +34,7 @@ from saqsam.clip.targets import (
     Interval,
     two_sided_quantiles,
 )
+from saqsam.errors import NumericalError
 from saqsam.grids.affine import affine_parameters
 from saqsam.models.attention import QuantDecoderAttention
 from saqsam.models.lookup import module_at
@@ -89,6 +91,9 @@ def clip_decoder(
 
     Returns:
         One record for each clipped site; afterwards those sites quantize and no longer observe.
+
+    Raises:
+        NumericalError: NaN or infinity at a site, which is named.
     """
     paths = decoder_attention_paths(model)
     attentions = {path: module_at(model, path, QuantDecoderAttention) for path in paths}
@@ -173,6 +178,8 @@ def _search_attention(case: AttentionCase, reference: Tensor, settings: Clip) ->
         x = case.tensor(target)
         tensors = {side: case.tensor(side) for side in (QUERY, KEY)}
         whole = (float(x.min()), float(x.max()))
+        if not (math.isfinite(whole[0]) and math.isfinite(whole[1])):
+            raise NumericalError(quantizer.site, "NaN or infinity in its values; check weights and images")
 
         def score(clip: Interval, target: int = target, tensors: dict[int, Tensor] = tensors) -> float:
             probabilities = case.map_with(target, clip, tensors)
