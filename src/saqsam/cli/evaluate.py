@@ -1,7 +1,8 @@
-"""``saqsam evaluate``: how well a model segments a COCO-format set."""
+"""``saqsam evaluate``: how well a model segments a COCO-format set; other tasks by ``--task``."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,7 +22,14 @@ from saqsam.cli.arguments import (
     check_file,
     check_prompts,
 )
+from saqsam.cli.evaluate_tasks import (
+    TaskRequest,
+    check_task,
+    evaluate_oriented_task,
+    evaluate_semantic_task,
+)
 from saqsam.cli.output import print_json
+from saqsam.cli.pictures import write_pictures
 from saqsam.cli.progress import progress
 from saqsam.cli.results import print_results, stop_on_nan
 
@@ -38,20 +46,79 @@ def evaluate(
     limit: LimitOption = None,
     top_k: TopKOption = None,
     score_threshold: ScoreThresholdOption = None,
+    task: Annotated[
+        str,
+        typer.Option(
+            "--task",
+            help="instance: COCO masks. oriented: --annotations is a COCO json or a folder of DOTA labels. "
+            "semantic: --annotations is a folder of label maps.",
+            metavar="instance|oriented|semantic",
+        ),
+    ] = "instance",
+    task1_dir: Annotated[
+        Path | None,
+        typer.Option("--task1-dir", help="oriented: folder for DOTA's Task1_<class>.txt.", metavar="DIR"),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            "--labels",
+            help="semantic: label maps to refine; noisy: made from the truth.",
+            metavar="DIR|hf:DIR|noisy",
+        ),
+    ] = None,
+    everything: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--everything",
+            help="semantic: change one setting of everything mode; repeatable.",
+            metavar="NAME=VALUE",
+        ),
+    ] = None,
+    count_zero: Annotated[
+        bool, typer.Option("--count-zero", help="semantic: label 0 is a class like others.")
+    ] = False,
+    show_dir: Annotated[
+        Path | None, typer.Option("--show-dir", help="Folder for a picture of each image.", metavar="DIR")
+    ] = None,
     device: DeviceOption = "cpu",
     json: JsonOption = False,
 ) -> None:
     """Measure COCO mask AP, mIoU against ground truth, and agreement with a reference model."""
+    check_task(
+        task,
+        {
+            "--reference": ("instance", reference is not None),
+            "--task1-dir": ("oriented", task1_dir is not None),
+            "--labels": ("semantic", labels is not None),
+            "--everything": ("semantic", bool(everything)),
+            "--count-zero": ("semantic", count_zero),
+        },
+    )
+    if task != "instance":
+        request = TaskRequest(model, images, annotations, limit, device, show_dir, json)
+        if task == "semantic":
+            evaluate_semantic_task(request, labels, everything or (), ignore_zero=not count_zero)
+            return
+        asked = check_prompts(prompts)
+        check_choice_of_detections(asked, top_k, score_threshold)
+        evaluate_oriented_task(
+            request, asked, top_k=top_k, score_threshold=score_threshold, task1_dir=task1_dir
+        )
+        return
     check_directory(images, "--images")
     check_file(annotations, "--annotations")
     asked = check_prompts(prompts)
     check_choice_of_detections(asked, top_k, score_threshold)
 
     from saqsam import api
+    from saqsam.report.show import make_show_directory
 
+    make_show_directory(show_dir)
+    sam = api.load(model, device=device)
     with progress() as report:
         result = api.evaluate(
-            api.load(model, device=device),
+            sam,
             images,
             annotations,
             asked,
@@ -61,6 +128,8 @@ def evaluate(
             score_threshold=score_threshold,
             progress=report,
         )
+    if show_dir is not None:
+        write_pictures(show_dir, {sam.bits: sam}, images, annotations, asked, count=limit or result.images)
     if json:
         print_json(result.to_dict())
     else:

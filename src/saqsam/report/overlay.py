@@ -39,7 +39,7 @@ def draw_masks(
     """
     factor = max(1, -(-_SHORTEST // max(pixels.shape[:2])))
     canvas = np.repeat(np.repeat(pixels, factor, 0), factor, 1).astype(np.float32)
-    colours = [_colour(index) for index in range(len(masks))]
+    colours = [colour_of(index) for index in range(len(masks))]
     for index in sorted(range(len(masks)), key=lambda one: -int(masks[one].sum())):
         mask = np.repeat(np.repeat(masks[index], factor, 0), factor, 1)
         canvas[mask] += _OPACITY * (np.array(colours[index], np.float32) - canvas[mask])
@@ -71,7 +71,7 @@ def side_by_side(panels: Sequence[Image.Image], titles: Sequence[str]) -> Image.
     return sheet
 
 
-def _colour(index: int) -> tuple[int, int, int]:
+def colour_of(index: int) -> tuple[int, int, int]:
     """Colours that stay far apart: hues at steps of the golden angle."""
     red, green, blue = colorsys.hsv_to_rgb((index * 0.618034) % 1.0, 0.85, 1.0)
     return round(255 * red), round(255 * green), round(255 * blue)

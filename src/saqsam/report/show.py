@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
 
 from saqsam.errors import UsageError
 from saqsam.files import atomic_write
+from saqsam.report.overlay import colour_of, draw_masks
 
 
 def make_show_directory(directory: Path | None) -> None:
@@ -22,6 +26,35 @@ def make_show_directory(directory: Path | None) -> None:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--show-dir {directory}: cannot be made a folder ({error.strerror})") from error
+
+
+def draw_polygons(
+    pixels: npt.NDArray[np.uint8], polygons: Sequence[npt.NDArray[np.float64]], groups: Sequence[int]
+) -> Image.Image:
+    """Outlines over an image, one colour for each group.
+
+    Args:
+        pixels: ``(H, W, 3)`` uint8 RGB.
+        polygons: ``(K, 2)`` corners each, x, y in pixels.
+        groups: of each polygon, such as its class.
+    """
+    picture = draw_masks(pixels, np.zeros((0, *pixels.shape[:2]), dtype=bool))
+    factor = picture.width // pixels.shape[1]
+    pen = ImageDraw.Draw(picture)
+    for polygon, group in zip(polygons, groups, strict=True):
+        corners = [(float(x) * factor, float(y) * factor) for x, y in polygon]
+        pen.line([*corners, corners[0]], fill=colour_of(group), width=2)
+    return picture
+
+
+def draw_labels(pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> Image.Image:
+    """A label map ``(H, W)`` over its image, one colour for each class; 0 stays clear."""
+    classes = [int(number) for number in np.unique(labels) if number]
+    tinted = pixels.astype(np.float32)
+    for number in classes:
+        inside = labels == number
+        tinted[inside] += 0.6 * (np.array(colour_of(number), np.float32) - tinted[inside])
+    return Image.fromarray(tinted.round().astype(np.uint8))
 
 
 def save_picture(directory: Path, name: str, picture: Image.Image) -> Path:

@@ -1,0 +1,222 @@
+"""``saqsam evaluate --task oriented`` and ``--task semantic``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from saqsam.cli.arguments import check_directory, check_file
+from saqsam.cli.output import print_json, print_lines, print_table
+from saqsam.cli.progress import progress
+from saqsam.cli.results import percent, share
+from saqsam.errors import NumericalError, UsageError
+
+if TYPE_CHECKING:
+    from saqsam.everything import EverythingOptions
+    from saqsam.images import Pixels
+    from saqsam.tasks.instance_set import ImageRecord
+    from saqsam.tasks.oriented import OrientedResult
+    from saqsam.tasks.oriented_ap import OrientedDetection
+    from saqsam.tasks.semantic import SemanticResult
+
+TASKS = ("instance", "oriented", "semantic")
+
+
+@dataclass(frozen=True)
+class TaskRequest:
+    """What the command line asked for, the task's own options apart."""
+
+    model: str
+    images: Path
+    annotations: Path
+    limit: int | None
+    device: str
+    show_dir: Path | None
+    json: bool
+
+
+def check_task(task: str, given: dict[str, tuple[str, bool]]) -> str:
+    """The task, if it exists and every option given is one of its own.
+
+    Args:
+        task: its name.
+        given: option to the task it belongs to, and whether it was used.
+
+    Raises:
+        UsageError: no such task, or an option of another.
+    """
+    if task not in TASKS:
+        raise UsageError(f"--task {task}: expected {', '.join(TASKS)}")
+    for option, (owner, used) in given.items():
+        if used and task != owner:
+            raise UsageError(f"{option} belongs to --task {owner}, not to --task {task}")
+    return task
+
+
+def evaluate_oriented_task(
+    request: TaskRequest,
+    prompts: str | Path,
+    *,
+    top_k: int | None,
+    score_threshold: float | None,
+    task1_dir: Path | None,
+) -> None:
+    """Oriented detection: read, measure, write ``Task1`` files and pictures if asked for, print.
+
+    Raises:
+        NumericalError: masks were not finite.
+    """
+    check_directory(request.images, "--images")
+    if not request.annotations.is_dir():
+        check_file(request.annotations, "--annotations")
+    if task1_dir is not None:
+        check_directory(task1_dir, "--task1-dir")
+
+    from saqsam import api
+    from saqsam.report.show import make_show_directory
+    from saqsam.tasks.dota_results import write_task1
+    from saqsam.tasks.oriented import evaluate_oriented
+    from saqsam.tasks.oriented_set import oriented_prompts, read_oriented
+
+    dataset = read_oriented(request.annotations, request.images)
+    dataset = dataset if request.limit is None else dataset.first(request.limit)
+    asked = oriented_prompts(dataset, prompts, top_k=top_k, score_threshold=score_threshold)
+    make_show_directory(request.show_dir)
+    with progress() as report:
+        result, detections = evaluate_oriented(
+            api.load(request.model, device=request.device),
+            dataset,
+            asked,
+            str(prompts),
+            progress=lambda done, total: report("evaluate", done, total),
+            show=None if request.show_dir is None else _OrientedPictures(request.show_dir),
+        )
+    if task1_dir is not None:
+        write_task1(task1_dir, dataset.listing, detections)
+    if request.json:
+        print_json(result.to_dict())
+    else:
+        _print_oriented(result)
+    _stop_on_nan(result.model, result.nan_count)
+
+
+@dataclass(frozen=True)
+class _OrientedPictures:
+    directory: Path
+
+    def __call__(self, image: ImageRecord, pixels: Pixels, found: Sequence[OrientedDetection]) -> None:
+        from saqsam.report.show import draw_polygons, save_picture
+
+        corners, groups = [one.corners for one in found], [one.category_id for one in found]
+        save_picture(self.directory, image.path.name, draw_polygons(pixels, corners, groups))
+
+
+def _print_oriented(result: OrientedResult) -> None:
+    rows = [
+        [name, str(one.objects), str(one.detections), percent(one.AP50), percent(one.AP50_area)]
+        for name, one in result.classes.items()
+    ]
+    counts = [str(sum(one.objects for one in result.classes.values())), str(result.detections)]
+    rows.append(["all", *counts, percent(result.AP50), percent(result.AP50_area)])
+    title = f"{result.model} ({result.bits}): {result.images} images, prompts: {result.prompts}"
+    print_table(title, ["class", "objects", "boxes", "AP50", "AP50 (area)"], rows)
+    lines = (
+        [f"mean overlap with the objects asked for: {share(result.mIoU)}"] if result.mIoU is not None else []
+    )
+    if result.empty_masks:
+        lines.append(f"{result.empty_masks} masks had no pixel; their upright boxes were taken")
+    print_lines([*lines, f"{result.seconds:.1f} s"])
+
+
+def evaluate_semantic_task(
+    request: TaskRequest, labels: str | None, settings: Sequence[str], *, ignore_zero: bool
+) -> None:
+    """Semantic segmentation: read, refine, measure, write pictures if asked for, print.
+
+    Raises:
+        NumericalError: predicted IoUs were not finite.
+    """
+    check_directory(request.images, "--images")
+    check_directory(request.annotations, "--annotations")
+    if labels is None:
+        raise UsageError("--task semantic needs --labels: a folder of label maps, hf:DIR, or noisy")
+    if labels != "noisy" and not labels.startswith("hf:"):
+        check_directory(Path(labels), "--labels")
+    options = _everything_options(settings)
+
+    from saqsam import api
+    from saqsam.report.show import make_show_directory
+    from saqsam.tasks.semantic import evaluate_semantic, starting_maps
+    from saqsam.tasks.semantic_maps import read_semantic
+
+    dataset = read_semantic(request.annotations, request.images)
+    dataset = dataset if request.limit is None else dataset.first(request.limit)
+    start = starting_maps(labels, dataset, device=request.device)
+    make_show_directory(request.show_dir)
+    with progress() as report:
+        result = evaluate_semantic(
+            api.load(request.model, device=request.device),
+            dataset,
+            start,
+            labels,
+            options,
+            ignore_zero=ignore_zero,
+            progress=lambda done, total: report("evaluate", done, total),
+            show=None if request.show_dir is None else _SemanticPictures(request.show_dir),
+        )
+    if request.json:
+        print_json(result.to_dict())
+    else:
+        _print_semantic(result)
+    _stop_on_nan(result.model, result.nan_count)
+
+
+def _everything_options(settings: Sequence[str]) -> EverythingOptions:
+    """Semantic Segment Anything's settings with ``NAME=VALUE`` changes."""
+    from dataclasses import asdict
+
+    from saqsam.everything.options import options_from
+    from saqsam.tasks.semantic import SSA_OPTIONS
+
+    changed: dict[str, Any] = {}
+    for text in settings:
+        name, separator, value = text.partition("=")
+        if not separator:
+            raise UsageError(f"--everything {text}: expected NAME=VALUE, such as points_per_side=32")
+        try:
+            changed[name.strip()] = int(value) if value.strip().lstrip("-").isdigit() else float(value)
+        except ValueError:
+            raise UsageError(f"--everything {text}: {value!r} is not a number") from None
+    return options_from({**asdict(SSA_OPTIONS), **changed})
+
+
+@dataclass(frozen=True)
+class _SemanticPictures:
+    directory: Path
+
+    def __call__(self, name: str, pixels: Pixels, start: Any, refined: Any, truth: Any) -> None:
+        from saqsam.report.overlay import side_by_side
+        from saqsam.report.show import draw_labels, save_picture
+
+        panels = [draw_labels(pixels, labels) for labels in (start, refined, truth)]
+        save_picture(self.directory, name, side_by_side(panels, ["labels", "refined", "truth"]))
+
+
+def _print_semantic(result: SemanticResult) -> None:
+    rows = [
+        [str(key), str(one.pixels), percent(one.start), percent(one.refined)]
+        for key, one in result.classes.items()
+    ]
+    rows.append(["mean IoU", "", percent(result.start_mIoU), percent(result.mIoU)])
+    accuracies = (percent(result.start_pixel_accuracy), percent(result.pixel_accuracy))
+    rows.append(["pixel accuracy", "", *accuracies])
+    title = f"{result.model} ({result.bits}): {result.images} images, labels: {result.labels}"
+    print_table(title, ["class", "pixels", "labels", "refined"], rows)
+    print_lines([f"{result.masks} masks, {result.seconds:.1f} s"])
+
+
+def _stop_on_nan(model: str, count: int) -> None:
+    if count:
+        raise NumericalError(model, f"{count} masks or scores are NaN or infinite; its figures are void")

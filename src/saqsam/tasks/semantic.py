@@ -1,0 +1,193 @@
+"""Semantic segmentation: a segmenter's label maps, their edges redrawn by everything mode, mIoU."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from saqsam.everything import EverythingOptions, segment_everything
+from saqsam.images import Pixels
+from saqsam.tasks.semantic_iou import Confusion, SemanticFigures
+from saqsam.tasks.semantic_maps import (
+    LabelMap,
+    SemanticSet,
+    map_files,
+    noisy_labels,
+    open_semantic_image,
+    read_label_map,
+)
+from saqsam.tasks.semantic_model import PREFIX, load_semantic
+from saqsam.tasks.semantic_vote import refined
+
+if TYPE_CHECKING:
+    from saqsam.sam import Sam
+
+NOISY = "noisy"
+"""Label maps made from the truth by ``noisy_labels``: no segmenter needed."""
+
+SSA_OPTIONS = EverythingOptions(
+    points_per_side=64,
+    pred_iou_thresh=0.86,
+    stability_score_thresh=0.92,
+    crop_n_layers=1,
+    crop_n_points_downscale_factor=2,
+    min_mask_region_area=100,
+)
+"""Everything mode as Semantic Segment Anything uses it: about 8000 clicks an image."""
+
+Start = Callable[[int, Pixels, LabelMap], LabelMap]
+"""Label map to start from, of image id, pixels and truth."""
+
+Show = Callable[[str, Pixels, LabelMap, LabelMap, LabelMap], None]
+"""Called with file name, pixels, starting map, refined map and truth."""
+
+
+@dataclass(frozen=True)
+class ClassIoU:
+    """IoU of one class with the starting maps and with the refined ones; None where it does not occur."""
+
+    start: float | None
+    refined: float | None
+    pixels: int
+
+
+@dataclass(frozen=True)
+class SemanticResult:
+    """Figures of one model on one set.
+
+    Attributes:
+        model: its name.
+        bits: ``float`` or for example ``w4a4``.
+        labels: where the starting maps came from.
+        images: images evaluated.
+        masks: that everything mode found on them.
+        mIoU: of the refined maps, mean over classes, 0 to 1.
+        pixel_accuracy: of the refined maps.
+        start_mIoU: of the starting maps.
+        start_pixel_accuracy: of the starting maps.
+        classes: figures by class number.
+        nan_count: predicted IoUs that were not finite; their masks are left out.
+        seconds: time spent in everything mode and voting.
+    """
+
+    model: str
+    bits: str
+    labels: str
+    images: int
+    masks: int
+    mIoU: float
+    pixel_accuracy: float
+    start_mIoU: float
+    start_pixel_accuracy: float
+    classes: dict[int, ClassIoU]
+    nan_count: int
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)
+
+
+def starting_maps(source: str, dataset: SemanticSet, *, device: str = "cpu", seed: int = 0) -> Start:
+    """Where label maps come from.
+
+    Args:
+        source: a folder of label maps, ``hf:<directory or hub id>``, or ``"noisy"``.
+        dataset: whose images are asked for.
+        device: for a model.
+        seed: for ``"noisy"``; image id and seed alone decide the noise.
+
+    Raises:
+        UsageError: a folder that lacks maps. CheckpointError: no such model.
+    """
+    if source == NOISY:
+        return lambda key, pixels, truth: noisy_labels(truth, np.random.default_rng([seed, key]))
+    if source.startswith(PREFIX):
+        model = load_semantic(source, device)
+        return lambda key, pixels, truth: model.label_map(pixels)
+    files = map_files(Path(source), list(dataset.images), "--labels")
+    return lambda key, pixels, truth: read_label_map(files[key], (pixels.shape[0], pixels.shape[1]))
+
+
+def evaluate_semantic(
+    sam: Sam,
+    dataset: SemanticSet,
+    start: Start,
+    source: str,
+    options: EverythingOptions | None = None,
+    *,
+    ignore_zero: bool = True,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    show: Show | None = None,
+) -> SemanticResult:
+    """Refine every starting map by the model's masks and measure both.
+
+    Args:
+        sam: model to evaluate.
+        dataset: images and true label maps.
+        start: from :func:`starting_maps`.
+        source: name of the starting maps, for the result.
+        options: of everything mode; None takes ``SSA_OPTIONS``.
+        ignore_zero: leave pixels out whose true label is 0, as ADE20K does.
+        progress: called with images done and in total.
+        show: called with the maps of each image.
+
+    Raises:
+        ImageError: an image or label map cannot be read, or their sizes differ.
+    """
+    before, after = Confusion(ignore_zero=ignore_zero), Confusion(ignore_zero=ignore_zero)
+    masks = nan_count = 0
+    seconds = 0.0
+    for done, image in enumerate(dataset.images):
+        progress(done, len(dataset.images))
+        pixels = open_semantic_image(image)
+        truth = read_label_map(dataset.truth[image.id], (pixels.shape[0], pixels.shape[1]))
+        labels = start(image.id, pixels, truth)
+        started = time.perf_counter()
+        found = segment_everything(sam.model, pixels, options or SSA_OPTIONS)
+        better = refined(labels, found)
+        seconds += time.perf_counter() - started
+        masks += len(found)
+        nan_count += found.nan_count
+        before.add(truth, labels)
+        after.add(truth, better)
+        if show is not None:
+            show(image.path.name, pixels, labels, better, truth)
+    progress(len(dataset.images), len(dataset.images))
+    first, last = before.figures(), after.figures()
+    return SemanticResult(
+        model=sam.name,
+        bits=sam.bits,
+        labels=source,
+        images=len(dataset.images),
+        masks=masks,
+        mIoU=last.mIoU,
+        pixel_accuracy=last.pixel_accuracy,
+        start_mIoU=first.mIoU,
+        start_pixel_accuracy=first.pixel_accuracy,
+        classes=_by_class(first, last),
+        nan_count=nan_count,
+        seconds=round(seconds, 3),
+    )
+
+
+def _by_class(first: SemanticFigures, last: SemanticFigures) -> dict[int, ClassIoU]:
+    count = max(len(first.class_iou), len(last.class_iou))
+    starts, ends = _entries(first.class_iou.tolist(), count), _entries(last.class_iou.tolist(), count)
+    pixels = [*last.class_pixels.tolist(), *[0] * count]
+    return {
+        key: ClassIoU(start, end, pixels[key])
+        for key, (start, end) in enumerate(zip(starts, ends, strict=True))
+        if start is not None or end is not None
+    }
+
+
+def _entries(values: list[float], count: int) -> list[float | None]:
+    padded = [*values, *[math.nan] * (count - len(values))]
+    return [None if math.isnan(value) else value for value in padded]

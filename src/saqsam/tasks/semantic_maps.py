@@ -1,0 +1,126 @@
+"""Label maps: one class number for each pixel, as a grey or indexed PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from saqsam.detectors.listing import ListedImage, from_folder
+from saqsam.errors import ImageError, UsageError
+from saqsam.images import MAX_PIXELS, Pixels, open_image
+
+LabelMap = npt.NDArray[np.int64]
+"""``(H, W)``; 0 often means "none of the classes", as in ADE20K."""
+
+MOST_CLASSES = 4096
+_MODES = ("L", "P", "1", "I", "I;16")
+
+
+@dataclass(frozen=True)
+class SemanticSet:
+    """Images with their true label maps.
+
+    Attributes:
+        images: in the order of their names.
+        truth: image id to the file of its label map.
+        path: folder of the label maps.
+    """
+
+    images: tuple[ListedImage, ...]
+    truth: Mapping[int, Path]
+    path: Path
+
+    def first(self, count: int) -> SemanticSet:
+        """The same set with only its first ``count`` images."""
+        return SemanticSet(self.images[:count], self.truth, self.path)
+
+
+def read_semantic(annotations: str | Path, images: str | Path) -> SemanticSet:
+    """Pair the images of a folder with label maps ``<image name>.png`` of another.
+
+    Raises:
+        UsageError: no images, or images without a label map; the first are named.
+    """
+    images, annotations = Path(images), Path(annotations)
+    listed = from_folder(images)
+    truth = map_files(annotations, listed, "--annotations")
+    return SemanticSet(tuple(listed), truth, annotations)
+
+
+def map_files(folder: Path, images: list[ListedImage], option: str) -> dict[int, Path]:
+    """The label map of each image, ``<image name>.png``.
+
+    Raises:
+        UsageError: some have none.
+    """
+    files = {image.id: folder / f"{image.path.stem}.png" for image in images}
+    missing = [path.name for path in files.values() if not path.is_file()]
+    if missing:
+        some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise UsageError(f"{option} {folder}: {len(missing)} images have no label map there ({some})")
+    return files
+
+
+def open_semantic_image(image: ListedImage) -> Pixels:
+    """``(H, W, 3)`` uint8 as stored: label maps know nothing of a camera's orientation tag."""
+    return open_image(image.path, apply_exif=False).pixels
+
+
+def read_label_map(path: str | Path, shape: tuple[int, int]) -> LabelMap:
+    """Read the label map of an image.
+
+    Args:
+        path: PNG of class numbers: grey of 8 or 16 bits, or indexed colours, whose indices count.
+        shape: (height, width) of the image.
+
+    Raises:
+        ImageError: unreadable, a colour picture, another size, or a number of 4096 or above.
+    """
+    path = Path(path)
+    try:
+        with Image.open(path, formats=("PNG",)) as picture:
+            if picture.mode not in _MODES:
+                problem = f"is a {picture.mode} picture; a label map holds one class number a pixel"
+                raise ImageError(path, f"{problem} (grey or indexed PNG)")
+            if (picture.height, picture.width) != shape or picture.height * picture.width > MAX_PIXELS:
+                sizes = f"{picture.width} x {picture.height} pixels, its image {shape[1]} x {shape[0]}"
+                raise ImageError(path, f"has {sizes}")
+            labels = np.array(picture).astype(np.int64)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise ImageError(path, f"is no readable PNG ({str(error).splitlines()[0][:100]})") from error
+    if labels.min() < 0 or labels.max() >= MOST_CLASSES:
+        raise ImageError(path, f"class number {int(labels.max())}: expected 0 to {MOST_CLASSES - 1}")
+    return labels
+
+
+def noisy_labels(
+    truth: LabelMap, generator: np.random.Generator, *, cell: int = 8, wrong: float = 0.15
+) -> LabelMap:
+    """A label map as a coarse, sometimes mistaken segmenter would make it: the embedded test bed's input.
+
+    Each square cell takes the label of one random pixel near its middle; a share of the cells takes some
+    other label of the image instead.
+
+    Args:
+        truth: ``(H, W)``.
+        generator: everything random comes from it.
+        cell: side of a cell in pixels.
+        wrong: share of mistaken cells.
+    """
+    height, width = truth.shape
+    rows, columns = -(-height // cell), -(-width // cell)
+    y = np.arange(rows)[:, None] * cell + generator.integers(0, cell, (rows, columns))
+    x = np.arange(columns)[None] * cell + generator.integers(0, cell, (rows, columns))
+    coarse = truth[np.minimum(y, height - 1), np.minimum(x, width - 1)]
+    present = np.unique(truth)
+    mistaken = generator.random((rows, columns)) < wrong
+    coarse = np.where(mistaken, generator.choice(present, (rows, columns)), coarse)
+    large: Any = np.repeat(np.repeat(coarse, cell, 0), cell, 1)
+    noisy: LabelMap = large[:height, :width]
+    return noisy
