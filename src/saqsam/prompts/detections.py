@@ -23,6 +23,9 @@ from saqsam.tasks.fields import (
 from saqsam.tasks.instance_set import InstanceSet
 from saqsam.tasks.strict_json import MAX_BYTES, read_json
 
+_SLIVER = 16.0
+"""Pixels between neighbouring float32 numbers at the far side of the widest image that is read."""
+
 
 @dataclass(frozen=True)
 class Detection:
@@ -125,10 +128,12 @@ def _misplaced(box: list[float], width: int, height: int) -> str | None:
         return f"bbox {shown(box)} has no area"
     if lies_outside(box, width, height):
         return f"bbox {shown(box)} lies wholly outside the {width} x {height} image"
-    # float32, as the model will see it: a sliver inside the image may round to nothing.
-    x0, y0, x1, y1 = np.clip([x, y, x + across, y + down], 0, [width, height] * 2).astype(np.float32)
-    if x1 <= x0 or y1 <= y0:
-        return f"bbox {shown(box)} has no area inside the {width} x {height} image"
+    # A sliver inside the image may round to nothing in float32, as the model will see it.
+    corners = (max(x, 0.0), max(y, 0.0), min(x + across, width), min(y + down, height))
+    if min(corners[2] - corners[0], corners[3] - corners[1]) < _SLIVER:
+        x0, y0, x1, y1 = np.array(corners, np.float32)
+        if x1 <= x0 or y1 <= y0:
+            return f"bbox {shown(box)} has no area inside the {width} x {height} image"
     return None
 
 

@@ -196,7 +196,7 @@ class _Reader:
         if area is None:
             area = mask_area(rasterise(outline, record.height, record.width))
             self.notes["annotations without area: counted from the mask"] += 1
-        if area == 0:  # COCO train2017 itself has such a line
+        if area == 0:  # COCO train2017 itself has one, on image 200365
             self.notes["annotations of area 0: no model can find them"] += 1
         box = entry.get("bbox")
         stated = None

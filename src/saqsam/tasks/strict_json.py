@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from saqsam.errors import AnnotationError
+from saqsam.tasks.fields import shown
 
 MAX_BYTES = 1 << 30
 """Largest JSON file that is read, in bytes; COCO train2017 instances are 0.45 GB."""
@@ -73,7 +74,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(entries) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise _Refused(f"the key {twice!r} comes twice in one object")
+        raise _Refused(f"the key {shown(twice)} comes twice in one object")
     return entries
 
 
