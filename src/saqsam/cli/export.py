@@ -1,0 +1,77 @@
+"""``saqsam export``: a packed model as ONNX files that any runtime loads, with proof of parity."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from saqsam.cli.arguments import ForceOption, JsonOption, check_directory, check_file, make_directory
+from saqsam.cli.output import megabytes, print_json, print_lines
+from saqsam.cli.progress import progress
+from saqsam.errors import UsageError
+
+
+def export(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A packed file, as written by quantize.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the files.", metavar="DIR")],
+    format: Annotated[str, typer.Option("--format", help="The only one so far: onnx.")] = "onnx",
+    opset: Annotated[int, typer.Option("--opset", help="ONNX operator set: 21, 22 or 23.")] = 21,
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", help="Images to verify on; generated scenes by default.", metavar="DIR"),
+    ] = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option("--annotations", help="COCO instances json whose boxes prompt.", metavar="FILE"),
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", help="Images to verify on.", min=1, metavar="N")] = 4,
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Compare with the model before writing.")
+    ] = True,
+    force: ForceOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Write encoder.onnx, decoder.onnx and parity.json, once they are seen to give the model's masks."""
+    if format != "onnx":
+        raise UsageError(f"--format {format}: the only format so far is onnx")
+    check_file(model, "MODEL")
+    if images is not None:
+        check_directory(images, "--images")
+    if annotations is not None:
+        check_file(annotations, "--annotations")
+    existed = out.is_dir()
+    make_directory(out, "--out", force)
+    try:
+        from saqsam.export.api import export_file
+
+        with progress() as report:
+            done = export_file(
+                model,
+                out,
+                opset=opset,
+                images=images,
+                annotations=annotations,
+                limit=limit,
+                verify=verify,
+                progress=report,
+            )
+    except BaseException:
+        if not existed and out.is_dir() and not any(out.iterdir()):
+            out.rmdir()
+        raise
+    if json:
+        print_json(done.to_dict())
+        return
+    lines = [f"{out / name}: {megabytes(size)}" for name, size in done.bytes.items()]
+    if done.parity is None:
+        lines.append("not verified")
+    else:
+        lines += [
+            f"{done.parity.equal_codes:.4%} of codes at {done.parity.sites} sites equal, block by block",
+            f"mask IoU with the model {done.parity.mask_iou:.4f} from pixels, "
+            f"{done.parity.decoder_mask_iou:.4f} from its embedding ({done.parity.prompts} prompts); "
+            f"the model with itself under rounding errors: {done.parity.repeatability:.4f}",
+        ]
+    print_lines(lines)

@@ -1,0 +1,92 @@
+"""How quantized products are written down; the rest of the graph does not know.
+
+``Portable`` uses standard operators only: integers and ``DequantizeLinear``, then float products of values
+that lie on their grids. This is the simulation itself, operator by operator, for any ONNX runtime.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from saqsam.export.graph import Graph
+from saqsam.export.grids import on_grid
+from saqsam.export.source import Source, codes_of
+
+
+class Portable:
+    """Quantized layers and attention products out of standard operators.
+
+    Args:
+        graph: where nodes go.
+        source: integers, scales and zero points.
+    """
+
+    def __init__(self, graph: Graph, source: Source) -> None:
+        self.graph, self.source = graph, source
+        self._rounded: dict[tuple[str, str], str] = {}
+
+    def quantize(self, x: str, site: str) -> str:
+        """``x`` on the grid of ``site``, float32; itself where the site is float."""
+        grid = self.source.activation(site)
+        if grid is None:
+            return x
+        if (x, site) not in self._rounded:
+            self._rounded[x, site] = on_grid(self.graph, x, grid)
+        return self._rounded[x, site]
+
+    def rounded_at(self, site: str) -> list[str]:
+        """Names of the values on the grid of ``site``, in the order in which they were written down."""
+        return [value for (_, name), value in self._rounded.items() if name == site]
+
+    def linear(self, x: str, path: str) -> str:
+        """``(..., in) -> (..., out)`` of a linear layer, or of a 1x1 convolution, channels last."""
+        product = self.graph.add("MatMul", self.quantize(x, f"{path}:input"), self.matrix(path))
+        return self.biased(product, path)
+
+    def biased(self, product: str, path: str) -> str:
+        """``product (..., out)`` plus the layer's bias, if it has one."""
+        if not self.source.has(f"{path}.bias"):
+            return product
+        return self.graph.add("Add", product, self.source.parameter(self.graph, f"{path}.bias"))
+
+    def convolution(self, x: str, path: str) -> str:
+        """3x3 convolution with a border of one zero: ``(B, h, w, in) -> (B, h, w, out)``, no bias."""
+        rounded = self.graph.transpose(self.quantize(x, f"{path}:input"), 0, 3, 1, 2)
+        packed = self.source.weight(path)
+        if packed is None:
+            weight = self.source.parameter(self.graph, f"{path}.weight")
+        else:
+            weight = self._dequantized(path, packed.codes.numpy(), 0)
+        product = self.graph.add("Conv", rounded, weight, pads=[1, 1, 1, 1], kernel_shape=[3, 3])
+        return self.graph.transpose(product, 0, 2, 3, 1)
+
+    def matrix(self, path: str) -> str:
+        """A layer's weight as float32 ``(in, out)``, its integers in the file."""
+        packed = self.source.weight(path)
+        if packed is not None:
+            return self._dequantized(path, codes_of(packed), 1)
+        weight = self.source.array(f"{path}.weight")
+        kept = self.graph.constant(weight.reshape(len(weight), -1).T, weight.dtype)
+        return kept if weight.dtype == np.float32 else self.graph.add("Cast", kept, to=1)
+
+    def _dequantized(
+        self, path: str, codes: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], axis: int
+    ) -> str:
+        packed = self.source.packed.weights[path]
+        return self.graph.add(
+            "DequantizeLinear",
+            self.graph.integers(codes, packed.bits),
+            self.graph.constant(packed.scale.numpy()),
+            self.graph.integers(packed.zero_point.numpy(), packed.bits),
+            axis=axis,
+        )
+
+    def scores(self, query: str, key: str, path: str, scale: float) -> str:
+        """``scale * query @ key^T``: ``(..., N, d)`` and ``(..., d, M)`` -> ``(..., N, M)``."""
+        rounded = self.graph.add("Mul", self.quantize(query, f"{path}:query"), self.graph.constant(scale))
+        return self.graph.add("MatMul", rounded, self.quantize(key, f"{path}:key"))
+
+    def weighted(self, scores: str, value: str, path: str) -> str:
+        """``softmax(scores) @ value``: ``(..., N, M)`` and ``(..., M, d)`` -> ``(..., N, d)``."""
+        probabilities = self.quantize(self.graph.add("Softmax", scores, axis=-1), f"{path}:attention")
+        return self.graph.add("MatMul", probabilities, self.quantize(value, f"{path}:value"))

@@ -1,0 +1,162 @@
+"""The image encoder as a graph: patches, blocks with windowed or global attention, neck."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from saqsam.export.arithmetic import Portable
+from saqsam.export.graph import Graph
+from saqsam.export.source import Source
+
+_MAP = 1 << 25
+"""Elements of an attention map held at once; larger ones are computed head by head, which is exact."""
+
+
+def encoder_graph(graph: Graph, source: Source, arithmetic: Portable) -> None:
+    """Write the image encoder into ``graph``.
+
+    Input ``images`` ``(B, 3, S, S)`` float32, preprocessed as for SAM (normalised, padded with zeros on
+    the right and below); output ``image_embeddings`` ``(B, C, g, g)`` float32.
+    """
+    side = source.image_size
+    images = graph.input("images", ("batch", int(source.vision["num_channels"]), side, side))
+    writer = EncoderWriter(graph, source, arithmetic)
+    x = writer.patches(images)
+    for index in range(int(source.vision["num_hidden_layers"])):
+        x = writer.block(x, index)
+    embeddings = writer.neck(x)
+    shape = ("batch", int(source.vision["output_channels"]), source.grid, source.grid)
+    graph.output("image_embeddings", embeddings, shape)
+
+
+@dataclass(frozen=True)
+class EncoderWriter:
+    """The parts of an image encoder, each written into ``graph`` when it is called."""
+
+    graph: Graph
+    source: Source
+    arithmetic: Portable
+
+    def patches(self, images: str) -> str:
+        """``(B, 3, S, S)`` pixels to ``(B, g, g, C)`` tokens with their positions added."""
+        self.graph.scope = path = "vision_encoder.patch_embed"
+        weight, bias = (
+            self.source.parameter(self.graph, f"{path}.projection.{kind}") for kind in ("weight", "bias")
+        )
+        patch = int(self.source.vision["patch_size"])
+        found = self.graph.add(
+            "Conv", images, weight, bias, strides=[patch, patch], kernel_shape=[patch, patch]
+        )
+        tokens = self.graph.transpose(found, 0, 2, 3, 1)
+        if not self.source.vision["use_abs_pos"]:
+            return tokens
+        return self.graph.add("Add", tokens, self.source.parameter(self.graph, "vision_encoder.pos_embed"))
+
+    def block(self, x: str, index: int) -> str:
+        """One transformer block, ``(B, g, g, C)`` to the same."""
+        path = f"vision_encoder.layers.{index}"
+        is_global = index in self.source.vision["global_attn_indexes"]
+        window = self.source.grid if is_global else int(self.source.vision["window_size"])
+        self.graph.scope = f"{path}.attn"
+        attended = self.norm(x, f"{path}.layer_norm1")
+        if is_global:
+            attended = self.attention(attended, f"{path}.attn", window)
+        else:
+            attended = self.attention(self.windows(attended, window), f"{path}.attn", window)
+            attended = self.unwindowed(attended, window)
+        x = self.graph.add("Add", x, attended)
+        self.graph.scope = f"{path}.mlp"
+        hidden = self.arithmetic.linear(self.norm(x, f"{path}.layer_norm2"), f"{path}.mlp.lin1")
+        return self.graph.add(
+            "Add", x, self.arithmetic.linear(self.graph.add("Gelu", hidden), f"{path}.mlp.lin2")
+        )
+
+    def norm(self, x: str, path: str, epsilon: float | None = None) -> str:
+        """Normalisation over the last side."""
+        weight, bias = (self.source.parameter(self.graph, f"{path}.{kind}") for kind in ("weight", "bias"))
+        epsilon = float(self.source.vision["layer_norm_eps"]) if epsilon is None else epsilon
+        return self.graph.add("LayerNormalization", x, weight, bias, axis=-1, epsilon=epsilon)
+
+    def windows(self, x: str, window: int) -> str:
+        """``(B, g, g, C)`` to ``(B * count, window, window, C)``; zeros fill the last windows."""
+        grid, width = self.source.grid, int(self.source.vision["hidden_size"])
+        count = -(-grid // window)
+        missing = count * window - grid
+        if missing:
+            x = self.graph.add("Pad", x, self.graph.shape(0, 0, 0, 0, 0, missing, missing, 0))
+        x = self.graph.reshape(x, -1, count, window, count, window, width)
+        return self.graph.reshape(self.graph.transpose(x, 0, 1, 3, 2, 4, 5), -1, window, window, width)
+
+    def unwindowed(self, x: str, window: int) -> str:
+        """The inverse of ``windows``."""
+        grid, width = self.source.grid, int(self.source.vision["hidden_size"])
+        count = -(-grid // window)
+        x = self.graph.transpose(
+            self.graph.reshape(x, -1, count, count, window, window, width), 0, 1, 3, 2, 4, 5
+        )
+        x = self.graph.reshape(x, -1, count * window, count * window, width)
+        if count * window == grid:
+            return x
+        return self.graph.slice(self.graph.slice(x, 1, 0, grid), 2, 0, grid)
+
+    def attention(self, x: str, path: str, side: int) -> str:
+        """Attention among the ``side * side`` tokens of each window: ``(B, side, side, C)`` to the same."""
+        graph, tokens = self.graph, side * side
+        heads = int(self.source.vision["num_attention_heads"])
+        width = int(self.source.vision["hidden_size"])
+        qkv = graph.split(self.arithmetic.linear(x, f"{path}.qkv"), 3, 3)
+        query, key, value = (graph.reshape(part, -1, tokens, heads, width // heads) for part in qkv)
+        query, value = (graph.transpose(part, 0, 2, 1, 3) for part in (query, value))
+        key = graph.transpose(key, 0, 2, 3, 1)
+        parts = heads if heads * tokens * tokens > _MAP else 1
+        split = [graph.split(whole, 1, parts) for whole in (query, key, value)]
+        outputs = [self._attend(q, k, v, path, side) for q, k, v in zip(*split, strict=True)]
+        output = graph.add("Concat", *outputs, axis=1) if parts > 1 else outputs[0]
+        output = graph.reshape(graph.transpose(output, 0, 2, 1, 3), -1, side, side, width)
+        return self.arithmetic.linear(output, f"{path}.proj")
+
+    def _attend(self, query: str, key: str, value: str, path: str, side: int) -> str:
+        """``query, value (B, h, N, d)`` and ``key (B, h, d, N)`` -> ``(B, h, N, d)``."""
+        heads_width = int(self.source.vision["hidden_size"]) // int(self.source.vision["num_attention_heads"])
+        scores = self.arithmetic.scores(query, key, path, heads_width**-0.5)
+        if self.source.vision["use_rel_pos"]:
+            quantized = self.source.packed.recipe["rel_pos_query"] != "float"
+            origin = self.arithmetic.quantize(query, f"{path}:query") if quantized else query
+            bias = self._positions(origin, path, side)
+            # The map's own shape is not static, the bias takes it over.
+            scores = self.graph.add(
+                "Add", scores, self.graph.add("Reshape", bias, self.graph.add("Shape", scores))
+            )
+        return self.arithmetic.weighted(scores, value, path)
+
+    def _positions(self, query: str, path: str, side: int) -> str:
+        """Relative-position scores ``(maps, side, side, side, side)`` of ``query (B, h, N, d)``."""
+        graph = self.graph
+        width = int(self.source.vision["hidden_size"]) // int(self.source.vision["num_attention_heads"])
+        rows = graph.reshape(query, -1, side, side, width)  # (maps, y, x, d)
+        by_row = graph.add("MatMul", rows, self._table(f"{path}.rel_pos_h", side))
+        columns = graph.transpose(rows, 0, 2, 1, 3)  # (maps, x, y, d)
+        by_column = graph.add("MatMul", columns, self._table(f"{path}.rel_pos_w", side))
+        by_column = graph.transpose(by_column, 0, 2, 1, 3)  # (maps, y, x, key x)
+        return graph.add(
+            "Add",
+            graph.add("Unsqueeze", by_row, graph.shape(4)),
+            graph.add("Unsqueeze", by_column, graph.shape(3)),
+        )
+
+    def _table(self, name: str, side: int) -> str:
+        """``(query, d, key)`` vectors for each pair of positions along one axis."""
+        offsets = np.arange(side)[:, None] - np.arange(side)[None, :] + side - 1
+        table = self.graph.add(
+            "Gather", self.source.parameter(self.graph, name), self.graph.constant(offsets, np.int64), axis=0
+        )
+        return self.graph.transpose(table, 0, 2, 1)
+
+    def neck(self, x: str) -> str:
+        """``(B, g, g, C)`` tokens to the ``(B, channels, g, g)`` embedding."""
+        self.graph.scope = path = "vision_encoder.neck"
+        x = self.norm(self.arithmetic.linear(x, f"{path}.conv1"), f"{path}.layer_norm1", 1e-6)
+        x = self.norm(self.arithmetic.convolution(x, f"{path}.conv2"), f"{path}.layer_norm2", 1e-6)
+        return self.graph.transpose(x, 0, 3, 1, 2)

@@ -1,0 +1,67 @@
+"""Opening ONNX graphs in ONNX Runtime, with errors that say which file and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import torch
+
+from saqsam.errors import CheckpointError
+
+_ERRORS_ONLY = 3
+
+
+def open_session(
+    model: bytes | str | Path, name: str, settings: dict[str, str] | None = None
+) -> onnxruntime.InferenceSession:
+    """A session on the CPU with as many threads as PyTorch uses.
+
+    Args:
+        model: a serialised model, or the path of a file.
+        name: what to call it in messages.
+        settings: session configuration entries of ONNX Runtime.
+
+    Raises:
+        CheckpointError: the file is damaged, or holds what this ONNX Runtime cannot run.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = _ERRORS_ONLY
+    for key, value in (settings or {}).items():
+        options.add_session_config_entry(key, value)
+    source: Any = model if isinstance(model, bytes) else str(model)
+    try:
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        if not type(error).__module__.startswith("onnxruntime"):
+            raise
+        raise CheckpointError(
+            name,
+            f"ONNX Runtime {onnxruntime.__version__} cannot open it ({_first_line(error)})",
+            "Export it again, or with a lower --opset",
+        ) from error
+
+
+def run_session(
+    session: onnxruntime.InferenceSession, name: str, inputs: dict[str, Any], outputs: list[str] | None = None
+) -> list[Any]:
+    """Run a session.
+
+    Raises:
+        CheckpointError: the graph does not accept these inputs, or fails on them.
+    """
+    try:
+        found: list[Any] = session.run(outputs, inputs)
+        return found
+    except Exception as error:
+        if not isinstance(error, ValueError) and not type(error).__module__.startswith("onnxruntime"):
+            raise
+        raise CheckpointError(
+            name, f"it does not run ({_first_line(error)})", "Was it made from another model?"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,255 @@
+"""Exported graphs against the audited model: files, masks, codes, and everything that can go wrong."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from saqsam.api import load, quantize
+from saqsam.errors import CheckpointError, InvariantError, SaqsamError, UsageError
+from saqsam.export.api import export_file
+from saqsam.export.arithmetic import Portable
+from saqsam.export.build import build_graphs
+from saqsam.export.cases import generated_cases
+from saqsam.export.codes import decoder_codes, encoder_codes, total_share
+from saqsam.export.source import Source
+from saqsam.export.write import check_files, export_onnx
+from saqsam.pack.convert import from_packed
+from saqsam.pack.file import read_packed
+from saqsam.predictor import decode, embed, preprocess, upscale_masks
+from saqsam.prompts.prompts import Prompts
+from saqsam.sam import Sam
+from saqsam.scenes import write_scenes
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A quantized nano as a file, and as the model that the file gives back."""
+
+    path: Path
+    sam: Sam
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_scenes(tmp_path_factory.mktemp("scenes"), 3, 11).parent
+
+
+@pytest.fixture(scope="session", params=["ptq4sam-s-w4a4", "rtn-w8a8"])
+def packed(request: pytest.FixtureRequest, scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Packed:
+    path = tmp_path_factory.mktemp("packed") / "nano.saqsam"
+    quantize(load("nano"), request.param, scenes / "images", scenes / "instances.json").save(path)
+    return Packed(path, load(path))
+
+
+@pytest.fixture(scope="session")
+def exported(packed: Packed, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("export") / "out"
+    export_file(packed.path, directory, limit=2)
+    return directory
+
+
+def run_decoder(directory: Path, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+    session = onnxruntime.InferenceSession(directory / "decoder.onnx", providers=["CPUExecutionProvider"])
+    names = [one.name for one in session.get_outputs()]
+    return dict(zip(names, session.run(names, inputs), strict=True))
+
+
+def prompt_inputs(embedding: np.ndarray, size: tuple[int, int], points: np.ndarray) -> dict[str, np.ndarray]:
+    low = 4 * embedding.shape[-1]
+    return {
+        "image_embeddings": embedding,
+        "point_coords": points,
+        "mask_input": np.zeros((1, 1, low, low), np.float32),
+        "has_mask_input": np.zeros(1, np.float32),
+        "orig_im_size": np.array(size, np.float32),
+    }
+
+
+def test_the_decoder_file_has_the_names_that_users_of_sam_know(exported: Path) -> None:
+    graph = onnx.load(exported / "decoder.onnx").graph
+    assert {one.name for one in graph.input} == {
+        "image_embeddings",
+        "point_coords",
+        "point_labels",
+        "mask_input",
+        "has_mask_input",
+        "orig_im_size",
+    }
+    assert [one.name for one in graph.output] == ["masks", "iou_predictions", "low_res_masks"]
+    assert [one.name for one in onnx.load(exported / "encoder.onnx").graph.input] == ["images"]
+
+
+def test_boxes_give_the_models_masks_at_image_size(packed: Packed, exported: Path) -> None:
+    """Run as a stranger would: ONNX Runtime, two files, box corners labelled 2 and 3."""
+    encoder = onnxruntime.InferenceSession(exported / "encoder.onnx", providers=["CPUExecutionProvider"])
+    case = generated_cases(1)[0]
+    pixel_values, frame = preprocess(packed.sam.model, case.pixels)
+    expected = embed(packed.sam.model, pixel_values)
+    found = encoder.run(None, {"images": pixel_values.numpy()})[0]
+    assert found.shape == expected.shape
+    assert np.corrcoef(found.ravel(), expected.numpy().ravel())[0, 1] > 0.995
+    assert case.prompts.boxes is not None
+    corners = frame.scale_boxes(case.prompts.boxes).reshape(-1, 2, 2).numpy()
+    labels = np.tile(np.array([2, 3], np.float32), (len(corners), 1))
+    inputs = prompt_inputs(expected.numpy(), frame.original, corners)
+    outputs = run_decoder(exported, point_labels=labels, **inputs)
+    logits, scores = decode(packed.sam.model, expected, case.prompts, frame)
+    assert outputs["masks"].shape == (len(corners), 4, *frame.original)
+    np.testing.assert_allclose(outputs["low_res_masks"][:, :1], logits, atol=0.02)
+    np.testing.assert_allclose(outputs["iou_predictions"][:, :1], scores, atol=1e-3)
+    masks = upscale_masks(logits, frame).numpy()
+    assert np.mean((outputs["masks"][:, :1] > 0) == masks) > 0.9999
+
+
+def test_clicks_padding_and_mask_prompts_mean_what_they_mean_to_the_model(
+    packed: Packed, exported: Path
+) -> None:
+    case = generated_cases(1)[0]
+    pixel_values, frame = preprocess(packed.sam.model, case.pixels)
+    embedding = embed(packed.sam.model, pixel_values)
+    side = frame.original[1]
+    points = torch.tensor([[[40.0, 50.0], [90.0, 20.0]], [[64.0, 64.0], [5.0, 100.0]]])
+    labels = torch.tensor([[1, 0], [0, 1]])
+    grid = torch.linspace(-8, 8, 4 * embedding.shape[-1])
+    masks = (grid[:, None] + grid[None, :])[None, None].repeat(2, 1, 1, 1)
+    masks[1] *= -1
+    prompts = Prompts(points=points, labels=labels, masks=masks)
+    logits, _ = decode(packed.sam.model, embedding, prompts, frame, multimask_output=True)
+    padded = np.concatenate([frame.scale_points(points).numpy(), np.zeros((2, 1, 2), np.float32)], axis=1)
+    inputs = prompt_inputs(embedding.numpy(), (side, side), padded)
+    inputs["mask_input"], inputs["has_mask_input"] = masks.numpy(), np.ones(1, np.float32)
+    kinds = np.array([[1, 0, -1], [0, 1, -1]], np.float32)
+    outputs = run_decoder(exported, point_labels=kinds, **inputs)
+    np.testing.assert_allclose(outputs["low_res_masks"][:, 1:], logits, atol=0.05)
+
+
+def test_every_block_computes_the_same_codes(packed: Packed) -> None:
+    model, source = packed.sam.model, Source(read_packed(packed.path))
+    case = generated_cases(1)[0]
+    pixel_values, frame = preprocess(model, case.pixels)
+    shares = encoder_codes(model, source, Portable, pixel_values, 21)
+    embedding = embed(model, pixel_values)
+    shares |= decoder_codes(model, source, Portable, embedding, case.prompts, frame, 21)
+    sites = {site for site, grid in source.packed.activations.items()}
+    assert shares.keys() == sites
+    assert total_share(shares) > 0.9995
+    assert min(equal / total for equal, total in shares.values()) > 0.995
+
+
+def test_weights_are_integers_and_the_files_are_as_small_as_their_types_allow(
+    packed: Packed, exported: Path
+) -> None:
+    bits = 4 if "w4a4" in packed.sam.name or packed.sam.bits == "w4a4" else 8
+    expected = onnx.TensorProto.UINT4 if bits == 4 else onnx.TensorProto.UINT8
+    source = read_packed(packed.path)
+    matrices = [
+        tensor
+        for name in ("encoder.onnx", "decoder.onnx")
+        for tensor in onnx.load(exported / name).graph.initializer
+        if tensor.data_type == expected and len(tensor.dims) >= 2
+    ]
+    assert len(matrices) == len(source.weights)
+    stored = sum(len(tensor.raw_data) for tensor in matrices)
+    assert stored == sum(-(-weight.codes.numel() * bits // 8) for weight in source.weights.values())
+    total = sum((exported / name).stat().st_size for name in ("encoder.onnx", "decoder.onnx"))
+    assert total < packed.path.stat().st_size + 400_000  # what thousands of nodes and their names take
+
+
+def test_parity_is_written_and_holds(exported: Path) -> None:
+    proof = check_files(exported)
+    parity = proof["parity"]
+    assert proof["verified"] is True
+    assert parity["decoder_mask_iou"] >= 0.999
+    assert parity["equal_codes"] >= 0.999
+    assert parity["mask_iou"] >= min(0.999, parity["repeatability"] - 0.03)
+    assert parity["prompts"] >= 2
+
+
+def test_a_changed_file_is_noticed(exported: Path, tmp_path: Path) -> None:
+    for name in ("encoder.onnx", "decoder.onnx", "parity.json"):
+        (tmp_path / name).write_bytes((exported / name).read_bytes())
+    content = bytearray((tmp_path / "decoder.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "decoder.onnx").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"decoder\.onnx: is not the file that was verified"):
+        check_files(tmp_path)
+    (tmp_path / "parity.json").write_text("{")
+    with pytest.raises(CheckpointError, match="missing or damaged"):
+        check_files(tmp_path)
+
+
+def test_graphs_of_another_model_are_refused_and_nothing_is_written(packed: Packed, tmp_path: Path) -> None:
+    """The proof has to notice one wrong scale among two hundred."""
+    contents = read_packed(packed.path)
+    model, _ = from_packed(contents, packed.path)
+    weight = contents.weights["mask_decoder.transformer.layers.1.mlp.lin1"]
+    weight.scale[3] *= 1.5
+    with pytest.raises(InvariantError, match="not the audited model"):
+        export_onnx(contents, model, tmp_path / "out", generated_cases(1))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("opset", [22, 23])
+def test_later_operator_sets_give_the_same_model(packed: Packed, tmp_path: Path, opset: int) -> None:
+    done = export_file(packed.path, tmp_path / "out", opset=opset, limit=1)
+    assert done.parity is not None
+    assert done.parity.decoder_mask_iou >= 0.999
+    assert onnx.load(tmp_path / "out" / "encoder.onnx").opset_import[0].version == opset
+
+
+@pytest.mark.parametrize("opset", [17, 20, 99])
+def test_other_operator_sets_are_refused(packed: Packed, tmp_path: Path, opset: int) -> None:
+    with pytest.raises(UsageError, match=f"opset {opset}: graphs are written in opset 21, 22, 23"):
+        export_file(packed.path, tmp_path / "out", opset=opset)
+    with pytest.raises(UsageError, match="opset"):
+        build_graphs(read_packed(packed.path), opset, Portable)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_directory_that_cannot_be_made_is_named(packed: Packed, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SaqsamError, match="cannot be written") as caught:
+        export_file(packed.path, tmp_path / "file" / "out", limit=1, verify=False)
+    assert caught.value.exit_code == 1
+
+
+def test_a_full_disk_leaves_nothing(packed: Packed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if path.name.startswith(".decoder.onnx"):
+            real(path, data[:100])
+            raise OSError(28, "No space left on device")
+        return real(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(SaqsamError, match="No space left on device"):
+        export_file(packed.path, tmp_path / "out", verify=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_float_model_and_a_missing_package_are_explained(
+    packed: Packed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(b"nothing")
+    with pytest.raises(UsageError, match="not a packed file"):
+        export_file(other, tmp_path / "out")
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    with pytest.raises(UsageError, match=r"pip install 'saqsam\[onnx\]'"):
+        export_file(packed.path, tmp_path / "out")
+
+
+def test_without_verification_the_proof_says_so(packed: Packed, tmp_path: Path) -> None:
+    export_file(packed.path, tmp_path / "out", verify=False)
+    proof = json.loads((tmp_path / "out" / "parity.json").read_text())
+    assert proof["verified"] is False
+    assert proof["parity"] is None
