@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,10 +18,17 @@ Loader = Callable[[Path, str], Detector]
 
 
 def _loaders() -> dict[str, Loader]:
+    from saqsam.detectors.dino import load_dino
     from saqsam.detectors.faster_rcnn import load_faster_rcnn
+    from saqsam.detectors.h_detr import VARIANTS, load_h_detr
     from saqsam.detectors.yolox import load_yolox
 
-    return {"yolox-l": load_yolox, "faster-rcnn-r50": load_faster_rcnn}
+    return {
+        "yolox-l": load_yolox,
+        "faster-rcnn-r50": load_faster_rcnn,
+        **{name: partial(load_h_detr, name) for name in VARIANTS},
+        "dino-focal-l": load_dino,
+    }
 
 
 def detector_names() -> tuple[str, ...]:
