@@ -18,6 +18,7 @@ from saqsam.cli import (
     detect,
     evaluate,
     everything,
+    export,
     inspect,
     quantize,
     recipe,
@@ -45,6 +46,7 @@ app.command("everything")(everything.everything)
 app.command("detect")(detect.detect)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
+app.command("export")(export.export)
 app.add_typer(recipe.app, name="recipe")
 
 # typer's errors share click's root, which old releases import and new ones carry along privately.
