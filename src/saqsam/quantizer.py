@@ -127,6 +127,8 @@ class Quantizer(nn.Module):
         """
         if self.stage is Stage.OBSERVE:
             raise InvariantError(self.site, "no range was ever observed here, so it cannot be frozen")
+        if "forward" in vars(self):  # see reconstruct.replace
+            raise InvariantError(self.site, "another function answers in its place, so it cannot be frozen")
         if self.observer is not None:
             raise InvariantError(self.site, "an observer is still attached, so it cannot be frozen")
 

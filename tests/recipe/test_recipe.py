@@ -28,7 +28,7 @@ from saqsam.recipe.schema import describe
 
 NAMES = [
     *("rtn", "percentile", "mse", "adaround", "brecq", "qdrop"),
-    *("ptq4sam-s", "ptq4sam-l", "saq-sam-star", "saq-sam-fast", "saq-sam"),
+    *("ptq4sam-s", "ptq4sam-l", "saq-sam-star", "saq-sam-fast", "saq-sam", "best"),
 ]
 
 widths = st.integers(2, 8)

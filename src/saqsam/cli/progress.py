@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,13 +29,33 @@ def progress() -> Iterator[Report]:
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
         tasks: dict[str, int] = {}
+        messages = _Messages(console)
+        logger = logging.getLogger("saqsam")
+        level = logger.level
 
         def report(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
                 tasks[stage] = int(bars.add_task(stage, total=total))
             bars.update(tasks[stage], completed=done, total=total)  # type: ignore[arg-type]
 
-        yield report
+        logger.addHandler(messages)
+        logger.setLevel(logging.INFO)
+        try:
+            yield report
+        finally:
+            logger.removeHandler(messages)
+            logger.setLevel(level)
+
+
+class _Messages(logging.Handler):
+    """Shows what the library has to say, such as estimates, above the bars."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.INFO)
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.console.print(record.getMessage(), highlight=False, markup=False, soft_wrap=True)
 
 
 def within(report: Report, prefix: str) -> Report:

@@ -150,6 +150,13 @@ class Reconstruct(Section):
     iterations: int = option("steps for each unit", 2000, minimum=1, maximum=1_000_000)
     batch: int = option("images in each step", 1, minimum=1, maximum=1024)
     prompts: int = option("prompts used of each image", 16, minimum=1, maximum=16)
+    clicks: float = option(
+        "share of the boxes that learning asks as a click on the box's centre instead, so that it does not "
+        "specialise in boxes",
+        0.0,
+        minimum=0.0,
+        maximum=1.0,
+    )
     weight_rate: float = option("Adam's rate for rounding", 1e-3, minimum=0.0, maximum=1.0)
     scale_rate: float = option(
         "Adam's rate for the logarithm of scales; falls to 0 along a cosine", 2e-3, minimum=0.0, maximum=1.0
@@ -189,17 +196,20 @@ class Reconstruct(Section):
         minimum=0.0,
         maximum=10.0,
     )
-    compensate: bool = option(
-        "let each weight first make up for the error of its quantized input (gptq)", True
+    compensate: Literal["none", "encoder", "all"] = option(
+        "where each weight first makes up for the error of its quantized input, and each bias for the mean "
+        "error of its layer (gptq); the decoder would learn the calibrated kind of prompt by heart",
+        "encoder",
     )
-    bias_correction: bool = option("let each bias make up for the mean error of its layer (gptq)", True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.unit == "layer" and "par" in (self.encoder, self.decoder):
             raise RecipeError("reconstruct: single layers have no prompt-aware loss; use a larger unit")
         if self.unit == "layer" and self.rounding == "gptq":
-            raise RecipeError("reconstruct: gptq goes layer by layer inside any unit; use unit block or stage")
+            raise RecipeError(
+                "reconstruct: gptq goes layer by layer inside its unit; use a larger unit"
+            )
 
     @property
     def learns(self) -> bool:

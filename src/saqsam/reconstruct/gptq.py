@@ -21,22 +21,21 @@ _BLOCK = 64
 """Columns swept before the rest of the weight is updated at once; changes memory traffic, not results."""
 
 
-def round_layer(
-    inputs: LayerInputs, quantizer: Quantizer, *, damping: float, compensate: bool, bias_correction: bool
-) -> None:
+def round_layer(inputs: LayerInputs, quantizer: Quantizer, *, damping: float, compensate: bool) -> None:
     """Put one layer's weight on its grid, in place; its scales stay as they are.
 
     Args:
         inputs: what enters the layer; its weight is still float.
         quantizer: of its weight.
-        damping, compensate: see ``closed_form``.
-        bias_correction: also move the bias so that the layer's mean output stays that of the float model.
+        damping: see ``closed_form``.
+        compensate: let weight and bias make up for the error of the layer's input; the bias takes care of
+            the layer's mean output, the weight of the rest.
     """
     layer = inputs.layer
     moments = Moments.empty(layer.weight[0].numel(), layer.weight.device)
     for found, wanted in zip(inputs.quantized, inputs.original, strict=True):
         moments.add(layer.effective_input(found), wanted)
-    correct = bias_correction and layer.bias is not None
+    correct = compensate and layer.bias is not None
     rounded = closed_form(
         layer.weight.data,
         moments.centred() if correct else moments,

@@ -41,17 +41,32 @@ class Prompting:
         images: Sequence[tuple[Prompts, Frame]],
         prompts: int,
         generator: torch.Generator,
+        clicks: float = 0.0,
     ) -> Prompting:
-        """Embed at most ``prompts`` prompts of each image, drawn with ``generator`` (on the CPU)."""
+        """Embed prompts of each image.
+
+        Args:
+            model: the model.
+            images: prompts and frame of each image.
+            prompts: at most so many of each image are drawn.
+            generator: draws them; on the CPU.
+            clicks: share of the boxes that become a click on the centre of the box.
+        """
         decoder = model.mask_decoder
         output = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
         tokens, dense = [], output.new_zeros(())
         for asked, frame in images:
-            rows = torch.randperm(len(asked), generator=generator)[:prompts].sort().values
-            arguments = _arguments(asked, frame, rows, model.device)
-            sparse, dense = model.prompt_encoder(input_masks=None, **arguments)
-            sparse = sparse[0][:, None]
-            tokens.append(torch.cat([output.expand(len(sparse), 1, -1, -1), sparse], dim=2))
+            order = torch.randperm(len(asked), generator=generator)[:prompts]
+            clicked = round(clicks * len(order)) if asked.points is None else 0
+            sparse = []
+            for rows, as_click in ((order[clicked:].sort().values, False), (order[:clicked], True)):
+                if len(rows):
+                    arguments = _arguments(asked, frame, rows, model.device, as_click)
+                    embedded, dense = model.prompt_encoder(input_masks=None, **arguments)
+                    sparse.append(embedded[0][:, None])
+            # A box is two corners, a click itself and a padding token: equally many tokens.
+            together = torch.cat(sparse)
+            tokens.append(torch.cat([output.expand(len(together), 1, -1, -1), together], dim=2))
         return cls(model, tuple(tokens), dense[:1], model.get_image_wide_positional_embeddings())
 
     def batch(self, images: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -93,9 +108,13 @@ class Prompting:
 
 
 def _arguments(
-    prompts: Prompts, frame: Frame, rows: Tensor, device: torch.device
+    prompts: Prompts, frame: Frame, rows: Tensor, device: torch.device, as_click: bool
 ) -> dict[str, Tensor | None]:
+    """What ``transformers``' prompt encoder takes, for some rows of one image's prompts."""
     boxes = None if prompts.boxes is None else frame.scale_boxes(prompts.boxes[rows])[None].to(device)
     points = None if prompts.points is None else frame.scale_points(prompts.points[rows])[None].to(device)
     labels = None if prompts.labels is None else prompts.labels[rows][None].to(device)
+    if as_click and boxes is not None:
+        points = boxes.unflatten(-1, (2, 2)).mean(-2, keepdim=True)
+        labels, boxes = torch.ones(points.shape[:-1], dtype=torch.int64, device=device), None
     return {"input_boxes": boxes, "input_points": points, "input_labels": labels}

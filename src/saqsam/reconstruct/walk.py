@@ -7,6 +7,8 @@ image and path (float and quantized), whatever the number of units.
 from __future__ import annotations
 
 import hashlib
+import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,6 +23,7 @@ from saqsam.models.attach import all_quantizers
 from saqsam.models.sites import WEIGHT, Site
 from saqsam.quantizer import Quantizer
 from saqsam.recipe import Recipe
+from saqsam.reconstruct.estimate import Estimate, in_words
 from saqsam.reconstruct.gptq import round_layer
 from saqsam.reconstruct.kept import learned, restore_learned
 from saqsam.reconstruct.layerwise import layer_by_layer
@@ -31,6 +34,9 @@ from saqsam.reconstruct.prompting import Prompting
 from saqsam.reconstruct.replace import replaced, unquantized
 from saqsam.reconstruct.units import State, Unit, decoder_units, encoder_units
 
+logger = logging.getLogger("saqsam")
+TIMED_STEPS = 5
+"""Steps of the first unit after which the remaining time is told."""
 Progress = Callable[[str, int, int], None]
 
 
@@ -82,6 +88,7 @@ def reconstruct(
     if not recipe.reconstruct.learns:
         return []
     walk = Walk(model, recipe, images, progress, directory)
+    walk.estimate_all()
     return [*walk.encoder(), *walk.decoder()]
 
 
@@ -109,15 +116,35 @@ class Walk:
         self.pending: set[Quantizer] = set(self.quantizers.values())
         opened = [pixels_of(model, image) for image in images]
         asked = [(image.prompts, frame) for image, (_, frame) in zip(images, opened, strict=True)]
-        self.prompting = Prompting.of(model, asked, self.settings.prompts, seeded(self.seed, "prompts"))
+        generator = seeded(self.seed, "prompts")
+        count, clicks = self.settings.prompts, self.settings.clicks
+        self.prompting = Prompting.of(model, asked, count, generator, clicks)
         self.quantized: list[State] = [(self._patches(pixels),) for pixels, _ in opened]
         self.float: list[State] = list(self.quantized)
+        self.estimate = Estimate(self.settings, len(opened))
+        self.told = False
+        self.begin = 0.0
 
     def _patches(self, pixels: Tensor) -> Tensor:
         """What the first block of the encoder is given."""
         encoder = self.model.vision_encoder
         tokens: Tensor = encoder.patch_embed(pixels.to(self.model.device, self.model.dtype))
         return tokens if encoder.pos_embed is None else tokens + encoder.pos_embed
+
+    def estimate_all(self) -> None:
+        """Time and memory of what lies ahead, measured on one image; logged."""
+        with replaced(unquantized(self.quantizers.values())):
+            units = encoder_units(self.model, self.prompting, self.settings.unit)
+            (embedding,) = self.estimate.measure(units, self.float[0])
+            decoder = decoder_units(self.model, self.prompting, self.settings.token_weight)
+            self.estimate.measure(decoder, self.prompting.start(embedding, [0]))
+        logger.info(
+            "reconstruct: %d units of %d steps on %d images, %.2f GB of activations",
+            len(self.estimate.forward),
+            self.settings.iterations,
+            len(self.float),
+            self.estimate.bytes / 1e9,
+        )
 
     def encoder(self) -> Iterator[UnitRecord]:
         """Learn the encoder's units and the neck; afterwards the states are embeddings."""
@@ -187,6 +214,7 @@ class Walk:
             self._round(problem, own)
         if learner.learns:
             self.progress(name, 0, settings.iterations)
+            self.begin = time.perf_counter()
             optimise(
                 problem,
                 learner,
@@ -200,10 +228,15 @@ class Walk:
         if not after <= before:
             learner.restore()
             kept = "nearest"
+        logger.info("%s: loss %.4g before, %.4g after, kept: %s", name, before, after, kept)
         return UnitRecord(name, settings.iterations if learner.learns else 0, before, after, kept)
 
     def _step(self, name: str, done: int, loss: float) -> None:
         self.progress(name, done, self.settings.iterations)
+        if done == TIMED_STEPS and not self.told and name in self.estimate.forward:
+            left = self.estimate.seconds_left(name, done, time.perf_counter() - self.begin)
+            logger.info("reconstruct: about %s left for all units", in_words(left))
+            self.told = True
         if self.directory is not None:
             self.directory.log({"unit": name, "step": done, "loss": loss})
 
@@ -217,6 +250,5 @@ class Walk:
                 inputs,
                 own[inputs.site],
                 damping=settings.damping,
-                compensate=settings.compensate,
-                bias_correction=settings.bias_correction,
+                compensate=settings.compensate == "all" or settings.compensate == problem.unit.part,
             )

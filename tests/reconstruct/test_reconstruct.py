@@ -1,0 +1,156 @@
+"""Reconstruction on a whole tiny SAM: honest at the end, better than nearest rounding, repeatable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from transformers import SamModel
+
+from saqsam.calibration import CalibrationImage, pixels_of
+from saqsam.errors import InvariantError, RecipeError
+from saqsam.models.attach import all_quantizers
+from saqsam.models.sites import WEIGHT
+from saqsam.pack.audit import audit
+from saqsam.pack.freeze import freeze
+from saqsam.pipeline import Report
+from saqsam.recipe import Recipe, Reconstruct, load_recipe
+from saqsam.reconstruct.replace import replaced, unquantized
+from saqsam.reconstruct.units import encoder_groups
+from saqsam.reconstruct.walk import seeded
+
+QUICK = ("calibration.images=4", "calibration.prompts=3", "reconstruct.iterations=8")
+
+Quantized = Callable[..., tuple[SamModel, Report]]
+ImagesFor = Callable[[Recipe], Sequence[CalibrationImage]]
+
+
+@pytest.mark.parametrize("name", ["adaround", "brecq", "qdrop", "ptq4sam-l", "saq-sam", "best"])
+def test_every_method_ends_audited_and_no_worse(quantized: Quantized, name: str) -> None:
+    model, report = quantized(f"{name}-w4a4", "reconstruct.iterations=3")
+    recipe = load_recipe(f"{name}-w4a4", settings=QUICK)
+    result = audit(model, recipe)
+    assert result.ok, result.failures
+    for unit in report.units:
+        assert unit["after"] <= unit["before"] * (1 + 1e-5) or unit["kept"] == "nearest"
+
+
+def test_held_out_images_profit(quantized: Quantized, tiny_sam: SamModel, images_for: ImagesFor) -> None:
+    """The embeddings of images that were not calibrated on come nearer to the float model's."""
+    settings = ("reconstruct.iterations=60", "reconstruct.weight_rate=0.02", "reconstruct.scale_rate=0.01")
+    settings = (*settings, "reconstruct.decoder=none", "reconstruct.local_weight=1.0")
+    nearest, _ = quantized("saq-sam-star-w3a3")
+    learned, report = quantized("saq-sam-w3a3", *settings)
+    assert {unit["kept"] for unit in report.units} == {"learned"}
+    used = {image.path for image in images_for(load_recipe("mse", settings=QUICK))}
+    everything = images_for(load_recipe("mse", settings=["calibration.images=8"]))
+    held_out = [image for image in everything if image.path not in used]
+    assert len(held_out) == 4
+
+    def error(model: SamModel) -> float:
+        total = 0.0
+        for image in held_out:
+            pixels, _ = pixels_of(model, image)
+            with torch.no_grad():
+                wanted = tiny_sam.vision_encoder(pixels).last_hidden_state
+                total += float((model.vision_encoder(pixels).last_hidden_state - wanted).square().mean())
+        return total
+
+    assert error(learned) < 0.9 * error(nearest)
+
+
+def test_the_same_call_gives_the_same_integers(quantized: Quantized) -> None:
+    (first, _), (second, _) = quantized("saq-sam-w4a4"), quantized("saq-sam-w4a4")
+    for site, quantizer in all_quantizers(first).items():
+        other = all_quantizers(second)[site]
+        assert torch.equal(quantizer.scale, other.scale), site.name
+        if site.role == WEIGHT:
+            weights = (model.get_submodule(site.path).weight for model in (first, second))
+            assert torch.equal(*weights), site.name
+
+
+def test_learning_changes_integers_and_scales_but_no_weight_grid(quantized: Quantized) -> None:
+    (nearest, _), (learned, _) = quantized("saq-sam-star-w4a4"), quantized("saq-sam-w4a4")
+    moved = 0
+    for site, quantizer in all_quantizers(learned).items():
+        before = all_quantizers(nearest)[site]
+        assert torch.equal(quantizer.zero_point, before.zero_point)
+        if site.role == WEIGHT:
+            assert torch.equal(quantizer.scale, before.scale)
+            now, then = (m.get_submodule(site.path).weight for m in (learned, nearest))
+            steps = (now - then).abs() / quantizer.parameters_for(now)[0]
+            assert steps.max() < 1.001  # floor or ceiling: at most one step from the nearest value
+            moved += int((steps > 0.5).sum())
+    assert moved > 100
+
+
+def test_a_weight_that_is_still_softly_rounded_cannot_be_frozen(
+    tiny_sam: SamModel, quantized: Quantized
+) -> None:
+    model, _ = quantized("rtn-w4a4")
+    site, quantizer = next((s, q) for s, q in all_quantizers(model).items() if s.role == WEIGHT)
+    fresh = type(quantizer)(site.name, 4, channels=quantizer.channels)
+    fresh.set_affine(quantizer.scale, quantizer.zero_point)
+    with (
+        replaced(unquantized([fresh])),
+        pytest.raises(InvariantError, match="another function answers in its place"),
+    ):
+        fresh.freeze()
+    fresh.freeze()
+
+
+def test_a_weight_left_between_grid_values_fails_the_audit(quantized: Quantized) -> None:
+    model, _ = quantized("rtn-w4a4")
+    layer = model.get_submodule("mask_decoder.transformer.layers.1.mlp.lin1")
+    layer.weight.data[0, 0] += 0.3 * layer.weight_quantizer.scale[0]
+    (failure,) = audit(model, load_recipe("rtn-w4a4", settings=QUICK)).failures
+    assert failure.site == "mask_decoder.transformer.layers.1.mlp.lin1:weight"
+
+
+def test_freezing_changes_nothing_that_was_learned(
+    tiny_sam: SamModel, images_for: ImagesFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from saqsam import pipeline
+
+    seen = {}
+
+    def watch(model: SamModel, *arguments: object) -> None:
+        sites = [site for site in all_quantizers(model) if site.role == WEIGHT]
+        weights = {site: model.get_submodule(site.path).weight.clone() for site in sites}
+        freeze(model, *arguments)  # type: ignore[arg-type]
+        for site, weight in weights.items():
+            seen[site.name] = torch.equal(weight, model.get_submodule(site.path).weight)
+
+    monkeypatch.setattr(pipeline, "freeze", watch)
+    recipe = load_recipe("saq-sam-w4a4", settings=(*QUICK, "reconstruct.iterations=2"))
+    pipeline.quantize_model(tiny_sam, recipe, images_for(recipe))
+    assert len(seen) == 50
+    assert all(seen.values())
+
+
+def test_stages_end_at_global_blocks(tiny_sam: SamModel) -> None:
+    assert encoder_groups(tiny_sam, "stage") == [range(0, 2), range(2, 4)]
+    assert encoder_groups(tiny_sam, "block") == [range(i, i + 1) for i in range(4)]
+    tiny_sam.config.vision_config.global_attn_indexes = [2]
+    assert encoder_groups(tiny_sam, "stage") == [range(0, 3), range(3, 4)]
+    tiny_sam.config.vision_config.global_attn_indexes = []
+    assert encoder_groups(tiny_sam, "stage") == [range(0, 4)]
+
+
+def test_each_unit_has_random_numbers_of_its_own() -> None:
+    draws = [torch.rand(4, generator=seeded(seed, name)) for seed, name in [(0, "a"), (0, "b"), (1, "a")]]
+    assert len({tuple(draw.tolist()) for draw in draws}) == 3
+    assert torch.equal(draws[0], torch.rand(4, generator=seeded(0, "a")))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"unit": "layer", "encoder": "par"}, "single layers have no prompt-aware loss"),
+        ({"unit": "layer", "rounding": "gptq"}, "layer by layer inside its unit"),
+    ],
+)
+def test_impossible_combinations_are_refused(settings: dict[str, str], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        Reconstruct(**settings)  # type: ignore[arg-type]
