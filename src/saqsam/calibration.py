@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import SamModel
 
 from saqsam.errors import UsageError
-from saqsam.images import open_image
+from saqsam.images import IMAGE_SUFFIXES, open_image
 from saqsam.predictor import Frame, decode, preprocess
 from saqsam.prompts.prompts import Prompts
 from saqsam.recipe import Calibration
@@ -108,7 +108,6 @@ def decoder_batch(encoded: Sequence[Encoded], images: int, prompts: int) -> Deco
     return DecoderBatch(torch.cat([one.embedding for one in chosen]), stacked, count)
 
 
-_IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"))
 _GRID = 4
 
 
@@ -152,9 +151,11 @@ def _files_of(directory: str | Path) -> list[Path]:
     directory = Path(directory)
     if not directory.is_dir():
         raise UsageError(f"{directory}: no such directory of images")
-    files = sorted(path for path in directory.iterdir() if path.suffix.lower() in _IMAGE_SUFFIXES)
+    files = sorted(
+        path for path in directory.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+    )
     if not files:
-        raise UsageError(f"{directory}: holds no images ({', '.join(sorted(_IMAGE_SUFFIXES))})")
+        raise UsageError(f"{directory}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return files
 
 

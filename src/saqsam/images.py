@@ -38,6 +38,10 @@ _PILLOW_FAILURES = (
 )
 # Raster formats only: others start external programs (EPS) or are guessed from any bytes (TGA).
 _FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".jp2", ".avif")
+)
+"""Lower-case endings by which a folder's images are found; what a file is, its content decides."""
 _ORIENTATION_TAG = 0x0112
 _ORIENTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

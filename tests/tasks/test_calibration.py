@@ -82,7 +82,7 @@ def test_nothing_to_calibrate_on_is_an_error(tmp_path: Path, scene_directory: Pa
     (tmp_path / "a.json").write_text(json.dumps(document))
     with pytest.raises(UsageError, match="no image has a prompt"):
         calibration_images(recipe(), scene_directory / "images", tmp_path / "a.json")
-    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "folder.png").mkdir(parents=True)
     with pytest.raises(UsageError, match="holds no images"):
         calibration_images(recipe(), tmp_path / "empty")
     with pytest.raises(UsageError, match="no such directory"):
