@@ -23,10 +23,11 @@ _IN_DECODER = ("norm.", "ref_point_head.")
 
 def dino_configs() -> tuple[Any, Any]:
     """The published configurations of transformer and backbone."""
-    from transformers import DeformableDetrConfig, FocalNetConfig, ResNetConfig
+    import transformers
 
-    transformer = DeformableDetrConfig(
-        backbone_config=ResNetConfig(),  # never built; without one a timm model would be asked for
+    library: Any = transformers
+    transformer = library.DeformableDetrConfig(
+        backbone_config=library.ResNetConfig(),  # never built; without one a timm model would be asked for
         use_timm_backbone=False,
         num_queries=QUERIES,
         num_feature_levels=LEVELS,
@@ -35,7 +36,7 @@ def dino_configs() -> tuple[Any, Any]:
         num_labels=COCO_LOGITS,
         dropout=0.0,
     )
-    backbone = FocalNetConfig(
+    backbone = library.FocalNetConfig(
         embed_dim=192,
         depths=[2, 2, 18, 2],
         focal_levels=[4, 4, 4, 4],
@@ -61,7 +62,8 @@ class DinoDetector:
     def detect(self, pixels: Pixels) -> Detections:
         """The best pairs of query and category, by falling score."""
         image = network_input(pixels, self.limits, self.network.level_embed.device)
-        return read_predictions(*self.network(image), pixels, self.top_k)
+        logits, boxes = self.network(image)
+        return read_predictions(logits, boxes, pixels, self.top_k)
 
 
 def load_dino(path: Path, device: str = "cpu", configs: tuple[Any, Any] | None = None) -> DinoDetector:

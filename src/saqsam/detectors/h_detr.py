@@ -34,10 +34,11 @@ VARIANTS: Mapping[str, tuple[int, int]] = {
 
 def h_detr_config(name: str) -> Any:
     """The published configuration of a variant, as ``transformers`` writes it."""
-    from transformers import DeformableDetrConfig
+    import transformers
 
+    library: Any = transformers
     queries = VARIANTS[name][0]
-    return DeformableDetrConfig(
+    return library.DeformableDetrConfig(
         backbone_config=_backbone_config(name),
         use_timm_backbone=False,
         two_stage=True,
@@ -52,12 +53,13 @@ def h_detr_config(name: str) -> Any:
 
 
 def _backbone_config(name: str) -> Any:
-    from transformers import ResNetConfig, SwinConfig
+    import transformers
 
+    library: Any = transformers
     if name == "h-detr-r50":
-        return ResNetConfig(out_features=_STAGES)
+        return library.ResNetConfig(out_features=_STAGES)
     large = name == "h-detr-swin-l"
-    return SwinConfig(
+    return library.SwinConfig(
         embed_dim=192 if large else 96,
         depths=[2, 2, 18 if large else 6, 2],
         num_heads=[6, 12, 24, 48] if large else [3, 6, 12, 24],
@@ -105,7 +107,8 @@ class HybridDetrDetector:
     def detect(self, pixels: Pixels) -> Detections:
         """The best pairs of query and category, by falling score."""
         image = network_input(pixels, self.limits, self.network.query_embed.weight.device)
-        return read_predictions(*self.network(image), pixels, self.top_k)
+        logits, boxes = self.network(image)
+        return read_predictions(logits, boxes, pixels, self.top_k)
 
 
 def load_h_detr(name: str, path: Path, device: str = "cpu", config: Any = None) -> HybridDetrDetector:
