@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,8 +88,8 @@ class Sam:
         pixels = open_image(image).pixels if isinstance(image, str | Path) else checked_pixels(image)
         height, width = pixels.shape[:2]
         prompts, clipped = checked_prompts(width, height, boxes=boxes, points=points, labels=labels)
-        del clipped  # counted again by predict, and reported in its result
-        return predict(self.model, pixels, prompts, multimask_output=multimask_output)
+        found = predict(self.model, pixels, prompts, multimask_output=multimask_output)
+        return replace(found, clipped_boxes=clipped)
 
     def everything(
         self,

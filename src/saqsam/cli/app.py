@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -88,8 +87,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
         code = app(words, prog_name="saqsam", standalone_mode=False, obj=options)
     except (KeyboardInterrupt, typer.Abort):
         code = 130
-    except BrokenPipeError:
-        code = _reader_left()
     except Exception as error:  # noqa: BLE001 - the boundary: nothing may escape as a traceback
         if options.debug:
             traceback.print_exception(error)
@@ -114,12 +111,6 @@ def _explain(error: Exception, debug: bool) -> tuple[int, str]:
         return 1, f"saqsam: {name}{error.strerror}"
     where = "" if debug else "; run with 'saqsam --debug ...' to see where"
     return 1, f"saqsam: unexpected {type(error).__name__}: {_one_line(str(error))[:300]}{where}"
-
-
-def _reader_left() -> int:
-    """``saqsam ... | head`` is no error: stay silent, and end as programs do that meet a closed pipe."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 141
 
 
 def _one_line(text: str) -> str:

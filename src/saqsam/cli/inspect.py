@@ -8,12 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from saqsam.cli.arguments import JsonOption, Model
-from saqsam.cli.output import megabytes, print_json, print_lines, print_table
+from saqsam.cli.output import print_json, print_lines, print_table, size_text
 
 
 def inspect(
     model: Model,
-    sites: Annotated[bool, typer.Option("--sites", help="Show every site, not only how many.")] = False,
+    sites: Annotated[
+        bool, typer.Option("--sites", help="Show every site and every float part, not only how many.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Show every quantized site with its grid and range, and every float part with the reason."""
@@ -25,16 +27,17 @@ def inspect(
         print_json({"model": model, "bits": loaded.bits, **record})
         return
     print_lines([loaded.summary()])
-    if sites:
-        print_table("quantized sites", SITE_COLUMNS, [_site_row(site) for site in record["sites"]], right=3)
-    else:
-        print_table("quantized sites", ["role", "grid", "bits", "sites"], _counts(record["sites"]), right=2)
-    print_table(
-        "kept float",
-        ["path", "reason", "size"],
-        [[part["path"], part["reason"], megabytes(part["bytes"])] for part in record["kept_float"]],
-        right=2,
-    )
+    kept = record["kept_float"]
+    if not sites:
+        if record["sites"]:
+            print_table("quantized", ["role", "grid", "bits", "sites"], _counts(record["sites"]), right=2)
+        print_table("kept float", ["reason", "parts", "size"], _reasons(kept), right=1)
+        print_lines(["--sites shows each of them"])
+        return
+    if record["sites"]:
+        print_table("quantized", SITE_COLUMNS, [_site_row(site) for site in record["sites"]], right=3)
+    rows = [[part["path"], part["reason"], size_text(part["bytes"])] for part in kept]
+    print_table("kept float", ["path", "reason", "size"], rows, right=2)
 
 
 SITE_COLUMNS = ["site", "role", "grid", "bits", "min", "max", "scale", "zero point"]
@@ -60,3 +63,12 @@ def _number(value: Any) -> str:
 def _counts(sites: list[dict[str, Any]]) -> list[list[str]]:
     counted = Counter((site["role"], str(site["grid"]), str(site["bits"])) for site in sites)
     return [[*key, str(count)] for key, count in sorted(counted.items())]
+
+
+def _reasons(parts: list[dict[str, Any]]) -> list[list[str]]:
+    """How many parts stay float for each reason, and their bytes; the largest first."""
+    count: Counter[str] = Counter(part["reason"] for part in parts)
+    size: Counter[str] = Counter()
+    for part in parts:
+        size[part["reason"]] += part["bytes"]
+    return [[reason, str(count[reason]), size_text(total)] for reason, total in size.most_common()]

@@ -10,12 +10,17 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+_PIPE_WIDTH = 10_000
+"""Columns of a pipe: programs that read tables want each row on one line."""
 
 
 def console() -> Console:
     """A console on the current stdout; plain text, unwrapped, where that is not a terminal."""
     terminal = sys.stdout.isatty()
-    return Console(file=sys.stdout, width=None if terminal else 200, highlight=False, soft_wrap=not terminal)
+    width = None if terminal else _PIPE_WIDTH
+    return Console(file=sys.stdout, width=width, highlight=False, soft_wrap=not terminal)
 
 
 def print_json(result: Mapping[str, Any]) -> None:
@@ -25,12 +30,12 @@ def print_json(result: Mapping[str, Any]) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: int = 1) -> None:
-    """A table; columns from index ``right`` on are numbers and align to the right."""
-    table = Table(title=title or None, title_justify="left")
+    """A table; columns from index ``right`` on align to the right. Brackets in cells are not markup."""
+    table = Table(title=Text(title) if title else None, title_justify="left")
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index < right else "right", no_wrap=index >= right)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     console().print(table)
 
 
@@ -38,6 +43,13 @@ def print_lines(lines: Sequence[str]) -> None:
     """Plain lines; brackets in names are not markup."""
     for line in lines:
         console().print(line, markup=False)
+
+
+def size_text(count: int) -> str:
+    """Bytes in the decimal unit that suits them: ``812 B``, ``12.3 kB``, ``1.98 MB``."""
+    if count < 1000:
+        return f"{count} B"
+    return f"{count / 1e3:.1f} kB" if count < 1_000_000 else megabytes(count)
 
 
 def megabytes(count: int) -> str:

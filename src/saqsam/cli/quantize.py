@@ -26,7 +26,6 @@ from saqsam.cli.arguments import (
 from saqsam.cli.output import megabytes, print_json, print_lines
 from saqsam.cli.progress import progress
 from saqsam.errors import ImageError, UsageError
-from saqsam.jobs.directory import COMMAND, write_json
 from saqsam.recipe import Recipe, load_recipe
 
 
@@ -116,6 +115,8 @@ def begin_run(run: Path, command: Command) -> None:
     Raises:
         UsageError: the directory cannot be made.
     """
+    from saqsam.jobs.directory import COMMAND, write_json
+
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
         return  # continued, or refused, when it is opened
     if not run.parent.is_dir():

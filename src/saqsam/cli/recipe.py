@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from saqsam.cli.arguments import BitsOption, JsonOption, SetOption
 from saqsam.cli.output import print_json, print_table
-from saqsam.recipe import list_recipes, load_recipe
+from saqsam.recipe import import_published, list_recipes, load_recipe
 
-app = typer.Typer(help="List the shipped recipes, or show one in full.", no_args_is_help=False)
+app = typer.Typer(help="List recipes, show one in full, or import a published one.", no_args_is_help=False)
 
 
 @app.callback(invoke_without_command=True)
 def _before_the_verb(context: typer.Context) -> None:
-    """List the shipped recipes, or show one in full."""
+    """List the shipped recipes, show one in full, or import a published one."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
@@ -32,7 +33,7 @@ def list_(json: JsonOption = False) -> None:
 
 @app.command("show")
 def show(
-    name: Annotated[str, typer.Argument(help="A shipped recipe, name-wXaY, or a YAML file.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A shipped recipe, name-wXaY, or a YAML file.")],
     bits: BitsOption = None,
     settings: SetOption = None,
     json: JsonOption = False,
@@ -43,3 +44,25 @@ def show(
         print_json({"recipe": recipe.to_dict(), "recipe_hash": recipe.recipe_hash})
     else:
         typer.echo(recipe.to_yaml(), nl=False)
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="exp/*.yaml of PTQ4SAM's or SAQ-SAM's code.")],
+    ffc: Annotated[bool, typer.Option("--ffc/--no-ffc", help="Whether --FFC was given.")] = True,
+    recon_encoder: Annotated[
+        str | None, typer.Option("--recon-encoder", help="Its value there.", metavar="CAMS|ori|no")
+    ] = None,
+    recon_decoder: Annotated[
+        str | None, typer.Option("--recon-decoder", help="Its value there.", metavar="CLM|ori|no")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Turn a published configuration into a recipe file on stdout; what differs is noted on stderr."""
+    recipe, notes = import_published(file, ffc=ffc, encoder=recon_encoder, decoder=recon_decoder)
+    if json:
+        print_json({"recipe": recipe.to_dict(), "recipe_hash": recipe.recipe_hash, "notes": notes})
+        return
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
+    typer.echo(recipe.to_yaml(), nl=False)

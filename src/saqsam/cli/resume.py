@@ -11,7 +11,6 @@ import typer
 from saqsam.cli.arguments import ForceOption, JsonOption, check_directory, check_output
 from saqsam.cli.quantize import Command, carry_out
 from saqsam.errors import RunError
-from saqsam.jobs.directory import COMMAND, read_json
 
 
 def resume(
@@ -24,6 +23,8 @@ def resume(
     json: JsonOption = False,
 ) -> None:
     """Continue an interrupted run; finished parts are taken as they are."""
+    from saqsam.jobs.directory import COMMAND, read_json
+
     check_directory(run, "RUN")
     found = read_json(run / COMMAND)
     try:

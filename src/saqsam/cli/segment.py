@@ -51,7 +51,8 @@ def segment(
         Path | None,
         typer.Option(
             "--annotations",
-            help="For a folder: COCO json that gives images their ids; else names are ids.",
+            help="For a folder: COCO json that gives images their ids. Without it, names that are numbers "
+            "are the ids, others are counted from 1, as in 'saqsam detect'.",
             metavar="FILE",
         ),
     ] = None,

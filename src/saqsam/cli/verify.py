@@ -21,6 +21,9 @@ def verify(
     from saqsam.cli.progress import progress
     from saqsam.pack.verify import verify_file
 
+    if not file.is_file():
+        found = "a directory" if file.is_dir() else "no such file"
+        raise CheckpointError(file, found, "verify reads packed files, which 'saqsam quantize' writes")
     try:
         with progress() as show:
             report = verify_file(file, show)

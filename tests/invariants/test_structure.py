@@ -1,0 +1,172 @@
+"""The shape of the package: which way imports go, what its code never does, how long a file may be."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2] / "src" / "saqsam"
+FILES = sorted(ROOT.rglob("*.py"))
+
+GROUND = ("errors", "files", "recipe", "grids", "images", "scenes", "quantizer")
+"""What every stage stands on; it knows of no stage."""
+FLOW = (
+    ("models",),
+    ("ranges",),
+    ("folds",),
+    ("clip",),
+    ("reconstruct",),
+    ("pack",),
+    ("pipeline",),
+    ("tasks", "report"),
+    ("api",),
+    ("cli",),
+)
+"""The stages in order, as CONTRIBUTING has them; a stage may import those of its own rank and above it."""
+RANK = {name: rank for rank, names in enumerate(FLOW) for name in names}
+
+
+def unit_of(path: Path) -> str:
+    """Folder below ``saqsam``, or the module's own name."""
+    first = path.relative_to(ROOT).parts[0]
+    return first.removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    """Units of saqsam that a file imports when it is run, at its top or inside a function, and the line."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    only_for_types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in only_for_types:
+            continue
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: imports are written in full here"
+            base = node.module or ""
+            names = [f"saqsam.{alias.name}" for alias in node.names] if base == "saqsam" else [base]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "saqsam" and len(parts) > 1 and parts[1] != "__version__":
+                yield parts[1], node.lineno
+
+
+def test_the_units_named_here_exist() -> None:
+    found = {unit_of(path) for path in FILES}
+    assert set(GROUND) | set(RANK) <= found
+
+
+def test_a_stage_never_imports_a_later_one() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {unit}"
+        for path in FILES
+        if (own := RANK.get(unit_of(path))) is not None
+        for unit, line in imports(path)
+        if RANK.get(unit, -1) > own
+    ]
+    assert not wrong
+
+
+def test_the_ground_imports_only_the_ground() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {unit}"
+        for path in FILES
+        if unit_of(path) in GROUND
+        for unit, line in imports(path)
+        if unit not in GROUND
+    ]
+    assert not wrong
+
+
+def test_nothing_but_the_command_line_imports_it() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in FILES
+        if unit_of(path) != "cli"
+        for unit, line in imports(path)
+        if unit == "cli" and path != ROOT / "__main__.py"
+    ]
+    assert not wrong
+
+
+def test_the_direction_test_sees_what_it_looks_for(tmp_path: Path) -> None:
+    source = tmp_path / "sample.py"
+    source.write_text(
+        "from typing import TYPE_CHECKING\nimport saqsam.api\nfrom saqsam import sam\n"
+        "if TYPE_CHECKING:\n    from saqsam.cli import app\n"
+        "def late():\n    from saqsam.pack.bits import pack\n"
+    )
+    assert list(imports(source)) == [("api", 2), ("sam", 3), ("pack", 7)]
+
+
+def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
+    """Every call with the text of what is called."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+def faults(path: Path) -> Iterator[str]:
+    """What the house rules forbid, as ``line: what``."""
+    text = path.read_text(encoding="utf-8")
+    for name, call in calls(path):
+        keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+        if name == "print":
+            yield f"{call.lineno}: print"
+        if name.endswith(".cuda"):
+            yield f"{call.lineno}: .cuda()"
+        if name == "torch.load" and keywords.get("weights_only") != "True":
+            yield f"{call.lineno}: torch.load without weights_only=True"
+        if name in ("yaml.load", "yaml.load_all") and keywords.get("Loader") != "_StrictLoader":
+            yield f"{call.lineno}: {name} without the strict loader"
+        if name in ("pickle.load", "pickle.loads", "eval", "exec", "torch.manual_seed", "np.random.seed"):
+            yield f"{call.lineno}: {name}"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ExceptHandler) and node.type is None:
+            yield f"{node.lineno}: bare except"
+        value = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(value, str) and value.startswith(
+            ("/home/", "/work/", "/mnt/", "/root/", "/tmp", "C:\\")
+        ):
+            yield f"{node.lineno}: an absolute path"
+        if isinstance(node, ast.Global):
+            yield f"{node.lineno}: global state"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_code_does_nothing_forbidden(path: Path) -> None:
+    assert not list(faults(path))
+
+
+FORBIDDEN = [
+    "print(1)",
+    "x.cuda()",
+    "torch.load(f)",
+    "torch.load(f, weights_only=False)",
+    "yaml.load(f, Loader=yaml.Loader)",
+    "eval('1')",
+    "try:\n    pass\nexcept:\n    pass",
+    "path = '/home/somebody/sam.pth'",
+    "def f():\n    global x",
+]
+
+
+@pytest.mark.parametrize("code", FORBIDDEN)
+def test_the_fault_finder_finds_faults(tmp_path: Path, code: str) -> None:
+    source = tmp_path / "sample.py"
+    source.write_text(code)
+    assert list(faults(source))
+
+
+def test_files_are_short_enough_to_read() -> None:
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text("utf-8").splitlines()) for path in FILES}
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
