@@ -126,4 +126,5 @@ class _SortedSums:
         flat = depths.flatten().expand(*self.depth.shape[:2], -1).contiguous()
         place = torch.searchsorted(self.depth, flat)
         found = torch.gather(self.sums, 2, place[..., None].expand(-1, -1, -1, self.sums.shape[-1]))
-        return found.unflatten(2, depths.shape)
+        sums: Tensor = found.unflatten(2, depths.shape)
+        return sums
