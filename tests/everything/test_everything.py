@@ -187,6 +187,21 @@ def test_nothing_found_is_an_empty_result(float_sam: Sam, pixels: Any) -> None:
     assert found.to_coco() == []
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 200), (200, 1), (3, 2)])
+def test_images_of_a_few_pixels(float_sam: Sam, shape: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (*shape, 3), dtype=np.uint8)
+    found = float_sam.everything(
+        image,
+        points_per_side=2,
+        crop_n_layers=2,
+        pred_iou_thresh=-9.0,
+        stability_score_thresh=0.0,
+        min_mask_region_area=2,
+    )
+    assert found.masks.shape[1:] == shape
+    assert all(mask.any() for mask in found.masks)
+
+
 def test_options_and_settings_exclude_each_other(float_sam: Sam, pixels: Any) -> None:
     with pytest.raises(UsageError, match="not both"):
         float_sam.everything(pixels, LOOSE, points_per_side=2)

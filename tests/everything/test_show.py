@@ -1,0 +1,53 @@
+"""Pictures of results, only where they were asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from saqsam.cli.app import run
+from saqsam.errors import UsageError
+from saqsam.report.show import draw_labels, draw_polygons, make_show_directory, save_picture
+
+
+def test_evaluate_draws_every_image_when_asked(scene_directory: Path, tmp_path: Path) -> None:
+    words = ["evaluate", "nano", "--images", scene_directory / "images"]
+    words += ["--annotations", scene_directory / "instances.json", "--show-dir", tmp_path / "show", "--json"]
+    assert run([str(word) for word in words]) == 0
+    assert sorted(path.name for path in (tmp_path / "show").iterdir()) == ["000001.png", "000002.png"]
+
+
+def test_labels_are_tinted_and_zero_stays_clear() -> None:
+    pixels = np.full((6, 8, 3), 100, np.uint8)
+    labels = np.zeros((6, 8), np.int64)
+    labels[2:4, 2:5], labels[5, 7] = 1, 2
+    drawn = np.asarray(draw_labels(pixels, labels))
+    assert (drawn[labels == 0] == 100).all()
+    assert len(np.unique(drawn[labels == 1], axis=0)) == 1
+    assert (drawn[2, 2] != drawn[5, 7]).any()
+    assert (pixels == 100).all()
+
+
+def test_polygons_are_outlined_in_the_colour_of_their_group() -> None:
+    pixels = np.zeros((400, 400, 3), np.uint8)
+    square = np.array([[50.0, 50.0], [150.0, 50.0], [150.0, 150.0], [50.0, 150.0]])
+    drawn = np.asarray(draw_polygons(pixels, [square, square + 200, square + np.array([200, 0])], [1, 2, 1]))
+    assert (drawn[100, 50] == drawn[100, 250]).all()
+    assert (drawn[100, 50] != drawn[300, 250]).any()
+    assert (drawn[100, 100] == 0).all()
+
+
+def test_pictures_are_png_whatever_the_image_is_called(tmp_path: Path) -> None:
+    path = save_picture(tmp_path, "photo.of.a dog.jpeg", Image.new("RGB", (3, 2)))
+    assert path == tmp_path / "photo.of.a dog.png"
+    with Image.open(path) as picture:
+        assert (picture.format, picture.size) == ("PNG", (3, 2))
+
+
+def test_a_file_is_no_folder_for_pictures(tmp_path: Path) -> None:
+    (tmp_path / "show").write_text("")
+    with pytest.raises(UsageError, match="--show-dir"):
+        make_show_directory(tmp_path / "show")
