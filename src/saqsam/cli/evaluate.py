@@ -129,7 +129,16 @@ def evaluate(
             progress=report,
         )
     if show_dir is not None:
-        write_pictures(show_dir, {sam.bits: sam}, images, annotations, asked, count=limit or result.images)
+        write_pictures(
+            show_dir,
+            {sam.bits: sam},
+            images,
+            annotations,
+            asked,
+            count=limit or result.images,
+            top_k=top_k,
+            score_threshold=score_threshold,
+        )
     if json:
         print_json(result.to_dict())
     else:

@@ -20,6 +20,8 @@ def write_pictures(
     prompts: str | Path,
     *,
     count: int,
+    top_k: int | None = None,
+    score_threshold: float | None = None,
 ) -> list[Path]:
     """Draw each model's masks on the first ``count`` images that have prompts.
 
@@ -30,6 +32,8 @@ def write_pictures(
         annotations: COCO instances json.
         prompts: ``boxes``, ``points`` or a detections file.
         count: images to draw.
+        top_k: of detections, draw at most this many of each image.
+        score_threshold: leave out detections with a lower score.
 
     Returns:
         The files written.
@@ -40,7 +44,7 @@ def write_pictures(
     from saqsam.tasks.instance_set import open_listed
 
     dataset = read_instances(annotations, images)
-    by_image = prompts_for(dataset, prompts)
+    by_image = prompts_for(dataset, prompts, top_k=top_k, score_threshold=score_threshold)
     written = []
     for image in [image for image in dataset.images if image.id in by_image][:count]:
         pixels = open_listed(image).pixels
