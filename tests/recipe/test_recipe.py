@@ -102,7 +102,9 @@ def test_bits_default_to_w4a4_and_come_from_the_name_or_the_argument(name: str) 
 
 
 def test_what_each_shipped_recipe_means() -> None:
-    rtn, percentile, mse, ptq4sam, star = list_recipes()
+    recipes = {recipe.name: recipe for recipe in list_recipes()}
+    rtn, percentile, mse = (recipes[name] for name in ("rtn", "percentile", "mse"))
+    ptq4sam, star = recipes["ptq4sam-s"], recipes["saq-sam-star"]
     assert rtn.weight_ranges.method == rtn.activation_ranges.method == "minmax"
     assert rtn.attention_grid == "affine"
     assert percentile.activation_ranges.method == "percentile"
@@ -114,6 +116,12 @@ def test_what_each_shipped_recipe_means() -> None:
     assert (star.attention_grid, star.activation_ranges.method) == ("log2", "mse")
     assert star.clip == Clip(method="pcc", focus_threshold=0.5, sweeps=2, percentiles=PCC_PERCENTILES)
     assert [r.clip.method for r in (rtn, percentile, mse, ptq4sam)] == ["none"] * 4
+    assert not any(r.reconstruct.learns for r in (rtn, percentile, mse, ptq4sam, star))
+    saq, long = recipes["saq-sam"], recipes["ptq4sam-l"]
+    assert (saq.clip, saq.folds, saq.attention_grid) == (star.clip, star.folds, star.attention_grid)
+    assert (saq.reconstruct.encoder, saq.reconstruct.decoder, saq.reconstruct.unit) == ("par", "par", "stage")
+    assert (long.folds, long.activation_ranges) == (ptq4sam.folds, ptq4sam.activation_ranges)
+    assert (long.reconstruct.encoder, long.reconstruct.unit) == ("local", "block")
 
 
 def test_the_29_percentiles_ascend() -> None:

@@ -59,7 +59,7 @@ def _prompts_hash(prompts: Prompts) -> str:
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """The fields that differ, in words, at most six of them; empty if none do."""
     before, after = dict(_flat(old, "")), dict(_flat(new, ""))
-    names = [name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name)]
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     lines = [
         f"{name} was {_short(before.get(name, _ABSENT))}, now {_short(after.get(name, _ABSENT))}"
         for name in names[:_SHOWN]

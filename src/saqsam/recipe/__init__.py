@@ -18,6 +18,7 @@ from saqsam.recipe.fields import (
     Reconstruct,
 )
 from saqsam.recipe.named import list_recipes, load_recipe, parse_bits
+from saqsam.recipe.published import import_published
 
 __all__ = [
     "PCC_PERCENTILES",
@@ -31,6 +32,7 @@ __all__ = [
     "Ranges",
     "Recipe",
     "Reconstruct",
+    "import_published",
     "list_recipes",
     "load_recipe",
     "parse_bits",

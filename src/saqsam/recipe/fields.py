@@ -207,9 +207,7 @@ class Reconstruct(Section):
         if self.unit == "layer" and "par" in (self.encoder, self.decoder):
             raise RecipeError("reconstruct: single layers have no prompt-aware loss; use a larger unit")
         if self.unit == "layer" and self.rounding == "gptq":
-            raise RecipeError(
-                "reconstruct: gptq goes layer by layer inside its unit; use a larger unit"
-            )
+            raise RecipeError("reconstruct: gptq goes layer by layer inside its unit; use a larger unit")
 
     @property
     def learns(self) -> bool:
