@@ -21,6 +21,7 @@ from saqsam.cli import (
     inspect,
     quantize,
     recipe,
+    reproduce,
     resume,
     segment,
     verify,
@@ -44,6 +45,7 @@ app.command("segment")(segment.segment)
 app.command("everything")(everything.everything)
 app.command("detect")(detect.detect)
 app.command("evaluate")(evaluate.evaluate)
+app.command("reproduce")(reproduce.reproduce)
 app.command("compare")(compare.compare)
 app.command("export")(export.export)
 app.add_typer(recipe.app, name="recipe")

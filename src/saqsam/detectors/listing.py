@@ -35,6 +35,15 @@ class ListedImage:
         opened = open_image(self.path) if self.record is None else open_listed(self.record)
         return opened.pixels
 
+    def stored_size(self) -> tuple[int, int]:
+        """Height and width in pixels as stored, the frame in which COCO annotates.
+
+        Raises:
+            ImageError: the file cannot be read faithfully.
+        """
+        height, width = open_image(self.path, apply_exif=False).pixels.shape[:2]
+        return height, width
+
 
 def from_annotations(dataset: InstanceSet) -> list[ListedImage]:
     """The images of an annotation file, in its order and with its ids."""

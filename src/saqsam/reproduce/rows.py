@@ -1,0 +1,162 @@
+"""The rows of the papers' tables that ``saqsam reproduce`` can repeat, with the figures as published.
+
+All are COCO mask AP on val2017 in percent, prompted with a detector's boxes. A figure is only listed where a
+source for it could be read; the papers' own tables could not, so most are second-hand, and say so.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from saqsam.errors import UsageError
+
+FLOAT = "float"
+
+SUMMARY = "a summary of the paper's tables (papernotes), not the paper itself"
+BAQ = "the README of BAQ, which tabulates PTQ4SAM's figures"
+PROMPT_SAM = "the README of Prompt-Segment-Anything"
+
+FAULTY = (
+    "The published figure contains a fault that its authors name: after reconstruction, about half of the "
+    "inputs of every linear and convolutional layer were not quantized, at random. By the released code, "
+    "most weights also stayed between grid values. saqsam quantizes all of them, so expect a lower figure."
+)
+FEWER_VALUES = (
+    "The published code's attention grid has 2^bits + 1 values (17 at 4 bits); saqsam's has 2^bits."
+)
+ONE_IMAGE = (
+    "The published clip is decided on one image chosen by hand; here on one that the recipe's seed chooses."
+)
+STEPS = (
+    "The published reconstruction takes 2,000 steps of one image for each unit (10,000 for the last "
+    "attention); the recipe's steps, batch and rates are saqsam's own."
+)
+IMAGES = "The published calibration set is the first 32 images of train2017; saqsam draws 32 with its seed."
+NO_FIGURE = "No published figure of this row could be read; none is shown."
+EMPTY = "The published evaluation invents a box on images without detections; saqsam answers with no mask."
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """One row.
+
+    Attributes:
+        name: as given on the command line.
+        detector: as in ``saqsam detect``.
+        size: of SAM: b, l or h.
+        method: the recipe, or ``float``.
+        bits: ``w4a4``, ``w6a6``, or ``float``.
+        published: mask AP in percent, or None where no source gives it.
+        source: where the figure was read.
+        settings: changes to the recipe that bring it to the published settings.
+        notes: how the published measurement differs from ours.
+    """
+
+    name: str
+    detector: str
+    size: str
+    method: str
+    bits: str
+    published: float | None
+    source: str
+    settings: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+_DETECTORS = {
+    "yolox": "yolox-l",
+    "faster-rcnn": "faster-rcnn-r50",
+    "h-detr": "h-detr-r50",
+    "h-detr-swin-t": "h-detr-swin-t",
+    "h-detr-swin-l": "h-detr-swin-l",
+    "dino": "dino-focal-l",
+}
+_OLD = (FEWER_VALUES, IMAGES)
+_METHOD_NOTES: Mapping[str, tuple[str, ...]] = {
+    FLOAT: (),
+    "saq-sam": (FAULTY, *_OLD, ONE_IMAGE, STEPS),
+    "saq-sam-star": (*_OLD, ONE_IMAGE),
+    "ptq4sam-s": _OLD,
+    "ptq4sam-l": (FAULTY, *_OLD, STEPS),
+    "qdrop": (FAULTY, IMAGES, STEPS),
+}
+# What the published runs set differently from the recipe of that name, as recipe settings.
+_SAQ = ("clip.images=1", "rel_pos_query=float")
+_SETTINGS: Mapping[str, tuple[str, ...]] = {"saq-sam": _SAQ, "saq-sam-star": _SAQ}
+_Figures = Mapping[str, float | None]
+# (detector, method): source and "size bits" -> AP.
+_TABLE: Mapping[tuple[str, str], tuple[str, _Figures]] = {
+    ("dino", FLOAT): (PROMPT_SAM, {"b float": 44.5, "l float": 48.6, "h float": 49.1}),
+    ("dino", "saq-sam"): (
+        SUMMARY,
+        {"b w6a6": 42.4, "b w4a4": 33.8, "l w6a6": 48.3, "l w4a4": 46.3, "h w6a6": 48.9, "h w4a4": 47.4},
+    ),
+    ("dino", "saq-sam-star"): (
+        SUMMARY,
+        {"b w6a6": 39.4, "b w4a4": 3.5, "l w6a6": 48.0, "l w4a4": 27.8, "h w6a6": 48.2, "h w4a4": 31.6},
+    ),
+    ("dino", "ptq4sam-l"): (
+        SUMMARY,
+        {"b w6a6": 40.4, "b w4a4": 14.4, "l w6a6": 48.3, "l w4a4": 36.6, "h w6a6": 48.7, "h w4a4": 43.9},
+    ),
+    ("dino", "ptq4sam-s"): (
+        SUMMARY,
+        {"b w6a6": 20.4, "l w6a6": 47.7, "l w4a4": 23.1, "h w6a6": 48.1, "h w4a4": 30.5},
+    ),
+    ("dino", "qdrop"): (
+        SUMMARY,
+        {"b w6a6": 38.9, "b w4a4": 11.2, "l w6a6": 47.5, "l w4a4": 27.5, "h w6a6": 48.3, "h w4a4": 41.7},
+    ),
+    ("yolox", FLOAT): (BAQ, {"b float": 37.0}),
+    ("yolox", "saq-sam"): (SUMMARY, {"b w4a4": 30.3, "l w4a4": 39.0, "h w4a4": 39.9, "b w6a6": None}),
+    ("yolox", "ptq4sam-l"): (BAQ, {"b w6a6": 34.3, "b w4a4": 18.4}),
+    ("yolox", "ptq4sam-s"): (BAQ, {"b w6a6": 17.4, "b w4a4": 1.2}),
+    ("yolox", "qdrop"): (BAQ, {"b w6a6": 33.6, "b w4a4": 13.3}),
+    ("h-detr", FLOAT): (PROMPT_SAM, {"b float": 38.2, "l float": 41.5}),
+    ("h-detr-swin-t", FLOAT): (PROMPT_SAM, {"b float": 40.0, "l float": 43.5}),
+    ("h-detr-swin-l", FLOAT): (PROMPT_SAM, {"b float": 42.5, "l float": 46.3, "h float": 46.8}),
+    ("h-detr", "saq-sam"): ("", {"b w6a6": None, "b w4a4": None}),
+    ("faster-rcnn", FLOAT): ("", {"b float": None}),
+    ("faster-rcnn", "saq-sam"): ("", {"b w6a6": None, "b w4a4": None}),
+}
+
+
+def paper_rows() -> dict[str, PaperRow]:
+    """Every row by name: ``<detector>-sam-<size>-[<method>-]<bits>``; without a method it is SAQ-SAM."""
+    return {row.name: row for row in _rows()}
+
+
+def find_row(name: str) -> PaperRow:
+    """The row of this name.
+
+    Raises:
+        UsageError: there is none; the nearest is named.
+    """
+    rows = paper_rows()
+    if name not in rows:
+        close = difflib.get_close_matches(name, rows, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else "'saqsam reproduce' alone lists them"
+        raise UsageError(f"ROW {name}: no such row; {hint}")
+    return rows[name]
+
+
+def _rows() -> Iterator[PaperRow]:
+    for (short, method), (source, figures) in _TABLE.items():
+        for key, published in figures.items():
+            size, bits = key.split()
+            middle = "" if method in (FLOAT, "saq-sam") else f"{method}-"
+            known = (*_METHOD_NOTES[method], EMPTY)
+            notes = known if published is not None else (NO_FIGURE, *known[1 if known[0] == FAULTY else 0 :])
+            yield PaperRow(
+                name=f"{short}-sam-{size}-{middle}{bits}",
+                detector=_DETECTORS[short],
+                size=size,
+                method=method,
+                bits=bits,
+                published=published,
+                source=source if published is not None else "",
+                settings=_SETTINGS.get(method, ()),
+                notes=notes,
+            )
