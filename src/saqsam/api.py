@@ -23,17 +23,22 @@ from saqsam.tasks.coco_json import read_instances
 from saqsam.tasks.instance import InstanceResult, evaluate_instances
 
 
-def load(source: str | Path, device: str = "cpu") -> Sam:
+def load(source: str | Path, device: str = "cpu", engine: str = "torch") -> Sam:
     """Load a float or a packed SAM.
 
     Args:
         source: ``nano`` or ``nano-outliers`` (shipped), an official ``.pth``, a ``transformers`` directory,
             a hub id, a ``.safetensors`` file of weights, or a packed file written by ``Sam.save``.
         device: where the model goes, such as ``cpu`` or ``cuda``.
+        engine: ``torch`` simulates integers; ``onnxruntime`` computes with them, for packed files on the CPU.
 
     Raises:
         CheckpointError: the file is damaged, foreign or unsafe; the message says what to do.
     """
+    if engine != "torch":
+        from saqsam.runtime.engine import load_engine
+
+        return load_engine(source, engine, device)
     path = Path(source).expanduser()
     if not is_packed(path):
         return Sam(load_float(source, device=device, attention="sdpa"), str(source))

@@ -122,7 +122,7 @@ class EncoderWriter:
         heads_width = int(self.source.vision["hidden_size"]) // int(self.source.vision["num_attention_heads"])
         scores = self.arithmetic.scores(query, key, path, heads_width**-0.5)
         if self.source.vision["use_rel_pos"]:
-            quantized = self.source.packed.recipe["rel_pos_query"] != "float"
+            quantized = self.source.packed.recipe.get("rel_pos_query") != "float"
             origin = self.arithmetic.quantize(query, f"{path}:query") if quantized else query
             bias = self._positions(origin, path, side)
             # The map's own shape is not static, the bias takes it over.

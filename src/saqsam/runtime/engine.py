@@ -1,0 +1,122 @@
+"""``load(file, engine="onnxruntime")``: a ``Sam`` that computes with integers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from transformers import SamConfig, SamModel
+
+from saqsam.errors import CorruptCheckpoint, RecipeError, UsageError
+from saqsam.export.build import OPSETS, build_graphs
+from saqsam.export.extra import require_onnx
+from saqsam.pack.convert import from_packed
+from saqsam.pack.file import PackedModel, is_packed, read_packed, write_packed
+from saqsam.recipe import Recipe
+from saqsam.sam import Sam
+
+ENGINES = ("torch", "onnxruntime")
+
+
+@dataclass
+class EngineSam(Sam):
+    """A quantized SAM whose ``model`` is two ONNX Runtime sessions; it segments and is evaluated as any.
+
+    Its masks are those of the simulation up to rounding errors, see ``docs/deployment.md``.
+    """
+
+    def to(self, device: str) -> Sam:
+        """Itself.
+
+        Raises:
+            UsageError: another device than the CPU.
+        """
+        _check_device(device)
+        return self
+
+    def save(self, path: str | Path) -> None:
+        """Write the packed file again, atomically."""
+        write_packed(path, read_packed(cast(Path, self.file)))
+
+    def inspect(self) -> dict[str, Any]:
+        """As of ``Sam``; the packed file is read again for it."""
+        file = cast(Path, self.file)
+        model, recipe = from_packed(read_packed(file), file)
+        return Sam(model, self.name, recipe, self.records, file).inspect()
+
+
+def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
+    """Build optimised sessions from a packed file, in memory.
+
+    Args:
+        source: a packed file.
+        engine: ``"onnxruntime"``.
+        device: ``"cpu"``.
+
+    Raises:
+        UsageError: no such engine, another device, a float model, or onnx is not installed.
+        CorruptCheckpoint: the packed file is damaged.
+    """
+    if engine not in ENGINES:
+        raise UsageError(f"engine '{engine}': the engines are {' and '.join(ENGINES)}")
+    _check_device(device)
+    path = Path(source).expanduser()
+    if not is_packed(path):
+        raise UsageError(
+            f"{source}: engine '{engine}' runs packed files, written by 'saqsam quantize'; "
+            "leave the engine out for a float model"
+        )
+    require_onnx()
+    packed = read_packed(path)
+    try:
+        recipe = Recipe.from_dict(packed.recipe)
+        config = SamConfig(**packed.config)
+    except (RecipeError, TypeError, ValueError) as error:
+        raise CorruptCheckpoint(path, f"its configuration or recipe cannot be used ({error})") from error
+    model = integer_model(packed, config, str(source))
+    return EngineSam(cast(SamModel, model), f"{source} ({engine})", recipe, packed.records, path)
+
+
+def integer_model(packed: PackedModel, config: SamConfig, name: str) -> Any:
+    """Sessions with integer products behind the calls of ``SamModel``.
+
+    Args:
+        packed: verified contents of a packed file.
+        config: the configuration in it.
+        name: what to call the model in messages.
+
+    Raises:
+        CorruptCheckpoint: the contents do not fit the configuration.
+    """
+    from saqsam.export.arithmetic import Portable
+    from saqsam.export.graph import Graph
+    from saqsam.export.source import Source
+    from saqsam.runtime.exactness import Exactness
+    from saqsam.runtime.integer import Integer
+
+    exactness = Exactness()
+
+    def integer(graph: Graph, source: Source) -> Portable:
+        return Integer(graph, source, exactness)
+
+    return sessions_model(packed, config, name, integer)
+
+
+def sessions_model(packed: PackedModel, config: SamConfig, name: str, maker: Callable[..., Any]) -> Any:
+    """Sessions with any arithmetic behind the calls of ``SamModel``."""
+    from saqsam.export.model import OnnxSam
+    from saqsam.export.session import open_session
+
+    try:
+        graphs = build_graphs(packed, OPSETS[0], maker, full_size=False)
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+        raise CorruptCheckpoint(name, f"its parts do not fit each other ({error!r})") from error
+    encoder, decoder = (open_session(graph.SerializeToString(), name) for graph in graphs)
+    return OnnxSam(config, encoder, decoder, name)
+
+
+def _check_device(device: str) -> None:
+    if device != "cpu":
+        raise UsageError(f"device '{device}': the engine onnxruntime computes on the cpu")
