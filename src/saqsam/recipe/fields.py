@@ -161,6 +161,12 @@ class Reconstruct(Section):
     scale_rate: float = option(
         "Adam's rate for the logarithm of scales; falls to 0 along a cosine", 2e-3, minimum=0.0, maximum=1.0
     )
+    bias_rate: float = option(
+        "Adam's rate for biases, falling likewise; 0 leaves them alone, as the papers do",
+        0.0,
+        minimum=0.0,
+        maximum=1.0,
+    )
     prompt_weight: float = option("weight of the prompt-aware term (par)", 1.0, minimum=0.0, maximum=1e6)
     local_weight: float = option(
         "weight of the local term beside the prompt-aware one, both measured relative to their targets",

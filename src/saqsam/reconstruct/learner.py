@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import cast
 
@@ -44,6 +45,7 @@ class Learner:
         self.activations = [q for site, q in quantizers.items() if site.role != WEIGHT and quantized]
         self.roundings: dict[Quantizer, LearnedRounding] = {}
         self.scales: dict[Quantizer, LearnedScale] = {}
+        self.biases: list[Tensor] = []
         if settings.rounding == "adaround":
             self.roundings = {
                 quantizer: LearnedRounding(layer.weight.detach(), quantizer)
@@ -56,17 +58,34 @@ class Learner:
                 if quantizer.grid == AFFINE
             }
 
+        if settings.bias_rate:
+            self.biases = [layer.bias for layer in self.layers.values() if layer.bias is not None]
+            for bias in self.biases:
+                bias.data = bias.data.clone()  # learning writes here, and ``restore`` needs the old one
+
     @property
     def learns(self) -> bool:
         """Whether the unit has anything to learn."""
-        return bool(self.roundings or self.scales)
+        return any(self.groups().values())
 
-    def groups(self) -> tuple[list[Tensor], list[Tensor]]:
-        """The learned tensors: rounding, then scales."""
-        return (
-            [rounding.alpha for rounding in self.roundings.values()],
-            [scale.log_ratio for scale in self.scales.values()],
-        )
+    def groups(self) -> dict[str, list[Tensor]]:
+        """The learned tensors by kind: ``weight`` (its rounding), ``scale``, ``bias``."""
+        return {
+            "weight": [rounding.alpha for rounding in self.roundings.values()],
+            "scale": [scale.log_ratio for scale in self.scales.values()],
+            "bias": list(self.biases),
+        }
+
+    @contextmanager
+    def learning(self) -> Iterator[None]:
+        """While active, gradients reach everything that is learned."""
+        for bias in self.biases:
+            bias.requires_grad_(True)
+        try:
+            yield
+        finally:
+            for bias in self.biases:
+                bias.requires_grad_(False)
 
     def answers(self, mixing: Mixing | None) -> dict[Quantizer, Answer]:
         """What the unit's quantizers say while it learns; ``None`` mixes nothing in."""

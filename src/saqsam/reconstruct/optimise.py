@@ -38,9 +38,13 @@ class Schedule:
         passed = (step - begin) / max(1.0, settings.iterations - begin)
         return settings.beta_end + (settings.beta_start - settings.beta_end) * (1.0 - passed)
 
-    def scale_rate(self, step: int) -> float:
-        """Rate of the scales: half a cosine, from the full rate to 0."""
-        return self.settings.scale_rate * 0.5 * (1.0 + math.cos(math.pi * step / self.settings.iterations))
+    def rate(self, kind: str, step: int) -> float:
+        """Learning rate of ``weight`` (constant), ``scale`` and ``bias`` (half a cosine, falling to 0)."""
+        settings = self.settings
+        if kind == "weight":
+            return settings.weight_rate
+        full = settings.scale_rate if kind == "scale" else settings.bias_rate
+        return full * 0.5 * (1.0 + math.cos(math.pi * step / settings.iterations))
 
 
 def optimise(
@@ -63,20 +67,19 @@ def optimise(
         NumericalError: the loss became NaN or infinite.
     """
     schedule = Schedule(settings)
-    roundings, scales = learner.groups()
-    groups = [{"params": group} for group in (roundings, scales) if group]
+    groups = [{"params": group, "kind": kind} for kind, group in learner.groups().items() if group]
     optimiser = torch.optim.Adam(groups, lr=settings.weight_rate)
     mixing = Mixing(settings.quantized_share, generator) if settings.quantized_share < 1.0 else None
     losses: list[float] = []
-    with torch.enable_grad():
+    with torch.enable_grad(), learner.learning():
         for step in range(settings.iterations):
-            if scales:
-                optimiser.param_groups[-1]["lr"] = schedule.scale_rate(step)
+            for group in optimiser.param_groups:
+                group["lr"] = schedule.rate(group["kind"], step)
             images = _draw(problem, settings.batch, generator)
             with replaced(learner.answers(mixing)):
                 loss = problem.loss(images, mixing)
             total, beta = loss, schedule.beta(step)
-            if beta is not None and roundings:
+            if beta is not None:
                 total = loss + settings.rounding_weight * learner.undecided(beta)
             optimiser.zero_grad(set_to_none=True)
             total.backward()
