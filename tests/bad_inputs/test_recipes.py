@@ -157,7 +157,7 @@ def test_missing_file_and_directory(tmp_path: Path) -> None:
     ("name", "message"),
     [
         ("saq-sam-sta", r"no recipe 'saq-sam-sta'; did you mean 'saq-sam-star'\?"),
-        ("zzzzz", r"no recipe 'zzzzz'; shipped recipes: rtn, percentile, mse, ptq4sam-s, saq-sam-star"),
+        ("zzzzz", r"no recipe 'zzzzz'; shipped recipes: rtn, percentile, mse, .*, saq-sam-star, "),
         ("mse-w9a4", r"bits 'w9a4': 9 weight bits are outside 2 to 8"),
         ("mse-w4a1", r"bits 'w4a1': 1 activation bits are outside 2 to 8"),
         ("ms-w4a4", r"no recipe 'ms-w4a4'; did you mean 'mse'\?"),

@@ -103,10 +103,24 @@ def test_outliers_that_do_nothing_are_cut_away(
         assert record.iou_after > record.iou_before
 
 
-def test_a_clean_model_does_not_lose_focus(clipped: dict[str, tuple[SamModel, list[ClipRecord]]]) -> None:
+def test_a_clean_model_gains_focus_on_the_whole(
+    clipped: dict[str, tuple[SamModel, list[ClipRecord]]],
+) -> None:
+    """On the whole, not at every site: the published candidates do not include the whole range, so where
+    nothing should be cut a little focus is lost."""
     _, records = clipped["nano"]
-    for record in records:
-        assert record.iou_after >= record.iou_before - 1e-3
+    gains = [record.iou_after - record.iou_before for record in records]
+    assert sum(gains) / len(gains) > 0.01
+    assert sum(gain < 0 for gain in gains) <= 3
+    assert min(gains) > -0.01
+
+
+def test_no_site_loses_focus_where_the_whole_range_is_a_candidate(
+    scenes: tuple[CalibrationImage, ...],
+) -> None:
+    model, batch = prepared(embedded_sam("nano"), scenes, 2, 4)
+    for record in clip(model, batch, percentiles=(*FEW, 1.0)):
+        assert record.iou_after >= record.iou_before
 
 
 def test_one_image_is_the_setting_of_the_paper(scenes: tuple[CalibrationImage, ...]) -> None:
