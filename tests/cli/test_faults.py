@@ -118,7 +118,13 @@ def test_a_stopped_run_leaves_no_file(
     out = tmp_path / "out.safetensors"
     words = ["quantize", "nano", "--images", str(images), "--recipe", "saq-sam-star", "--out", str(out)]
     screen, terminal = pty.openpty()  # progress is drawn only on a terminal: it tells when work has begun
-    run = subprocess.Popen([command, *words], stdout=subprocess.PIPE, stderr=terminal)
+    run = subprocess.Popen(
+        [command, *words],
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        # A shell's background jobs, and so perhaps these tests, are started with interrupts ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     os.close(terminal)
     drawn = read_until(screen, b"encoder ranges")
     run.send_signal(number)

