@@ -144,17 +144,27 @@ def test_a_row_from_boxes_to_figure(
     notes = " ".join(report["notes"])
     assert "nano was used in place of the published file" in notes
     assert "Only 2 images were evaluated" in notes
-    calibration = json.loads((out / "calibration.json").read_text())
+    calibration = json.loads((out / "calibration-32-seed-0.json").read_text())
     assert calibration["annotations"] == []  # no label is looked at
     assert {(one["width"], one["height"]) for one in calibration["images"]} == {(128, 96)}
     assert (out / "yolox-sam-b-ptq4sam-s-w4a4.safetensors").is_file()
 
-    # A second call uses the boxes and the packed model again: without the detector's weights it still runs.
-    torch.save({}, detector_file)
+    # A second call uses the boxes and the packed model again.
+    made = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
     code, text, err = saqsam(*words)
     assert (code, err) == (0, "")
     assert "published" in text
     assert "BAQ" in text
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+
+    # Not with another recipe, nor with another detector.
+    code, _, err = saqsam(*words, "--set", "calibration.prompts=5")
+    assert code == 2
+    assert "results here were made with another recipe" in err
+    torch.save({}, detector_file)
+    code, _, err = saqsam(*words)
+    assert code == 2
+    assert "results here were made with another detector size" in err
 
 
 def test_a_float_row_needs_no_training_images(

@@ -33,13 +33,13 @@ def reproduce(
         Path, typer.Option("--weights", help="Folder with the published weight files.", metavar="DIR")
     ] = Path("ckpt"),
     out: Annotated[
-        Path | None,
+        Path,
         typer.Option(
             "--out",
-            help="Folder for results; default runs/ROW. Finished steps in it are kept.",
+            help="Folder for results. Finished steps in it are used again, boxes by every row.",
             metavar="DIR",
         ),
-    ] = None,
+    ] = Path("runs/papers"),
     sam: Annotated[
         str | None, typer.Option("--sam", help="Another float SAM than the published one.", metavar="MODEL")
     ] = None,
@@ -75,13 +75,12 @@ def reproduce(
         )
     if check:
         return
-    folder = out or Path("runs") / chosen.name
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"--out {folder}: this is a file; name a directory")
-    folder.mkdir(parents=True, exist_ok=True)
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out}: this is a file; name a directory")
+    out.mkdir(parents=True, exist_ok=True)
     from saqsam.reproduce.run import Request
 
-    _run(Request(chosen, places, folder, limit, tuple(settings or ()), device), findings, json)
+    _run(Request(chosen, places, out, limit, tuple(settings or ()), device), findings, json)
 
 
 def _run(request: Request, findings: list[Finding], json: bool) -> None:

@@ -16,7 +16,7 @@ from saqsam.detectors.detector import Detector
 from saqsam.detectors.listing import ListedImage, from_annotations, from_folder
 from saqsam.detectors.registry import load_detector
 from saqsam.detectors.run import detect_images, write_detections
-from saqsam.errors import InputError
+from saqsam.errors import InputError, UsageError
 from saqsam.files import atomic_write
 from saqsam.pipeline import Progress
 from saqsam.recipe import Recipe, load_recipe
@@ -25,6 +25,7 @@ from saqsam.reproduce.rows import FLOAT, PaperRow
 from saqsam.sam import Sam
 from saqsam.tasks.coco_json import read_instances
 from saqsam.tasks.instance import InstanceResult
+from saqsam.tasks.strict_json import read_json
 
 SPARE = 16  # calibration images beyond the recipe's, since a detector may find nothing on some
 
@@ -36,7 +37,7 @@ class Request:
     Attributes:
         row: of the papers' tables.
         places: of data and weights.
-        out: directory of results; detections and packed models in it are used again.
+        out: directory of results; boxes and packed models in it are used again, by other rows too.
         limit: evaluate only the first images of val2017; None is all of them.
         settings: further changes to the recipe, after the row's own.
         device: for detector and SAM.
@@ -57,6 +58,7 @@ def reproduce(request: Request, progress: Progress = lambda stage, done, total: 
 
     Raises:
         InputError: an image of the set cannot be read, or the detector finds nothing to calibrate on.
+        UsageError: the directory holds results made with other weights or settings.
         SaqsamError: as ``api.quantize`` and ``api.evaluate``.
     """
     places, row = request.places, request.row
@@ -85,6 +87,7 @@ class _Steps:
     def val_boxes(self) -> Path:
         """The COCO-results file of boxes on val2017."""
         request = self.request
+        self._same_detector()
         part = "" if request.limit is None else f"-first-{request.limit}"
         path = request.out / f"{request.row.detector}-val2017{part}.json"
         if not path.is_file():
@@ -96,9 +99,11 @@ class _Steps:
     def quantized(self) -> Sam:
         """The packed model of the row, loaded back from its file."""
         request, row = self.request, self.request.row
+        recipe = load_recipe(row.method, bits=row.bits, settings=(*row.settings, *request.settings))
         packed = request.out / f"{row.name}.safetensors"
+        facts = {"sam": request.places.sam_source(row), "recipe": recipe.recipe_hash}
+        _same(request.out / f"{row.name}.json", facts)
         if not packed.is_file():
-            recipe = load_recipe(row.method, bits=row.bits, settings=(*row.settings, *request.settings))
             annotations, boxes = self._calibration(recipe)
             sam = api.load(request.places.sam_source(row), device=request.device)
             quantized = api.quantize(
@@ -116,8 +121,9 @@ class _Steps:
     def _calibration(self, recipe: Recipe) -> tuple[Path, Path]:
         """A COCO file of a few images of train2017, without any annotation, and boxes on them."""
         request = self.request
-        annotations = request.out / "calibration.json"
-        boxes = request.out / f"{request.row.detector}-calibration.json"
+        part = f"calibration-{recipe.calibration.images}-seed-{recipe.calibration.seed}"
+        annotations = request.out / f"{part}.json"
+        boxes = request.out / f"{request.row.detector}-{part}.json"
         images = _drawn(request.places.train_images, recipe)
         if not annotations.is_file():
             _write_json(annotations, _unlabelled(images))
@@ -127,6 +133,12 @@ class _Steps:
                 boxes, from_annotations(dataset), dict(dataset.categories), "detect calibration images"
             )
         return annotations, boxes
+
+    def _same_detector(self) -> None:
+        """Boxes in the directory are used again only with the weights that found them."""
+        path = self.request.places.detector_file(self.request.row)
+        facts = {"detector": str(path.absolute()), "detector size": path.stat().st_size}
+        _same(self.request.out / f"{self.request.row.detector}.json", facts)
 
     def _detect(
         self, path: Path, images: Sequence[ListedImage], categories: dict[int, str], stage: str
@@ -145,6 +157,24 @@ class _Steps:
                 f"{row.detector} found nothing on {len(images)} images; its weights may be damaged"
             )
         write_detections(path, run)
+
+
+def _same(path: Path, facts: dict[str, Any]) -> None:
+    """Note what a result is made from, or compare with what was noted.
+
+    Raises:
+        UsageError: the result in this directory was made from something else.
+    """
+    if not path.is_file():
+        _write_json(path, facts)
+        return
+    noted = read_json(path)
+    other = [key for key in facts if not isinstance(noted, dict) or noted.get(key) != facts[key]]
+    if other:
+        raise UsageError(
+            f"{path}: results here were made with another {other[0]}; choose another --out, "
+            f"or remove this file and the results that belong to it"
+        )
 
 
 def _drawn(folder: Path, recipe: Recipe) -> list[ListedImage]:
