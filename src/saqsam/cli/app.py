@@ -12,6 +12,7 @@ import typer
 
 from saqsam import __version__
 from saqsam.cli import (
+    bench,
     compare,
     demo,
     detect,
@@ -48,6 +49,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("reproduce")(reproduce.reproduce)
 app.command("compare")(compare.compare)
 app.command("export")(export.export)
+app.command("bench")(bench.bench)
 app.add_typer(recipe.app, name="recipe")
 
 # typer's errors share click's root, which old releases import and new ones carry along privately.
