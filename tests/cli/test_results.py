@@ -319,3 +319,22 @@ def size_of(path: str | Path) -> tuple[int, int]:
     """Width and height of an image file."""
     with Image.open(path) as opened:
         return opened.size
+
+
+def test_a_site_that_never_varies_is_counted_and_stays_finite(
+    saqsam: Saqsam, ground: Ground, tmp_path: Path
+) -> None:
+    model = embedded_sam("nano")
+    silent = model.mask_decoder.transformer.layers[0].mlp.lin1
+    silent.weight.zero_()
+    silent.bias.fill_(-1.0)  # ReLU lets nothing through
+    model.save_pretrained(tmp_path / "silent")
+    words = ("quantize", tmp_path / "silent", "--images", ground.images, "--recipe", "mse-w4a4")
+    out = tmp_path / "silent.safetensors"
+    result = saqsam(*words, "--out", out, "--json").result
+    site = "mask_decoder.transformer.layers.0.mlp.lin2:input"
+    assert site in result["constant_sites"]
+    shown = saqsam(*words, "--out", out, "--force")
+    assert f"warning: {len(result['constant_sites'])} sites held one single value" in shown.out
+    measured = ("evaluate", out, "--images", ground.images, "--annotations", ground.annotations, "--json")
+    assert saqsam(*measured).result["nan_count"] == 0

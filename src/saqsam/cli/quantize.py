@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -151,6 +152,7 @@ def carry_out(command: Command, run: Path | None, *, json: bool) -> None:
             raise ImageError(error.path, f"{error.reason}; {hint}") from error
         quantized.save(out)
     record = quantized.inspect()
+    constant = constant_sites(record["records"])
     result = {
         "model": command.model,
         "recipe": chosen.name,
@@ -160,15 +162,28 @@ def carry_out(command: Command, run: Path | None, *, json: bool) -> None:
         "file_bytes": out.stat().st_size,
         "float_bytes": record["float_bytes"],
         "sites": len(record["sites"]),
+        "constant_sites": constant,
         "seconds": round(time.perf_counter() - started, 3),
     }
     if json:
         print_json(result)
         return
+    warnings = []
+    if constant:
+        warnings.append(
+            f"warning: {len(constant)} sites held one single value on all calibration images, the first is "
+            f"{constant[0]}; are the images blank?"
+        )
     print_lines(
         [
+            *warnings,
             f"{out}: {megabytes(result['file_bytes'])}, float {megabytes(result['float_bytes'])}",
             f"{chosen.name} {quantized.bits}, {result['sites']} quantized sites, audit passed, "
             f"{result['seconds']:.1f} s",
         ]
     )
+
+
+def constant_sites(records: Mapping[str, Any]) -> list[str]:
+    """Names of the sites at which calibration saw one single value; their ranges mean nothing."""
+    return [site for site, seen in records["ranges"].items() if seen["low"] == seen["high"]]
