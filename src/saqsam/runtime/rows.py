@@ -1,0 +1,98 @@
+"""The ways of running one packed model that a benchmark compares, each with the calls of ``SamModel``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import SamConfig, SamModel
+
+from saqsam.errors import UsageError
+from saqsam.export.arithmetic import Portable
+from saqsam.export.build import OPSETS, build_graphs
+from saqsam.export.model import OnnxSam
+from saqsam.export.session import open_session
+from saqsam.grids.affine import affine_values
+from saqsam.pack.convert import from_packed
+from saqsam.pack.file import PackedModel, read_packed
+from saqsam.runtime.engine import integer_model, sessions_model
+
+
+def torch_float(packed: PackedModel, path: Path) -> Any:
+    """The same weights as float32, fused attention, no quantizer: PyTorch on a SAM of this size."""
+    config: Any = SamConfig(**packed.config)
+    config._attn_implementation = "sdpa"
+    config.vision_config._attn_implementation = "sdpa"
+    model = SamModel(config).eval().requires_grad_(False)
+    model.load_state_dict(float_contents(packed).rest, strict=False)
+    model.tie_weights()
+    return model
+
+
+def simulated(packed: PackedModel, path: Path) -> Any:
+    """The audited model: integers simulated in floating point."""
+    return from_packed(packed, path)[0]
+
+
+def integer(packed: PackedModel, path: Path) -> Any:
+    """saqsam's engine."""
+    return integer_model(packed, SamConfig(**packed.config), str(path))
+
+
+def onnxruntime_float(packed: PackedModel, path: Path) -> Any:
+    """The same weights as float32 in ONNX Runtime, in saqsam's graphs."""
+    return sessions_model(float_contents(packed), SamConfig(**packed.config), str(path), Portable)
+
+
+def onnxruntime_dynamic(packed: PackedModel, path: Path) -> Any:
+    """ONNX Runtime's own dynamic quantization of these graphs: 8 bits, per channel, linear layers only."""
+    from tempfile import TemporaryDirectory
+
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    sessions = []
+    with TemporaryDirectory() as directory:
+        for graph in build_graphs(float_contents(packed), OPSETS[0], Portable, full_size=False):
+            file = Path(directory) / "dynamic.onnx"
+            quantize_dynamic(
+                graph,
+                file,
+                op_types_to_quantize=["MatMul"],
+                per_channel=True,
+                weight_type=QuantType.QInt8,
+                extra_options={"MatMulConstBOnly": True},
+            )
+            sessions.append(open_session(file, str(path)))
+    return OnnxSam(SamConfig(**packed.config), sessions[0], sessions[1], str(path))
+
+
+ROWS: dict[str, Callable[[PackedModel, Path], Any]] = {
+    "torch float": torch_float,
+    "simulated": simulated,
+    "integer": integer,
+    "onnxruntime float": onnxruntime_float,
+    "onnxruntime dynamic int8": onnxruntime_dynamic,
+}
+"""Builders by the name of their row."""
+
+
+def build_row(row: str, path: Path) -> Any:
+    """A model to run.
+
+    Raises:
+        UsageError: there is no row of this name.
+    """
+    if row not in ROWS:
+        raise UsageError(f"row '{row}': the rows are {', '.join(ROWS)}")
+    return ROWS[row](read_packed(path), path)
+
+
+def float_contents(packed: PackedModel) -> PackedModel:
+    """The same model with its weights as float32 and nothing quantized."""
+    rest = {name: tensor.float() for name, tensor in packed.rest.items()}
+    for name, weight in packed.weights.items():
+        channels = (-1,) + (1,) * (weight.codes.ndim - 1)
+        zero_point = weight.zero_point.float().view(channels)
+        rest[f"{name}.weight"] = affine_values(weight.codes.float(), weight.scale.view(channels), zero_point)
+    return PackedModel(packed.config, {}, {}, {}, rest, {})

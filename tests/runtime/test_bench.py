@@ -1,0 +1,75 @@
+"""``saqsam bench`` on nano: every engine runs in its own process and agrees with the simulation."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from saqsam.api import load, quantize
+from saqsam.cli.app import run
+from saqsam.errors import SaqsamError, UsageError
+from saqsam.pack.file import read_packed
+from saqsam.runtime.bench import bench
+from saqsam.runtime.rows import ROWS, build_row, float_contents
+from saqsam.scenes import write_scenes
+
+
+@pytest.fixture(scope="session")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    scenes = write_scenes(tmp_path_factory.mktemp("scenes"), 2, 13).parent
+    path = tmp_path_factory.mktemp("packed") / "nano.saqsam"
+    quantize(load("nano"), "rtn-w8a8", scenes / "images", scenes / "instances.json").save(path)
+    return path
+
+
+def test_rows_have_speed_memory_size_and_agreement(
+    packed: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["bench", str(packed), "--rounds", "1", "--json", "--out", str(tmp_path / "bench.csv")]
+    for row in ("simulated", "integer"):
+        arguments += ["--row", row]
+    assert run(arguments) == 0
+    rows = {row["row"]: row for row in json.loads(capfd.readouterr().out)["rows"]}
+    assert rows["simulated"]["agreement"] == 1.0
+    assert rows["integer"]["agreement"] > 0.97
+    assert rows["integer"]["model_bytes"] == packed.stat().st_size
+    assert all(row["encoder_seconds"] > 0 and row["peak_bytes"] > 1e7 for row in rows.values())
+    with (tmp_path / "bench.csv").open() as file:
+        assert [row["row"] for row in csv.DictReader(file)] == list(rows)
+
+
+@pytest.mark.parametrize("row", ["torch float", "onnxruntime float", "onnxruntime dynamic int8"])
+def test_float_rows_are_the_dequantized_weights(packed: Path, row: str) -> None:
+    """Each is another way of running the same float model, so they agree with each other."""
+    from saqsam.runtime.measure import measure
+
+    figures, masks = measure(row, packed, 1)
+    _, expected = measure("torch float", packed, 1)
+    assert len(figures["prompts"]) == 1
+    assert (masks[0] == expected[0]).mean() > (0.98 if "int8" in row else 0.9999)
+
+
+def test_what_cannot_be_benched_is_said(packed: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not a packed file"):
+        bench(tmp_path / "nothing")
+    with pytest.raises(UsageError, match="the rows are torch float, simulated"):
+        bench(packed, ["tensorrt"])
+    with pytest.raises(UsageError, match="the rows are"):
+        build_row("tensorrt", packed)
+    assert "integer" in ROWS
+    damaged = tmp_path / "damaged"
+    content = bytearray(packed.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    with pytest.raises(SaqsamError, match="not an intact packed file"):
+        bench(damaged, ["integer"], rounds=1)
+    assert run(["bench", str(tmp_path / "nothing")]) == 2
+
+
+def test_float_contents_have_no_integers_left(packed: Path) -> None:
+    contents = read_packed(packed)
+    assert float_contents(contents).weights == {}
+    assert len(float_contents(contents).rest) == len(contents.rest) + len(contents.weights)
