@@ -284,3 +284,26 @@ def test_from_the_command_line(
     code, _, err = saqsam("detect", scenes / "images", *words, "--force")
     assert code == 2
     assert "needs --weights FILE" in err
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "the file is empty"),
+        (b"<!DOCTYPE html><html>", "this is a web page, did the download fail?"),
+        (b"\x80\x02not a pickle at all", "damaged"),
+        (b"just text", "not a file of PyTorch weights"),
+    ],
+)
+def test_files_that_are_no_weights_are_refused_in_one_line(
+    saqsam: Callable[..., tuple[int, str, str]], scenes: Path, tmp_path: Path, content: bytes, said: str
+) -> None:
+    weights, out = tmp_path / "weights.bin", tmp_path / "d.json"
+    weights.write_bytes(content)
+    for name in ("yolox-l", "faster-rcnn-r50"):
+        words = ("--detector", name, "--weights", weights, "--out", out)
+        code, _, err = saqsam("detect", scenes / "images", *words)
+        assert code == 3
+        assert said in err
+        assert err.count("\n") == 1
+        assert not out.exists()
