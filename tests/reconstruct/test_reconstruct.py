@@ -26,9 +26,21 @@ Quantized = Callable[..., tuple[SamModel, Report]]
 ImagesFor = Callable[[Recipe], Sequence[CalibrationImage]]
 
 
-@pytest.mark.parametrize("name", ["adaround", "brecq", "qdrop", "ptq4sam-l", "saq-sam", "best"])
-def test_every_method_ends_audited_and_no_worse(quantized: Quantized, name: str) -> None:
-    model, report = quantized(f"{name}-w4a4", "reconstruct.iterations=3")
+CLOSED = ("reconstruct.rounding=gptq", "reconstruct.clicks=0.5", "reconstruct.scales=false")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        *((name, ()) for name in ("adaround", "brecq", "qdrop", "ptq4sam-l", "saq-sam", "best")),
+        ("saq-sam", CLOSED),
+        ("qdrop", (*CLOSED, "reconstruct.compensate=all", "reconstruct.targets=quantized-input")),
+    ],
+)
+def test_every_method_ends_audited_and_no_worse(
+    quantized: Quantized, name: str, settings: tuple[str, ...]
+) -> None:
+    model, report = quantized(f"{name}-w4a4", "reconstruct.iterations=3", *settings)
     recipe = load_recipe(f"{name}-w4a4", settings=QUICK)
     result = audit(model, recipe)
     assert result.ok, result.failures
