@@ -60,9 +60,15 @@ def pixels_of(model: SamModel, image: CalibrationImage) -> tuple[Tensor, Frame]:
     return preprocess(model, opened.pixels)
 
 
+_TOGETHER = 16
+"""Prompts decoded at once in calibration: observers look at a fixed number of attention rows in each call."""
+
+
 def decode_each(model: SamModel, encoded: Sequence[Encoded]) -> Tensor:
     """Decode every prompt of every image; logits ``(prompts in total, 1, 4g, 4g)``."""
-    return torch.cat([decode(model, one.embedding, one.prompts, one.frame)[0] for one in encoded])
+    return torch.cat(
+        [decode(model, one.embedding, one.prompts, one.frame, chunk=_TOGETHER)[0] for one in encoded]
+    )
 
 
 @dataclass(frozen=True)
