@@ -10,14 +10,14 @@ import torch
 
 from saqsam.calibration import CalibrationImage, chosen_images, grid_of_points
 from saqsam.errors import UsageError
+from saqsam.jobs.directory import open_run
+from saqsam.jobs.identity import identity_of
 from saqsam.models.load import load_float
 from saqsam.pack.convert import from_packed
 from saqsam.pack.file import is_packed, read_packed
 from saqsam.pipeline import Progress, quantize_model
 from saqsam.prompts.from_dataset import prompts_for
 from saqsam.recipe import Recipe, load_recipe
-from saqsam.jobs.directory import open_run
-from saqsam.jobs.identity import identity_of
 from saqsam.sam import Sam
 from saqsam.tasks.coco_json import read_instances
 from saqsam.tasks.instance import InstanceResult, evaluate_instances

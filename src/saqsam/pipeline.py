@@ -14,6 +14,7 @@ from saqsam.calibration import CalibrationImage, Encoded, decode_each, decoder_b
 from saqsam.clip.pcc import clip_decoder
 from saqsam.errors import UsageError
 from saqsam.folds.apply import FoldRecord, fold_decoder, fold_encoder
+from saqsam.jobs.directory import RunDirectory
 from saqsam.models.attach import all_quantizers, attach
 from saqsam.models.lookup import layer_at
 from saqsam.models.plan import Plan, plan_sites
@@ -26,7 +27,6 @@ from saqsam.ranges.settle import SiteRange, settle_activation, settle_weight
 from saqsam.recipe import Recipe
 from saqsam.reconstruct.kept import calibrated, restore_calibrated
 from saqsam.reconstruct.walk import reconstruct
-from saqsam.jobs.directory import RunDirectory
 
 _T = TypeVar("_T")
 Progress = Callable[[str, int, int], None]
