@@ -11,6 +11,7 @@ import numpy as np
 from saqsam.export.graph import Graph
 from saqsam.export.grids import on_grid
 from saqsam.export.source import Source, codes_of
+from saqsam.pack.file import PackedActivation
 
 
 class Portable:
@@ -31,8 +32,12 @@ class Portable:
         if grid is None:
             return x
         if (x, site) not in self._rounded:
-            self._rounded[x, site] = on_grid(self.graph, x, grid)
+            self._rounded[x, site] = self.on_grid(x, grid)
         return self._rounded[x, site]
+
+    def on_grid(self, x: str, grid: PackedActivation) -> str:
+        """``x`` on a grid, float32."""
+        return on_grid(self.graph, x, grid)
 
     def rounded_at(self, site: str) -> list[str]:
         """Names of the values on the grid of ``site``, in the order in which they were written down."""

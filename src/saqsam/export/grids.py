@@ -39,10 +39,25 @@ def log2_codes(graph: Graph, x: str, grid: PackedActivation) -> str:
     ``log2(x / scale)`` becomes ``log(x / scale) * (1 / log 2)``: where a probability lies within a
     rounding error of the middle between two levels, its code may differ from PyTorch's by one.
     """
+    return graph.add("Cast", _log2_steps(graph, x, grid), to=INT32)
+
+
+def _log2_steps(graph: Graph, x: str, grid: PackedActivation) -> str:
+    """The codes of ``log2_codes`` as float32."""
     exponent = graph.add("Log", graph.add("Div", x, graph.constant(grid.scale)))
     steps = graph.add("Round", graph.add("Mul", exponent, graph.constant(-grid.tau / math.log(2))))
-    low, high = graph.constant(0), graph.constant(2**grid.bits - 1)
-    return graph.add("Cast", graph.add("Clip", steps, low, high), to=INT32)
+    return graph.add("Clip", steps, graph.constant(0), graph.constant(2**grid.bits - 1))
+
+
+def log2_by_exponential(graph: Graph, x: str, grid: PackedActivation) -> str:
+    """``on_grid`` for a logarithmic grid, to the last rounding, without looking each value up in a table.
+
+    ONNX Runtime's ``Gather`` takes the values one by one; an exponential and a threshold are vectorised.
+    """
+    half_way = grid.scale * 2.0 ** (-(2**grid.bits - 1.5) / grid.tau)  # the largest code stands for zero
+    exponent = graph.add("Mul", _log2_steps(graph, x, grid), graph.constant(-math.log(2) / grid.tau))
+    value = graph.add("Mul", graph.add("Exp", exponent), graph.constant(grid.scale))
+    return graph.add("ThresholdedRelu", value, alpha=half_way)
 
 
 def on_grid(graph: Graph, x: str, grid: PackedActivation) -> str:
