@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saqsam.errors import UsageError
-from saqsam.images import Pixels, open_image
+from saqsam.images import IMAGE_SUFFIXES, Pixels, open_image
 from saqsam.tasks.instance_set import ImageRecord, InstanceSet, open_listed
-
-_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"))
 
 
 @dataclass(frozen=True)
@@ -59,9 +57,11 @@ def from_folder(folder: Path) -> list[ListedImage]:
     Raises:
         UsageError: there is no image in it.
     """
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and path.is_file())
+    paths = sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+    )
     if not paths:
-        raise UsageError(f"IMAGES {folder}: holds no images ({', '.join(sorted(_SUFFIXES))})")
+        raise UsageError(f"IMAGES {folder}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
     stems = [path.stem for path in paths]
     numbered = all(stem.isascii() and stem.isdigit() and len(stem) <= 15 for stem in stems)
     if numbered and len({int(stem) for stem in stems}) == len(stems):
