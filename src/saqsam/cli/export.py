@@ -69,7 +69,8 @@ def export(
         lines.append("not verified")
     else:
         lines += [
-            f"{done.parity.equal_codes:.4%} of codes at {done.parity.sites} sites equal, block by block",
+            f"{done.parity.equal_codes:.4%} of the encoder's codes equal, block by block, "
+            f"{done.parity.decoder_equal_codes:.4%} of the decoder's ({done.parity.sites} sites)",
             f"mask IoU with the model {done.parity.mask_iou:.4f} from pixels, "
             f"{done.parity.decoder_mask_iou:.4f} from its embedding ({done.parity.prompts} prompts); "
             f"the model with itself under rounding errors: {done.parity.repeatability:.4f}",

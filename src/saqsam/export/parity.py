@@ -33,6 +33,8 @@ SAME_MASK = 0.999
 """IoU from which two masks count as the same."""
 SAME_CODES = 0.999
 """Share of equal codes from which two implementations of a step count as the same."""
+SAME_DECODER_CODES = 0.95
+"""The same for the decoder, which is compared as a whole: one code that differs is followed by others."""
 SLACK = 0.03
 """By how much the graphs may agree less with the model than its disturbed self: few prompts, heavy tails."""
 DECODER_SLACK = 0.003
@@ -74,7 +76,8 @@ class Parity:
         worst_decoder_mask_iou: the least of them.
         decoder_logit_difference: largest, given the model's embedding.
         logit_difference: largest, from pixels.
-        equal_codes: share of codes that are equal, each block given the same input; None if not compared.
+        equal_codes: share of the encoder's codes that are equal, each block given the same input.
+        decoder_equal_codes: share of the decoder's, given the same embedding.
         worst_site: site with the fewest equal codes, and its share.
         sites: number of sites compared.
     """
@@ -90,7 +93,8 @@ class Parity:
     worst_decoder_mask_iou: float = 0.0
     decoder_logit_difference: float = 0.0
     logit_difference: float = 0.0
-    equal_codes: float | None = None
+    equal_codes: float = 0.0
+    decoder_equal_codes: float = 0.0
     worst_site: tuple[str, float] | None = None
     sites: int = 0
 
@@ -101,7 +105,9 @@ class Parity:
 
     def problem(self) -> str | None:
         """What keeps the graphs from being the model, or ``None``."""
-        if self.equal_codes is not None and self.equal_codes < SAME_CODES:
+        if self.decoder_equal_codes < SAME_DECODER_CODES:
+            return f"only {self.decoder_equal_codes:.4%} of its decoder's codes are equal"
+        if self.equal_codes < SAME_CODES:
             return f"only {self.equal_codes:.4%} of the codes are equal, at {self.worst_site} fewest"
         if not self.decoder_mask_iou >= min(SAME_MASK, self.decoder_repeatability - DECODER_SLACK):
             return f"its decoder's masks agree with the model's to IoU {self.decoder_mask_iou:.5f} only"
@@ -139,6 +145,7 @@ def check_parity(
     tally = _Tally()
     generator = torch.Generator().manual_seed(0)
     shares: Shares = {}
+    decoder_shares: Shares = {}
     for index, case in enumerate(cases):
         progress("verify", index, len(cases))
         pixel_values, frame = preprocess(model, case.pixels)
@@ -146,7 +153,7 @@ def check_parity(
         tally.add(model, graphs, case.prompts, frame, pixel_values, embedding, generator)
         if index == 0:
             shares = encoder_codes(model, source, maker, pixel_values, opset)
-            shares |= decoder_codes(model, source, maker, embedding, case.prompts, frame, opset)
+            decoder_shares = decoder_codes(model, source, maker, embedding, case.prompts, frame, opset)
     progress("verify", len(cases), len(cases))
     parity = Parity(
         images=[case.name for case in cases],
@@ -161,8 +168,9 @@ def check_parity(
         decoder_logit_difference=tally.decoder_difference,
         logit_difference=tally.difference,
         equal_codes=total_share(shares),
+        decoder_equal_codes=total_share(decoder_shares),
         worst_site=worst_site(shares),
-        sites=len(shares),
+        sites=len(shares) + len(decoder_shares),
     )
     problem = parity.problem()
     if problem is not None:
