@@ -18,11 +18,14 @@ FLOW = (
     ("ranges",),
     ("folds",),
     ("clip",),
+    ("jobs",),
     ("reconstruct",),
     ("pack",),
     ("pipeline",),
-    ("tasks", "report"),
+    ("tasks", "report", "everything", "detectors"),
+    ("export", "runtime"),
     ("api",),
+    ("reproduce",),
     ("cli",),
 )
 """The stages in order, as CONTRIBUTING has them; a stage may import those of its own rank and above it."""
