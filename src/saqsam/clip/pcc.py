@@ -15,7 +15,7 @@ Differences from the released code, all on purpose:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -101,8 +101,7 @@ def clip_decoder(
     records: dict[str, ClipRecord] = {}
 
     def remember(path: str, case: AttentionCase) -> None:
-        tensors = {side: case.tensor(side) for side in (QUERY, KEY)}
-        references[path] = focus_mask(case.map_with(QUERY, None, tensors), settings.focus_threshold)
+        references[path] = focus_mask(case.maps(QUERY)(None), settings.focus_threshold)
 
     with _intercepting(attentions, images, settings.max_queries, remember):
         run()
@@ -171,19 +170,25 @@ def _present_clips(case: AttentionCase) -> dict[int, Interval]:
 
 def _search_attention(case: AttentionCase, reference: Tensor, settings: Clip) -> Iterator[ClipRecord]:
     """Coordinate descent over the four targets of one attention."""
+    parts = case.parts()
+    references = reference.split([len(part.query) * part.prompts for part in parts])
     for target in _TARGETS:
         quantizer = case.quantizer(target)
         if quantizer is None:
             continue
         x = case.tensor(target)
-        tensors = {side: case.tensor(side) for side in (QUERY, KEY)}
         whole = (float(x.min()), float(x.max()))
         if not (math.isfinite(whole[0]) and math.isfinite(whole[1])):
             raise NumericalError(quantizer.site, "NaN or infinity in its values; check weights and images")
 
-        def score(clip: Interval, target: int = target, tensors: dict[int, Tensor] = tensors) -> float:
-            probabilities = case.map_with(target, clip, tensors)
-            return focus_iou(probabilities, reference, settings.focus_threshold)
+        maps = [part.maps(target) for part in parts]
+
+        def score(clip: Interval, maps: Sequence[Callable[[Interval], Tensor]] = maps) -> float:
+            found = [
+                focus_iou(at(clip), part, settings.focus_threshold) * len(part)
+                for at, part in zip(maps, references, strict=True)
+            ]
+            return sum(found) / len(reference)
 
         candidates = two_sided_quantiles(x, settings.percentiles)
         curve = [score(clip) for clip in candidates]

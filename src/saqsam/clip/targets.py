@@ -7,6 +7,7 @@ needs one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +25,10 @@ from saqsam.quantizer import Quantizer
 
 QUERY_INPUT, KEY_INPUT, QUERY, KEY = range(4)
 Interval = tuple[float, float]
+_TOGETHER = 1 << 20
+"""Values of a query or key tensor that are worked on together: four megabytes."""
+_MANY, _EVERY = 1 << 21, 7
+"""Of how many values a sample is sorted, and which."""
 
 
 @dataclass
@@ -87,25 +92,38 @@ class AttentionCase:
         scale, zero_point = affine_parameters(low, high, quantizer.bits)
         return affine_round_trip(x, scale.to(x.device), zero_point.to(x.device), quantizer.bits)
 
-    def map_with(self, target: int, clip: Interval | None, tensors: dict[int, Tensor]) -> Tensor:
-        """Attention map ``(images*prompts, heads, N_q, N_k)`` with ``target`` clipped to ``clip``.
+    def parts(self) -> list[AttentionCase]:
+        """The same case in pieces that stay in the processor's cache; they share the chosen clips.
 
-        Args:
-            target: which of the four.
-            clip: candidate interval; ``None`` keeps the target as it stands.
-            tensors: the unquantized query and key under the present clips, from ``tensor``.
+        Maps of different prompts do not touch each other, so splitting is exact. The pieces' maps, one
+        after the other, are the whole map.
         """
-        sides = []
-        for side in (QUERY, KEY):
-            if target == side - QUERY:  # an input: project it again
+        query, key, prompts = self.query, self.key, self.prompts
+        if query.shape[1] == key.shape[1] == prompts:
+            query, key, prompts = query.flatten(0, 1)[:, None], key.flatten(0, 1)[:, None], 1
+        together = max(1, _TOGETHER // max(query[0].numel(), key[0].numel()))
+        pairs = zip(query.split(together), key.split(together), strict=True)
+        return [AttentionCase(self.attention, q, k, prompts, self.clips) for q, k in pairs]
+
+    def maps(self, target: int) -> Callable[[Interval | None], Tensor]:
+        """The attention map ``(images*prompts, heads, N_q, N_k)`` as a function of one target's clip.
+
+        Whatever does not depend on that clip is computed once. ``None`` keeps the target as it stands.
+        """
+        moving = target % 2
+        source, fixed_side = self.tensor(target), QUERY + (1 - moving)
+        fixed = self.clipped(fixed_side, self.tensor(fixed_side))
+
+        def at(clip: Interval | None) -> Tensor:
+            x = self.clipped(target, source, clip)
+            if target in (QUERY_INPUT, KEY_INPUT):
                 layer = self.projection(target)
-                x = self.clipped(target, self.tensor(target), clip)
-                projected = F.linear(x, layer.weight, layer.bias)
-            else:
-                projected = tensors[side]
-            sides.append(self.clipped(side, projected, clip if target == side else None))
-        query, key = (x.expand(-1, self.prompts, -1, -1) for x in sides)
-        return self.attention.probabilities(query, key)
+                x = self.clipped(QUERY + moving, F.linear(x, layer.weight, layer.bias))
+            pair = (fixed, x) if moving else (x, fixed)
+            query, key = (side.expand(-1, self.prompts, -1, -1) for side in pair)
+            return self.attention.probabilities(query, key)
+
+        return at
 
 
 def once_per_image(x: Tensor) -> Tensor:
@@ -115,8 +133,14 @@ def once_per_image(x: Tensor) -> Tensor:
 
 
 def two_sided_quantiles(x: Tensor, percentiles: tuple[float, ...]) -> list[Interval]:
-    """``[quantile(1 - p), quantile(p)]`` for each p, linearly interpolated, from one sort of ``x``."""
-    values = np.sort(x.detach().float().cpu().numpy(), axis=None)
+    """``[quantile(1 - p), quantile(p)]`` for each p, linearly interpolated, from one sort of ``x``.
+
+    Of more than two million values every seventh is sorted: seven divides no width of any SAM, so every
+    channel is looked at alike, and the outermost candidate still has some twenty values beyond it.
+    """
+    flat = x.detach().flatten()
+    every = _EVERY if flat.numel() > _MANY else 1
+    values = np.sort(flat[::every].float().cpu().numpy())
     p = np.asarray(percentiles, dtype=np.float64)
     low, high = (_interpolated(values, position) for position in (1.0 - p, p))
     return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]

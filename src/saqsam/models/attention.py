@@ -19,6 +19,8 @@ from saqsam.quantizer import LOG2, Quantizer, Stage
 _CHUNK = 1 << 25
 """Elements of the attention map held at once. Maps of different heads and windows do not touch each
 other, so splitting them is exact, and the 805 MB map of a global SAM-B block is never materialised."""
+_CACHED = 1 << 20
+"""Elements of the map that are quantized together: four megabytes, which stay in the processor's cache."""
 
 
 class AttentionQuantizers(nn.Module):
@@ -91,18 +93,29 @@ class QuantVisionAttention(SamVisionAttention):
     ) -> Tensor:
         """All maps, a bounded number at a time: ``(maps, N, d) -> (maps, N, d)``."""
         maps, tokens, _ = query.shape
-        per_chunk = max(1, _CHUNK // (tokens * tokens))
+        per_chunk = max(1, _CACHED // (tokens * tokens))
         outputs = []
         for start in range(0, maps, per_chunk):
             chunk = slice(start, start + per_chunk)
-            scores = (query[chunk] * self.scale) @ key[chunk].transpose(-2, -1)
-            if self.use_rel_pos:
-                scores += self._positions(position_query[chunk], size).reshape_as(scores)
+            positions = self._positions(position_query[chunk], size) if self.use_rel_pos else None
+            outputs.append(self._attend_rows(query[chunk], key[chunk], value[chunk], positions))
+        return torch.cat(outputs)
+
+    def _attend_rows(self, query: Tensor, key: Tensor, value: Tensor, positions: Tensor | None) -> Tensor:
+        """A few maps, a bounded number of their rows at a time: rows do not touch each other either."""
+        tokens = query.shape[1]
+        bias = None if positions is None else positions.reshape(len(query), tokens, tokens)
+        outputs = []
+        for rows in torch.arange(tokens).split(max(1, _CACHED // (len(query) * tokens))):
+            part = slice(int(rows[0]), int(rows[-1]) + 1)
+            scores = (query[:, part] * self.scale) @ key.transpose(-2, -1)
+            if bias is not None:
+                scores += bias[:, part]
             probabilities = torch.softmax(scores, dim=-1)
             if self.quantizers.attention is not None:
-                probabilities = self.quantizers.attention(probabilities, value[chunk])
-            outputs.append(probabilities @ value[chunk])
-        return torch.cat(outputs)
+                probabilities = self.quantizers.attention(probabilities, value)
+            outputs.append(probabilities @ value)
+        return torch.cat(outputs, dim=1)
 
     def _observe_rows(
         self, query: Tensor, key: Tensor, value: Tensor, position_query: Tensor, size: tuple[int, int]
