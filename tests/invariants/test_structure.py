@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -137,9 +138,7 @@ def faults(path: Path) -> Iterator[str]:
         if isinstance(node, ast.ExceptHandler) and node.type is None:
             yield f"{node.lineno}: bare except"
         value = node.value if isinstance(node, ast.Constant) else None
-        if isinstance(value, str) and value.startswith(
-            ("/home/", "/work/", "/mnt/", "/root/", "/tmp", "C:\\")
-        ):
+        if isinstance(value, str) and re.match(r"/(home|work|mnt|root|tmp)\b|[A-Z]:\\\\", value):
             yield f"{node.lineno}: an absolute path"
         if isinstance(node, ast.Global):
             yield f"{node.lineno}: global state"
