@@ -138,7 +138,7 @@ def faults(path: Path) -> Iterator[str]:
         if isinstance(node, ast.ExceptHandler) and node.type is None:
             yield f"{node.lineno}: bare except"
         value = node.value if isinstance(node, ast.Constant) else None
-        if isinstance(value, str) and re.match(r"/(home|work|mnt|root|tmp)\b|[A-Z]:\\\\", value):
+        if isinstance(value, str) and re.match(r"/(home|work|mnt|root|tmp)\b|[A-Z]:\\", value):
             yield f"{node.lineno}: an absolute path"
         if isinstance(node, ast.Global):
             yield f"{node.lineno}: global state"
