@@ -1,6 +1,6 @@
-"""Every shipped recipe at every width on generated scenes: accuracy, spread over seeds, cost of each stage.
+"""The recipes that do not learn, at four widths, on generated scenes: accuracy, spread over seeds, cost of each stage.
 
-    python benchmarks/methods.py                                   # all rows, about 20 minutes on 2 cores
+    python benchmarks/methods.py                                   # all rows, half an hour on a shared core
     python benchmarks/methods.py --seeds 1 --images 24 --bits w4a4 # a quick look
 
 A seed draws its own calibration scenes; the test scenes are the same for all rows and belong to no
