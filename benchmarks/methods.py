@@ -1,4 +1,4 @@
-"""The recipes that do not learn, at four widths, on generated scenes: accuracy, spread over seeds, cost of each stage.
+"""The recipes that do not learn, at four widths, on generated scenes: accuracy, spread, cost of each stage.
 
     python benchmarks/methods.py                                   # all rows, half an hour on a shared core
     python benchmarks/methods.py --seeds 1 --images 24 --bits w4a4 # a quick look
