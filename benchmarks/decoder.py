@@ -28,10 +28,11 @@ from transformers import SamConfig, SamModel
 
 from saqsam.everything.filters import stability_scores
 from saqsam.everything.propose import enlarged, propose
+from saqsam.frame import Frame
 from saqsam.models.attach import all_quantizers, attach
 from saqsam.models.plan import plan_sites
 from saqsam.models.shared_decoder import can_share
-from saqsam.predictor import Frame, decode
+from saqsam.predictor import decode
 from saqsam.prompts.prompts import Prompts
 from saqsam.quantizer import LOG2
 from saqsam.recipe import load_recipe

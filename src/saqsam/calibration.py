@@ -11,8 +11,9 @@ from torch import Tensor
 from transformers import SamModel
 
 from saqsam.errors import UsageError
+from saqsam.frame import Frame, preprocess
 from saqsam.images import IMAGE_SUFFIXES, open_image
-from saqsam.predictor import Frame, decode, preprocess
+from saqsam.predictor import decode
 from saqsam.prompts.prompts import Prompts
 from saqsam.recipe import Calibration
 from saqsam.tasks.instance_set import ImageRecord, open_listed

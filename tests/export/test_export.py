@@ -21,9 +21,10 @@ from saqsam.export.cases import generated_cases
 from saqsam.export.codes import decoder_codes, encoder_codes, total_share
 from saqsam.export.source import Source
 from saqsam.export.write import check_files, export_onnx
+from saqsam.frame import preprocess
 from saqsam.pack.convert import from_packed
 from saqsam.pack.file import read_packed
-from saqsam.predictor import decode, embed, preprocess, upscale_masks
+from saqsam.predictor import decode, embed, upscale_masks
 from saqsam.prompts.prompts import Prompts
 from saqsam.sam import Sam
 from saqsam.scenes import write_scenes

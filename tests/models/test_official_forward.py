@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import SamModel
 
+from saqsam.frame import Frame
 from saqsam.models.load import load_float
 from saqsam.models.official import write_official
-from saqsam.predictor import Frame, decode, embed
+from saqsam.predictor import decode, embed
 from saqsam.prompts.prompts import Prompts
 
 ENCODER_HEADS, DECODER_HEADS, WINDOW, GLOBAL = 3, 2, 3, (1, 3)

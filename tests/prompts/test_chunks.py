@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from transformers import SamModel
 
-from saqsam.predictor import decode, embed, predict, predict_parts, preprocess
+from saqsam.frame import preprocess
+from saqsam.predictor import decode, embed, predict, predict_parts
 from saqsam.prompts.prompts import Prompts
 from saqsam.scenes import make_scene
 

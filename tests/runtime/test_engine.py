@@ -19,9 +19,10 @@ from saqsam.export.graph import Graph
 from saqsam.export.parity import check_parity, mask_ious
 from saqsam.export.session import open_session, run_session
 from saqsam.export.source import Source
+from saqsam.frame import preprocess
 from saqsam.grids.affine import affine_codes, affine_values
 from saqsam.pack.file import PackedActivation, PackedModel, PackedWeight, read_packed
-from saqsam.predictor import embed, preprocess
+from saqsam.predictor import embed
 from saqsam.runtime.exactness import Exactness, signed_is_exact
 from saqsam.runtime.integer import Integer
 from saqsam.sam import Sam

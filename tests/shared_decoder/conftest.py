@@ -10,7 +10,8 @@ from torch import Tensor
 from transformers import SamModel
 
 from saqsam import api
-from saqsam.predictor import Frame, embed, preprocess
+from saqsam.frame import Frame, preprocess
+from saqsam.predictor import embed
 from saqsam.sam import Sam
 from saqsam.scenes import make_scene, write_scenes
 

@@ -23,7 +23,8 @@ from saqsam.everything.filters import extents, stability_scores, touches_crop_ed
 from saqsam.everything.options import EverythingOptions
 from saqsam.everything.propose import Proposals, enlarged, propose
 from saqsam.everything.result import Everything, EverythingMask
-from saqsam.predictor import MASK_THRESHOLD, Frame, checked_pixels, embed, preprocess
+from saqsam.frame import Frame, checked_pixels, preprocess
+from saqsam.predictor import MASK_THRESHOLD, embed
 from saqsam.tasks.outlines import Mask, encode_mask
 
 _PIXELS_AT_ONCE = 1 << 24

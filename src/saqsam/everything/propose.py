@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import SamModel
 
+from saqsam.frame import Frame
 from saqsam.models.shared_decoder import ImageDecoder, can_share, prompts_at_once
-from saqsam.predictor import Frame, decode
+from saqsam.predictor import decode
 from saqsam.prompts.prompts import Prompts
 
 

@@ -27,7 +27,7 @@ from saqsam.models.attach import all_quantizers
 from saqsam.models.sites import ATTENTION, ENCODER, KEY, QUERY, VALUE, WEIGHT, Site
 
 if TYPE_CHECKING:
-    from saqsam.predictor import Frame
+    from saqsam.frame import Frame
     from saqsam.prompts.prompts import Prompts
 
 Maker = Callable[[Graph, Source], Portable]

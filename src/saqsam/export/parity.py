@@ -26,7 +26,8 @@ from saqsam.errors import InvariantError
 from saqsam.export.codes import Maker, Shares, decoder_codes, encoder_codes, total_share, worst_site
 from saqsam.export.model import OnnxSam
 from saqsam.export.source import Source
-from saqsam.predictor import Frame, decode, embed, preprocess, upscale_masks
+from saqsam.frame import Frame, preprocess
+from saqsam.predictor import decode, embed, upscale_masks
 from saqsam.prompts.prompts import Prompts
 
 SAME_MASK = 0.999

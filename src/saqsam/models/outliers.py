@@ -30,8 +30,9 @@ from torch import Tensor, nn
 from transformers import SamModel
 
 from saqsam.errors import UsageError
+from saqsam.frame import preprocess
 from saqsam.models.lookup import image_side
-from saqsam.predictor import decode, embed, preprocess
+from saqsam.predictor import decode, embed
 from saqsam.prompts.prompts import Prompts
 from saqsam.scenes import make_scene
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import SamModel
 
-from saqsam.predictor import Frame
+from saqsam.frame import Frame
 from saqsam.prompts.prompts import Prompts
 
 

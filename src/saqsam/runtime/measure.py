@@ -17,7 +17,8 @@ import torch
 
 from saqsam.errors import SaqsamError
 from saqsam.export.cases import generated_cases
-from saqsam.predictor import decode, embed, preprocess, upscale_masks
+from saqsam.frame import preprocess
+from saqsam.predictor import decode, embed, upscale_masks
 from saqsam.runtime.rows import build_row
 
 
