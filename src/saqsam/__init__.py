@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from saqsam.drop_in.hook import make_known
+
 if TYPE_CHECKING:
     from saqsam.api import evaluate, load, quantize
     from saqsam.recipe import Recipe, list_recipes, load_recipe
@@ -41,6 +43,9 @@ _HOMES = {
     "load_recipe": "saqsam.recipe",
     "quantize": "saqsam.api",
 }
+
+
+make_known()  # ``SamModel.from_pretrained`` then loads what ``Sam.save_pretrained`` wrote
 
 
 def __getattr__(name: str) -> Any:

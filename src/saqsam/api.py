@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from saqsam.calibration import CalibrationImage, chosen_images, grid_of_points
+from saqsam.drop_in.directory import packed_file
 from saqsam.errors import UsageError
 from saqsam.jobs.directory import open_run
 from saqsam.jobs.identity import identity_of
@@ -28,18 +29,19 @@ def load(source: str | Path, device: str = "cpu", engine: str = "torch") -> Sam:
 
     Args:
         source: ``nano`` or ``nano-outliers`` (shipped), an official ``.pth``, a ``transformers`` directory,
-            a hub id, a ``.safetensors`` file of weights, or a packed file written by ``Sam.save``.
+            a hub id, a ``.safetensors`` file of weights, a packed file written by ``Sam.save``, or a
+            directory written by ``Sam.save_pretrained``.
         device: where the model goes, such as ``cpu`` or ``cuda``.
         engine: ``torch`` simulates integers; ``onnxruntime`` computes with them, for packed files on the CPU.
 
     Raises:
         CheckpointError: the file is damaged, foreign or unsafe; the message says what to do.
     """
+    path = packed_file(source) or Path(source).expanduser()
     if engine != "torch":
         from saqsam.runtime.engine import load_engine
 
-        return load_engine(source, engine, device)
-    path = Path(source).expanduser()
+        return load_engine(path if path.is_file() else source, engine, device)
     if not is_packed(path):
         return Sam(load_float(source, device=device, attention="sdpa"), str(source))
     packed = read_packed(path)

@@ -134,6 +134,20 @@ class Sam:
         write_packed(path, to_packed(self.model, self.quantization, self.records))
         self.file = Path(path)
 
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write a quantized model as a directory that ``transformers`` loads.
+
+        After ``import saqsam``, ``SamModel.from_pretrained(directory)`` and
+        ``SamProcessor.from_pretrained(directory)`` open it, and so does ``saqsam.load``. It holds the packed
+        file, ``config.json``, the processor's settings and a model card.
+
+        Raises:
+            UsageError: the model is float, or ``directory`` is a file.
+        """
+        from saqsam.drop_in.directory import write_directory
+
+        write_directory(self, directory)
+
     def inspect(self) -> dict[str, Any]:
         """Plain JSON types: recipe, sizes in bytes, every quantized site, every float part and why."""
         return {

@@ -39,7 +39,7 @@ def test_it_verifies_on_the_users_images(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--format", "tflite"], "the only format so far is onnx"),
+        (["--format", "tflite"], "the formats are onnx"),
         (["--opset", "12"], "opset 12"),
         (["--annotations", "nothing.json"], "there is no such file"),
         (["--images", "nothing"], "there is no such directory"),

@@ -24,7 +24,7 @@ FLOW = (
     ("pack",),
     ("pipeline",),
     ("tasks", "report", "everything", "detectors"),
-    ("export", "runtime"),
+    ("export", "runtime", "drop_in"),
     ("api",),
     ("reproduce",),
     ("cli",),

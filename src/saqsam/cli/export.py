@@ -1,4 +1,4 @@
-"""``saqsam export``: a packed model as ONNX files that any runtime loads, with proof of parity."""
+"""``saqsam export``: a packed model as ONNX files, or as a directory that other libraries load."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from saqsam.errors import UsageError
 def export(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A packed file, as written by quantize.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the files.", metavar="DIR")],
-    format: Annotated[str, typer.Option("--format", help="The only one so far: onnx.")] = "onnx",
+    format: Annotated[
+        str, typer.Option("--format", help="onnx, transformers or compressed-tensors.")
+    ] = "onnx",
     opset: Annotated[int, typer.Option("--opset", help="ONNX operator set: 21, 22 or 23.")] = 21,
     images: Annotated[
         Path | None,
@@ -33,9 +35,13 @@ def export(
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Write encoder.onnx, decoder.onnx and parity.json, once they are seen to give the model's masks."""
+    """Write encoder.onnx, decoder.onnx and parity.json, once they are seen to give the model's masks;
+    or a directory that ``transformers`` loads."""
+    if format in ("transformers", "compressed-tensors"):
+        _export_directory(model, format, out, force, json)
+        return
     if format != "onnx":
-        raise UsageError(f"--format {format}: the only format so far is onnx")
+        raise UsageError(f"--format {format}: the formats are onnx, transformers and compressed-tensors")
     check_file(model, "MODEL")
     if images is not None:
         check_directory(images, "--images")
@@ -76,3 +82,27 @@ def export(
             f"the model with itself under rounding errors: {done.parity.repeatability:.4f}",
         ]
     print_lines(lines)
+
+
+def _export_directory(model: Path, format: str, out: Path, force: bool, json: bool) -> None:
+    from saqsam import api
+
+    sam = api.load(str(model))
+    existed = out.is_dir()
+    make_directory(out, "--out", force)
+    try:
+        if format == "transformers":
+            sam.save_pretrained(out)
+        else:
+            from saqsam.drop_in.compressed import write_compressed
+
+            write_compressed(sam, out)
+    except BaseException:
+        if not existed and out.is_dir() and not any(out.iterdir()):
+            out.rmdir()
+        raise
+    sizes = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
+    if json:
+        print_json({"format": format, "bytes": sizes})
+        return
+    print_lines(f"{out / name}: {megabytes(size)}" for name, size in sizes.items())

@@ -14,13 +14,15 @@ from saqsam.errors import CheckpointError, InvariantError
 
 
 def verify(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A packed model.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A packed model, or a directory of save_pretrained.")],
     json: JsonOption = False,
 ) -> None:
     """Audit a packed file: exit code 0 if every check passes, 4 if one fails, 3 if the file is damaged."""
     from saqsam.cli.progress import progress
+    from saqsam.drop_in.directory import packed_file
     from saqsam.pack.verify import verify_file
 
+    file = packed_file(file) or file
     if not file.is_file():
         found = "a directory" if file.is_dir() else "no such file"
         raise CheckpointError(file, found, "verify reads packed files, which 'saqsam quantize' writes")

@@ -1,0 +1,1 @@
+"""Quantized models as directories that ``transformers`` loads by itself: ``SamModel.from_pretrained``."""

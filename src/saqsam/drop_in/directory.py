@@ -1,0 +1,172 @@
+"""Directories that ``transformers`` loads: writing them, recognising them, checking them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from saqsam.drop_in.names import CARD, CONFIG, METHOD, PROCESSOR, WEIGHTS
+from saqsam.errors import CheckpointError, CorruptCheckpoint, UsageError
+from saqsam.files import atomic_write
+from saqsam.pack.container import FORMAT_VERSION, SEAL_BYTES
+from saqsam.pack.contents import PackedModel
+from saqsam.pack.convert import plain_config, to_packed
+from saqsam.pack.file import read_packed, write_packed
+
+if TYPE_CHECKING:
+    from saqsam.sam import Sam
+
+_MAX_CONFIG_BYTES = 1 << 20
+# ImageNet statistics of RGB in 0..1, as SAM was trained with.
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+_PARTS = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
+_PRIVATE = frozenset(("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures"))
+_AGAIN = "Copy or download the whole directory again"
+
+
+def write_directory(sam: Sam, directory: str | Path) -> None:
+    """Write a quantized model as a directory for ``transformers``; see ``Sam.save_pretrained``.
+
+    Raises:
+        UsageError: the model is float, or the directory's name is taken by a file.
+    """
+    from saqsam.drop_in.card import model_card
+
+    directory = Path(directory)
+    if sam.quantization is None:
+        raise UsageError(f"{sam.name} is a float model: quantize it first, then save it")
+    if directory.exists() and not directory.is_dir():
+        raise UsageError(f"{directory}: this is a file; name a directory")
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = directory / WEIGHTS
+    write_packed(weights, to_packed(sam.model, sam.quantization, sam.records))
+    config = plain_config(sam.model)
+    config["architectures"] = ["SamModel"]
+    config["dtype"] = "float32"
+    config["quantization_config"] = {
+        "quant_method": METHOD,
+        "recipe": sam.quantization.name,
+        "bits": sam.bits,
+        "format": FORMAT_VERSION,
+        "sha256": _seal(weights),
+    }
+    _write_json(directory / PROCESSOR, _processor_settings(sam.model.config.vision_config.image_size))
+    _write_text(directory / CARD, model_card(sam, weights.stat().st_size))
+    # Last, because it makes the directory a model: a crash before leaves one that is refused.
+    _write_json(directory / CONFIG, config)
+
+
+def packed_file(source: str | Path) -> Path | None:
+    """The packed file of a directory that calls itself a saqsam model; ``None`` for anything else.
+
+    Raises:
+        CheckpointError: it calls itself one but has no packed file, or one that lies elsewhere.
+        CorruptCheckpoint: configuration and packed file do not belong together.
+    """
+    directory = Path(source).expanduser()
+    config = _config_of(directory)
+    quantization = config.get("quantization_config")
+    if not isinstance(quantization, dict) or quantization.get("quant_method") != METHOD:
+        return None
+    from transformers import SamConfig
+
+    path = directory / WEIGHTS
+    try:
+        given = SamConfig(**{part: config.get(part) for part in _PARTS})
+    except (TypeError, ValueError, AttributeError) as error:
+        raise CorruptCheckpoint(directory / CONFIG, f"no configuration of a SAM ({error})", _AGAIN) from error
+    read_verified(path, given, quantization.get("sha256"))
+    return path
+
+
+def read_verified(path: Path, config: Any, sha256: object) -> PackedModel:
+    """Contents of the packed file of a directory, after everything was seen to belong together.
+
+    Args:
+        path: the packed file.
+        config: the ``SamConfig`` of the directory.
+        sha256: what ``quantization_config`` says the file's seal is.
+
+    Raises:
+        CheckpointError: the file is missing or is a link that leads out of its directory.
+        CorruptCheckpoint: a hash disagrees, or the configuration is another model's.
+    """
+    from transformers import SamConfig
+
+    _check_place(path)
+    packed = read_packed(path)
+    if sha256 != _seal(path):
+        raise CorruptCheckpoint(path, f"{CONFIG} beside it was written for another file", _AGAIN)
+    stored = SamConfig(**packed.config).to_dict()
+    given = config.to_dict()
+    for part in _PARTS:
+        one, other = stored[part], given[part]
+        for key in sorted((one.keys() | other.keys()) - _PRIVATE):
+            if one.get(key) != other.get(key):
+                said, held = f"{other.get(key)!r:.60}", f"{one.get(key)!r:.60}"
+                problem = f"{part}.{key} is {said}, the packed file was made with {held}"
+                raise CorruptCheckpoint(path.with_name(CONFIG), problem, _AGAIN)
+    return packed
+
+
+def _check_place(path: Path) -> None:
+    """The file itself, or a link inside its directory; the hub's cache keeps files beside its snapshots."""
+    if not path.is_file():
+        raise CheckpointError(path, "no such file", _AGAIN)
+    directory = path.parent.resolve()
+    allowed = [directory]
+    if directory.parent.name == "snapshots":
+        allowed.append(directory.parent.parent / "blobs")
+    if not any(path.resolve().is_relative_to(place) for place in allowed):
+        raise CheckpointError(path, "is a link that leads out of its directory", "Put the file itself there")
+
+
+def _config_of(directory: Path) -> dict[str, Any]:
+    """``config.json``, or nothing where there is none that can be read: others then say what is wrong."""
+    path = directory / CONFIG
+    try:
+        if not path.is_file() or path.stat().st_size > _MAX_CONFIG_BYTES:
+            return {}
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def _seal(path: Path) -> str:
+    with path.open("rb") as file:
+        file.seek(-SEAL_BYTES, 2)
+        return file.read(SEAL_BYTES).hex()
+
+
+def _processor_settings(side: int) -> dict[str, Any]:
+    """What ``SamProcessor.from_pretrained`` reads, for square inputs of ``side`` pixels.
+
+    Written out here because ``SamImageProcessor`` itself cannot be had without torchvision; loading falls
+    back to the Pillow one.
+    """
+    low = side // 4
+    images = {
+        "image_processor_type": "SamImageProcessor",
+        **dict.fromkeys(("do_convert_rgb", "do_normalize", "do_pad", "do_rescale", "do_resize"), True),
+        "image_mean": list(_MEAN),
+        "image_std": list(_STD),
+        "rescale_factor": 1 / 255,
+        "resample": 2,  # bilinear
+        "size": {"longest_edge": side},
+        "pad_size": {"height": side, "width": side},
+        "mask_size": {"longest_edge": low},
+        "mask_pad_size": {"height": low, "width": low},
+    }
+    return {"image_processor": images, "processor_class": "SamProcessor"}
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    _write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
