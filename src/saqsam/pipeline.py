@@ -26,7 +26,7 @@ from saqsam.ranges.observe import observer_for
 from saqsam.ranges.settle import SiteRange, settle_activation, settle_weight
 from saqsam.recipe import Recipe
 from saqsam.reconstruct.kept import calibrated, restore_calibrated
-from saqsam.reconstruct.walk import reconstruct
+from saqsam.reconstruct.walk import reconstruct, seeded
 
 _T = TypeVar("_T")
 Progress = Callable[[str, int, int], None]
@@ -173,7 +173,8 @@ class _Run:
             self.report.encoder_passes += len(few)
             return torch.cat([embed(self.model, pixels_of(self.model, image)[0]) for image in few])
 
-        self.report.folds.update(fold_encoder(self.model, self.recipe.folds, run))
+        draw = self._drawing("encoder folds")
+        self.report.folds.update(fold_encoder(self.model, self.recipe.folds, run, draw))
 
     def observe_encoder(self) -> list[Encoded]:
         """One encoder pass for each image: fills the encoder's observers, keeps the embeddings."""
@@ -195,7 +196,8 @@ class _Run:
             self.report.decoder_prompts += sum(len(one.prompts) for one in few)
             return decode_each(self.model, few)
 
-        self.report.folds.update(fold_decoder(self.model, self.recipe.folds, run))
+        draw = self._drawing("decoder folds")
+        self.report.folds.update(fold_decoder(self.model, self.recipe.folds, run, draw))
 
     def clip(self, encoded: list[Encoded]) -> None:
         settings = self.recipe.clip
@@ -234,6 +236,9 @@ class _Run:
         records = reconstruct(self.model, self.recipe, self.images, self.progress, self.directory)
         self.report.units = [record.to_dict() for record in records]
 
+    def _drawing(self, name: str) -> torch.Generator:
+        return seeded(self.recipe.calibration.seed, name)
+
     def _quantizers(self) -> Iterable[tuple[Site, Quantizer]]:
         return all_quantizers(self.model).items()
 
@@ -251,6 +256,7 @@ class _Run:
     def _settle(self, sites: list[tuple[Site, Quantizer]]) -> None:
         """Turn what was observed into ranges; a site that saw nothing is left for the audit to name."""
         for site, quantizer in sites:
-            settled = settle_activation(quantizer, self.plan[site.name].ranges)
+            choice = self.plan[site.name]
+            settled = settle_activation(quantizer, choice.ranges, choice.groups)
             if settled is not None:
                 self.report.ranges[site.name] = settled

@@ -252,7 +252,7 @@ def test_negative_controls_pay_for_clipping(
     def attempt(changed: SamModel, centre: bool) -> float:
         model, batch = prepared(changed, scenes, 4, 8)
         if centre:
-            fold_decoder(model, Folds(key_centring=True), lambda: batch.run(model))
+            fold_decoder(model, Folds(key_centring=True), lambda: batch.run(model), torch.Generator())
         return focus(clip(model, batch))
 
     nano = embedded_sam("nano")

@@ -28,7 +28,12 @@ from saqsam.recipe import Folds, load_recipe
 SWITCHES = [field.name for field in fields(Folds)]
 TOLERANCE = 1e-3
 """Largest change, in units of the largest output (method.md section 9.7)."""
+ROTATIONS = ("value_rotation", "query_key_rotation", "encoder_query_key_rotation", "residual_rotation")
 SCALE = 8
+
+
+def draw() -> torch.Generator:
+    return torch.Generator().manual_seed(3)
 
 
 def attached(model: SamModel) -> SamModel:
@@ -103,8 +108,13 @@ EXPECTED = {
     "key_centring": {"k.bias"},
     "query_key_equalisation": {"q.weight", "q.bias", "k.weight", "k.bias"},
     "value_output_scaling": {"v.weight", "v.bias", "out.weight"},
+    "value_rotation": {"v.weight", "v.bias", "out.weight"},
+    "query_key_rotation": {"q.weight", "q.bias", "k.weight", "k.bias"},
+    "encoder_query_key_rotation": {"q.weight", "q.bias", "k.weight", "k.bias"},
+    "residual_rotation": {"q.weight", "k.weight", "v.weight", "out.weight"},
 }
-ENCODER_FOLDS = ("key_centring", "value_output_scaling")
+ENCODER_FOLDS = ("key_centring", "value_output_scaling", "value_rotation", *ROTATIONS[2:])
+DECODER_FOLDS = tuple(switch for switch in SWITCHES if switch not in ROTATIONS[2:])
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
@@ -113,7 +123,7 @@ def test_one_switch_in_the_decoder(
 ) -> None:
     images = encoded(model, scenes)
     before, weights = outputs(model, images[0].embedding), parts(model)
-    record = fold_decoder(model, Folds(**{switch: True}), lambda: decode_each(model, images))
+    record = fold_decoder(model, Folds(**{switch: True}), lambda: decode_each(model, images), draw())
     assert largest_change(before, outputs(model, images[0].embedding)) < TOLERANCE
     after = parts(model)
     decoder = decoder_attention_paths(model)
@@ -124,7 +134,7 @@ def test_one_switch_in_the_decoder(
     for path in touched:
         assert changed(weights[path], after[path]) <= EXPECTED[switch]
     if switch != "bimodal_sign_flip":
-        assert touched == set(decoder)
+        assert touched == (set(decoder) if switch in DECODER_FOLDS else set())
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
@@ -133,7 +143,7 @@ def test_one_switch_in_the_encoder(
 ) -> None:
     pixels = torch.cat([pixels_of(model, scene)[0] for scene in scenes[:2]])
     before, weights = embed(model, pixels), parts(model)
-    record = fold_encoder(model, Folds(**{switch: True}), lambda: embed(model, pixels))
+    record = fold_encoder(model, Folds(**{switch: True}), lambda: embed(model, pixels), draw())
     assert largest_change([before], [embed(model, pixels)]) < TOLERANCE
     after = parts(model)
     for path in decoder_attention_paths(model):
@@ -141,7 +151,8 @@ def test_one_switch_in_the_encoder(
     for path in encoder_attention_paths(model):
         wanted = EXPECTED[switch] if switch in ENCODER_FOLDS else set()
         assert changed(weights[path], after[path]) == wanted
-        assert (path in record) == bool(wanted)
+        assert (path in record) == (bool(wanted) and switch != "residual_rotation")
+    assert ("vision_encoder" in record) == (switch == "residual_rotation")
 
 
 def test_all_folds_together(model: SamModel, scenes: tuple[CalibrationImage, ...]) -> None:
@@ -149,8 +160,8 @@ def test_all_folds_together(model: SamModel, scenes: tuple[CalibrationImage, ...
     pixels = torch.cat([pixels_of(model, scene)[0] for scene in scenes[:2]])
     images, original = encoded(model, scenes), embed(model, pixels)
     before = outputs(model, images[0].embedding)
-    fold_encoder(model, everything, lambda: embed(model, pixels))
-    fold_decoder(model, everything, lambda: decode_each(model, images))
+    fold_encoder(model, everything, lambda: embed(model, pixels), draw())
+    fold_decoder(model, everything, lambda: decode_each(model, images), draw())
     assert largest_change([original], [embed(model, pixels)]) < TOLERANCE
     assert largest_change(before, outputs(model, images[0].embedding)) < TOLERANCE
 
@@ -163,7 +174,8 @@ def statistics(model: SamModel, images: list[Encoded]) -> dict[str, Projections]
 
 
 def fold(model: SamModel, images: list[Encoded], *switches: str) -> dict[str, dict[str, float]]:
-    return fold_decoder(model, Folds(**dict.fromkeys(switches, True)), lambda: decode_each(model, images))
+    switched = Folds(**dict.fromkeys(switches, True))
+    return fold_decoder(model, switched, lambda: decode_each(model, images), draw())
 
 
 def test_centred_keys_have_no_mean_and_equalised_channels_equal_ranges(

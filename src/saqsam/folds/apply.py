@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from saqsam.folds.bimodal import flip_signs, is_bimodal
 from saqsam.folds.centre import centre_keys
 from saqsam.folds.equalise import equalise_query_key, scale_values
 from saqsam.folds.projections import KEY, Projections, collecting
+from saqsam.folds.rotate_heads import rotate_queries_and_keys, rotate_values
+from saqsam.folds.rotate_stream import rotate_stream
 from saqsam.models.sites import decoder_attention_paths, encoder_attention_paths
 from saqsam.ranges.histogram import Histogram
 from saqsam.recipe import Folds
@@ -20,23 +23,31 @@ from saqsam.recipe import Folds
 TOLERANCE = 1e-3
 """Largest change allowed, relative to the largest output; float32 rounding stays far below it."""
 
+STREAM = "vision_encoder"
+"""Where the record of the rotated residual stream stands."""
+
 FoldRecord = dict[str, dict[str, float]]
-"""What each fold did, by attention path: channels flipped, largest mean removed, largest factor."""
+"""What each fold did, by attention path (or the encoder's): channels flipped, largest mean removed, largest
+factor, channels turned together."""
 
 
-def fold_decoder(model: SamModel, folds: Folds, run: Callable[[], Tensor]) -> FoldRecord:
+def fold_decoder(
+    model: SamModel, folds: Folds, run: Callable[[], Tensor], generator: torch.Generator
+) -> FoldRecord:
     """Fold the mask decoder's attentions.
 
     Args:
         model: attached model whose quantizers are still observing.
         folds: the recipe's switches.
         run: runs the decoder on calibration prompts and returns its mask logits.
+        generator: draws rotations; on the CPU.
 
     Raises:
         InvariantError: the outputs changed by more than rounding.
     """
     wanted = folds.key_centring or folds.query_key_equalisation or folds.value_output_scaling
-    if not (wanted or folds.bimodal_sign_flip):
+    rotated = folds.value_rotation or folds.query_key_rotation
+    if not (wanted or rotated or folds.bimodal_sign_flip):
         return {}
     found = {path: Projections(model.get_submodule(path), path) for path in decoder_attention_paths(model)}
     # PTQ4SAM tests only attentions in which tokens query the image: the cross attention and the final one.
@@ -60,6 +71,10 @@ def fold_decoder(model: SamModel, folds: Folds, run: Callable[[], Tensor]) -> Fo
     def equalise(path: str, projections: Projections) -> None:
         record[path]["query_key_factor"] = equalise_query_key(projections)
 
+    if folds.query_key_rotation:
+        one_step(_recorded(record, "query_key_turned", partial(rotate_queries_and_keys, generator=generator)))
+    if folds.value_rotation:
+        one_step(_recorded(record, "value_turned", partial(rotate_values, generator=generator)))
     if folds.bimodal_sign_flip:
         keys = _key_histograms(found, run)
         one_step(flip)
@@ -72,23 +87,38 @@ def fold_decoder(model: SamModel, folds: Folds, run: Callable[[], Tensor]) -> Fo
     return {path: done for path, done in record.items() if done}
 
 
-def fold_encoder(model: SamModel, folds: Folds, run: Callable[[], Tensor]) -> FoldRecord:
-    """Fold the image encoder's attentions: key centring and value scaling (the others are not exact there).
+def fold_encoder(
+    model: SamModel, folds: Folds, run: Callable[[], Tensor], generator: torch.Generator
+) -> FoldRecord:
+    """Fold the image encoder: rotations, key centring and value scaling (the others are not exact there).
 
     Args and errors as ``fold_decoder``; ``run`` encodes a calibration image or more.
+
+    Raises:
+        UsageError: the residual stream cannot be turned; see ``rotate_stream``.
     """
-    if not (folds.key_centring or folds.value_output_scaling):
+    turned = folds.residual_rotation or folds.encoder_query_key_rotation or folds.value_rotation
+    if not (turned or folds.key_centring or folds.value_output_scaling):
         return {}
     found = {path: Projections(model.get_submodule(path), path) for path in encoder_attention_paths(model)}
     record: FoldRecord = {path: {} for path in found}
-    before = _collect(found, run)
+    before = run()
+    if folds.residual_rotation:
+        record[STREAM] = {"stream_turned": rotate_stream(model, generator)}
+    for path, projections in found.items():
+        if folds.encoder_query_key_rotation:
+            record[path]["query_key_turned"] = rotate_queries_and_keys(projections, generator)
+        if folds.value_rotation:
+            record[path]["value_turned"] = rotate_values(projections, generator)
+    if folds.key_centring or folds.value_output_scaling:
+        _collect(found, run)
     for path, projections in found.items():
         if folds.key_centring:
             record[path]["mean_removed"] = centre_keys(projections)
         if folds.value_output_scaling:
             record[path]["value_factor"] = scale_values(projections)
     _check_unchanged("vision_encoder", before, run())
-    return record
+    return {path: done for path, done in record.items() if done}
 
 
 def _recorded(

@@ -17,7 +17,7 @@ from saqsam.recipe.commented_yaml import to_yaml
 from saqsam.recipe.schema import Section, option
 from saqsam.recipe.strict_yaml import parse_yaml
 
-Grid = Literal["affine", "log2"]
+Grid = Literal["affine", "log2", "grouped", "hybrid"]
 RangeMethod = Literal["minmax", "percentile", "mse"]
 Objective = Literal["none", "local", "par"]
 
@@ -61,6 +61,23 @@ class Ranges(Section):
 
 
 @dataclass(frozen=True)
+class ActivationGrids(Section):
+    """Number formats made for what SAM's activations look like (AHCPTQ); affine is the ordinary one."""
+
+    projections: Literal["affine", "grouped"] = option(
+        "inputs of query, key and value projections and of the first layer of each MLP: affine, or grouped "
+        "(CAG): channels of like range share one of a few scales and zero points",
+        "affine",
+    )
+    groups: int = option("groups of channels at the end, at grouped sites", 4, minimum=1, maximum=256)
+    mlp_hidden: Literal["affine", "hybrid"] = option(
+        "input of the second layer of each MLP, after GELU or ReLU: affine, or hybrid (HLUQ): powers of two up "
+        "to a knee, even steps above",
+        "affine",
+    )
+
+
+@dataclass(frozen=True)
 class Folds(Section):
     """Exact rewrites of the weights before quantization: the float outputs stay the same."""
 
@@ -75,6 +92,20 @@ class Folds(Section):
     )
     value_output_scaling: bool = option(
         "move scale between the value and the output projection, channel by channel", False
+    )
+    value_rotation: bool = option(
+        "rotate the values of every head; the output projection rotates them back", False
+    )
+    query_key_rotation: bool = option(
+        "rotate queries and keys of every head of the mask decoder alike, which no score notices", False
+    )
+    encoder_query_key_rotation: bool = option(
+        "the same in the image encoder, one rotation for all heads of a block and its relative positions",
+        False,
+    )
+    residual_rotation: bool = option(
+        "rotate the image encoder's residual stream, from the patches through all layer norms to the neck",
+        False,
     )
 
 
@@ -235,7 +266,7 @@ class Override(Section):
     """What is different at the sites that one pattern matches; null keeps the recipe's choice."""
 
     bits: int | None = option("bits at these sites", None, minimum=2, maximum=8)
-    grid: Grid | None = option("grid at these sites; log2 is for attention maps only", None)
+    grid: Grid | None = option("grid at these sites; log2 is for attention maps only, grouped and hybrid for inputs of linear layers", None)
     ranges: Ranges | None = option("range rule at these sites: method, percentile, norm", None)
     keep_float: bool = option("leave these sites unquantized", False)
 
@@ -259,7 +290,7 @@ class Recipe(Section):
     description: str = option("one line about the method", "")
     encoder: Bits = option("image encoder and neck", default_factory=Bits)
     decoder: Bits = option("two-way transformer of the mask decoder", default_factory=Bits)
-    attention_grid: Grid = option(
+    attention_grid: Literal["affine", "log2"] = option(
         "grid of the attention maps after softmax: affine, or log2 (AGQ of PTQ4SAM)", "affine"
     )
     weight_ranges: Ranges = option(
@@ -267,6 +298,9 @@ class Recipe(Section):
     )
     activation_ranges: Ranges = option(
         "ranges of the activations, one for each tensor", default_factory=Ranges
+    )
+    activation_grids: ActivationGrids = option(
+        "number formats of the activations", default_factory=ActivationGrids
     )
     folds: Folds = option("exact rewrites made before quantization", default_factory=Folds)
     clip: Clip = option("clipping of decoder queries and keys", default_factory=Clip)

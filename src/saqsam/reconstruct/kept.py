@@ -14,21 +14,22 @@ from saqsam.grids.affine import affine_codes, affine_values
 from saqsam.models.attach import all_quantizers
 from saqsam.models.layers import QuantizedLayer
 from saqsam.models.sites import WEIGHT, Site
-from saqsam.quantizer import LOG2, Quantizer, Stage
+from saqsam.quantizer import GROUPED, HYBRID, LOG2, Quantizer, Stage
 from saqsam.reconstruct.learner import layer_at, write_weight
 
 Tensors = dict[str, Tensor]
+_PARAMETER = "/parameter"
 
 
 def calibrated(model: SamModel, *, folded: bool) -> tuple[Tensors, dict[str, Any]]:
-    """Every quantizer's range, and the weights and biases that folds rewrote.
+    """Every quantizer's range, and all parameters where folds rewrote some.
 
     Args:
         model: attached and calibrated.
         folded: whether any fold was made.
 
     Returns:
-        Tensors, and the granularities of logarithmic grids by site.
+        Tensors, and by site what logarithmic and hybrid grids have besides: granularity, logarithmic levels.
     """
     tensors: Tensors = {}
     granularities = {}
@@ -38,10 +39,12 @@ def calibrated(model: SamModel, *, folded: bool) -> tuple[Tensors, dict[str, Any
         tensors |= _range(site, quantizer)
         if quantizer.grid == LOG2:
             granularities[site.name] = quantizer.tau
-        if folded and site.role == WEIGHT:
-            layer = layer_at(model, site)
-            tensors[f"{site.name}/float"] = layer.weight.data
-            tensors |= _bias(site, layer)
+        if quantizer.grid == HYBRID:
+            granularities[site.name] = quantizer.log_levels
+        if quantizer.channel_ranges is not None:
+            tensors[f"{site.name}/channel_ranges"] = quantizer.channel_ranges
+    if folded:
+        tensors |= {f"{name}{_PARAMETER}": parameter.data for name, parameter in model.named_parameters()}
     return tensors, granularities
 
 
@@ -55,12 +58,11 @@ def restore_calibrated(model: SamModel, tensors: Tensors, granularities: Mapping
         if quantizer.grid == LOG2:
             quantizer.set_log2(scale, granularities[site.name])
         else:
-            quantizer.set_affine(scale, tensors[f"{site.name}/zero_point"])
-        weight = tensors.get(f"{site.name}/float")
-        if weight is not None:
-            layer = layer_at(model, site)
-            layer.weight.data.copy_(weight)
-            _restore_bias(site, layer, tensors)
+            _set(quantizer, site, tensors, granularities.get(site.name, 0))
+        quantizer.channel_ranges = tensors.get(f"{site.name}/channel_ranges")
+    for name, parameter in model.named_parameters():
+        if f"{name}{_PARAMETER}" in tensors:
+            parameter.data.copy_(tensors[f"{name}{_PARAMETER}"])
 
 
 def learned(model: SamModel, own: Mapping[Site, Quantizer]) -> Tensors:
@@ -93,7 +95,7 @@ def restore_learned(model: SamModel, own: Mapping[Site, Quantizer], tensors: Ten
         scale, zero_point = tensors[f"{site.name}/scale"], tensors[f"{site.name}/zero_point"]
         if site.role != WEIGHT:
             if quantizer.grid != LOG2:
-                quantizer.set_affine(scale, zero_point)
+                _set(quantizer, site, tensors, quantizer.log_levels)
             continue
         if not torch.equal(scale.to(quantizer.scale), quantizer.scale):
             raise InvariantError(site.name, "its grid is not the one that the run's integers were found on")
@@ -105,7 +107,21 @@ def restore_learned(model: SamModel, own: Mapping[Site, Quantizer], tensors: Ten
 
 
 def _range(site: Site, quantizer: Quantizer) -> Tensors:
-    return {f"{site.name}/scale": quantizer.scale, f"{site.name}/zero_point": quantizer.zero_point}
+    tensors = {f"{site.name}/scale": quantizer.scale, f"{site.name}/zero_point": quantizer.zero_point}
+    if quantizer.grid == GROUPED:
+        tensors[f"{site.name}/groups"] = quantizer.groups.to(torch.int32)
+    return tensors
+
+
+def _set(quantizer: Quantizer, site: Site, tensors: Tensors, log_levels: int) -> None:
+    """The inverse of ``_range`` for all but logarithmic grids."""
+    scale, zero_point = tensors[f"{site.name}/scale"], tensors[f"{site.name}/zero_point"]
+    if quantizer.grid == GROUPED:
+        quantizer.set_grouped(scale, zero_point, tensors[f"{site.name}/groups"].long())
+    elif quantizer.grid == HYBRID:
+        quantizer.set_hybrid(scale, zero_point, log_levels)
+    else:
+        quantizer.set_affine(scale, zero_point)
 
 
 def _bias(site: Site, layer: QuantizedLayer) -> Tensors:
