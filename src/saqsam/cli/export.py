@@ -105,4 +105,4 @@ def _export_directory(model: Path, format: str, out: Path, force: bool, json: bo
     if json:
         print_json({"format": format, "bytes": sizes})
         return
-    print_lines(f"{out / name}: {megabytes(size)}" for name, size in sizes.items())
+    print_lines([f"{out / name}: {megabytes(size)}" for name, size in sizes.items()])

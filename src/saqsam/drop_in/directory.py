@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saqsam.drop_in.names import CARD, CONFIG, METHOD, PROCESSOR, WEIGHTS
+from saqsam.drop_in.settings import processor_settings, write_json, write_text
 from saqsam.errors import CheckpointError, CorruptCheckpoint, UsageError
-from saqsam.files import atomic_write
+from saqsam.models.lookup import image_side
 from saqsam.pack.container import FORMAT_VERSION, SEAL_BYTES
 from saqsam.pack.contents import PackedModel
 from saqsam.pack.convert import plain_config, to_packed
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from saqsam.sam import Sam
 
 _MAX_CONFIG_BYTES = 1 << 20
-# ImageNet statistics of RGB in 0..1, as SAM was trained with.
-_MEAN = (0.485, 0.456, 0.406)
-_STD = (0.229, 0.224, 0.225)
 _PARTS = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
 _PRIVATE = frozenset(("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures"))
 _AGAIN = "Copy or download the whole directory again"
@@ -52,10 +50,10 @@ def write_directory(sam: Sam, directory: str | Path) -> None:
         "format": FORMAT_VERSION,
         "sha256": _seal(weights),
     }
-    _write_json(directory / PROCESSOR, _processor_settings(sam.model.config.vision_config.image_size))
-    _write_text(directory / CARD, model_card(sam, weights.stat().st_size))
+    write_json(directory / PROCESSOR, processor_settings(image_side(sam.model)))
+    write_text(directory / CARD, model_card(sam, weights.stat().st_size))
     # Last, because it makes the directory a model: a crash before leaves one that is refused.
-    _write_json(directory / CONFIG, config)
+    write_json(directory / CONFIG, config)
 
 
 def packed_file(source: str | Path) -> Path | None:
@@ -74,7 +72,8 @@ def packed_file(source: str | Path) -> Path | None:
 
     path = directory / WEIGHTS
     try:
-        given = SamConfig(**{part: config.get(part) for part in _PARTS})
+        parts: dict[str, Any] = {part: config.get(part) for part in _PARTS}
+        given = SamConfig(**parts)
     except (TypeError, ValueError, AttributeError) as error:
         raise CorruptCheckpoint(directory / CONFIG, f"no configuration of a SAM ({error})", _AGAIN) from error
     read_verified(path, given, quantization.get("sha256"))
@@ -139,34 +138,3 @@ def _seal(path: Path) -> str:
     with path.open("rb") as file:
         file.seek(-SEAL_BYTES, 2)
         return file.read(SEAL_BYTES).hex()
-
-
-def _processor_settings(side: int) -> dict[str, Any]:
-    """What ``SamProcessor.from_pretrained`` reads, for square inputs of ``side`` pixels.
-
-    Written out here because ``SamImageProcessor`` itself cannot be had without torchvision; loading falls
-    back to the Pillow one.
-    """
-    low = side // 4
-    images = {
-        "image_processor_type": "SamImageProcessor",
-        **dict.fromkeys(("do_convert_rgb", "do_normalize", "do_pad", "do_rescale", "do_resize"), True),
-        "image_mean": list(_MEAN),
-        "image_std": list(_STD),
-        "rescale_factor": 1 / 255,
-        "resample": 2,  # bilinear
-        "size": {"longest_edge": side},
-        "pad_size": {"height": side, "width": side},
-        "mask_size": {"longest_edge": low},
-        "mask_pad_size": {"height": low, "width": low},
-    }
-    return {"image_processor": images, "processor_class": "SamProcessor"}
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    _write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

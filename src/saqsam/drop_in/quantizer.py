@@ -32,7 +32,7 @@ def register(registry: ModuleType) -> None:
         registry.register_quantizer(METHOD)(SaqsamQuantizer)
 
 
-class SaqsamConfig(QuantizationConfigMixin):  # type: ignore[misc]
+class SaqsamConfig(QuantizationConfigMixin):
     """The ``quantization_config`` of a saved directory; what it says is for readers, except the hash.
 
     Attributes:
@@ -51,14 +51,15 @@ class SaqsamConfig(QuantizationConfigMixin):  # type: ignore[misc]
                 f"quantization_config: unknown keys {sorted(unknown)}; "
                 "a saqsam model is quantized by 'saqsam quantize' and only loaded here"
             )
-        self.quant_method = METHOD
+        self.quant_method: Any = METHOD  # transformers lists its own methods only
         self.recipe, self.bits, self.format, self.sha256 = recipe, bits, format, sha256
 
 
-class SaqsamQuantizer(HfQuantizer):  # type: ignore[misc]
+class SaqsamQuantizer(HfQuantizer):
     """Loads packed models in ``from_pretrained``; it does not quantize."""
 
     requires_calibration = True
+    quantization_config: SaqsamConfig
 
     def __init__(self, quantization_config: SaqsamConfig, **kwargs: Any) -> None:
         super().__init__(quantization_config, **kwargs)
