@@ -44,6 +44,12 @@ def compare(
         Path | None, typer.Option("--out", help="Folder for side-by-side pictures.", metavar="DIR")
     ] = None,
     pictures: Annotated[int, typer.Option("--pictures", help="Images to draw.", min=0, metavar="N")] = 6,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="One page with tables and figures.", metavar="FILE")
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option("--run", help="Run directory whose losses --html shows.", metavar="DIR")
+    ] = None,
     limit: LimitOption = None,
     top_k: TopKOption = None,
     score_threshold: ScoreThresholdOption = None,
@@ -58,10 +64,19 @@ def compare(
     check_file(annotations, "--annotations")
     asked = check_prompts(prompts)
     check_choice_of_detections(asked, top_k, score_threshold)
+    if run is not None and html is None:
+        raise UsageError("--run belongs to --html")
+    if run is not None:
+        check_directory(run, "--run")
+    if html is not None:
+        from saqsam.report.html import check_page
+
+        check_page(html)
     if out is not None:
         make_directory(out, "--out", force)
 
     from saqsam import api
+    from saqsam.cli.page import write_page
     from saqsam.cli.pictures import write_pictures
 
     with progress() as report:
@@ -85,6 +100,20 @@ def compare(
         if out is not None:
             drawn = write_pictures(
                 out, dict(zip(models, loaded, strict=True)), images, annotations, asked, count=pictures
+            )
+        if html is not None:
+            write_page(
+                html,
+                dict(zip(models, loaded, strict=True)),
+                judge,
+                results,
+                images,
+                annotations,
+                asked,
+                limit=limit,
+                top_k=top_k,
+                score_threshold=score_threshold,
+                run=run,
             )
     if json:
         print_json(

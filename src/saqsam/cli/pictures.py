@@ -45,7 +45,8 @@ def write_pictures(
 
     dataset = read_instances(annotations, images)
     by_image = prompts_for(dataset, prompts, top_k=top_k, score_threshold=score_threshold)
-    written = []
+    written: list[Path] = []
+    taken: set[str] = set()
     for image in [image for image in dataset.images if image.id in by_image][:count]:
         pixels = open_listed(image).pixels
         asked = by_image[image.id].prompts
@@ -53,8 +54,21 @@ def write_pictures(
             sam.segment(pixels, boxes=asked.boxes, points=asked.points, labels=asked.labels).draw(pixels)
             for sam in models.values()
         ]
-        path = directory / f"{image.path.stem}.png"
+        path = directory / picture_name(image.file_name, taken)
         with atomic_write(path) as temporary:
             side_by_side(panels, list(models)).save(temporary, format="PNG")
         written.append(path)
     return written
+
+
+def picture_name(file_name: str, taken: set[str]) -> str:
+    """A name of its own for each image: its stem, with folders where needed and a number if still taken."""
+    listed = Path(file_name)
+    stem = listed.stem
+    if f"{stem}.png" in taken:
+        stem = "_".join(part for part in listed.with_suffix("").parts if part not in ("/", "..", "."))
+    name, number = f"{stem}.png", 2
+    while name in taken:
+        name, number = f"{stem}-{number}.png", number + 1
+    taken.add(name)
+    return name

@@ -1,0 +1,100 @@
+"""One self-contained page about several models on one set."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from saqsam.errors import RunError, UsageError
+from saqsam.files import atomic_write
+from saqsam.report.extra import require_report
+from saqsam.report.machine import versions
+
+if TYPE_CHECKING:
+    from saqsam.sam import Sam
+    from saqsam.tasks.instance import InstanceResult
+
+COLUMNS = ["model", "recipe", "bits", "mask AP", "AP50", "mIoU", "agreement", "MB"]
+_FIGURES = ("AP", "AP50", "mIoU", "agreement")
+
+
+def check_page(path: Path) -> None:
+    """See, before anything is computed, that the page can be made.
+
+    Raises:
+        UsageError: packages are missing, or ``path`` is a folder or lies in none.
+    """
+    require_report()
+    if path.is_dir() or not path.parent.is_dir():
+        raise UsageError(f"--html {path}: name a file in a folder that exists")
+
+
+def read_losses(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """Step and loss by unit, from a run directory.
+
+    Raises:
+        RunError: there is no readable ``losses.jsonl``.
+    """
+    path = run / "losses.jsonl"
+    found: dict[str, list[tuple[int, float]]] = {}
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            entry = json.loads(line)
+            found.setdefault(str(entry["unit"]), []).append((int(entry["step"]), float(entry["loss"])))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path}: cannot be read as losses of a run ({error})") from error
+    return found
+
+
+def methods(models: Mapping[str, Sam], results: Sequence[InstanceResult]) -> dict[str, Any]:
+    """Rows of the table, and mean and spread where several models share recipe and bits."""
+    rows, groups = [], {}
+    for (name, sam), one in zip(models.items(), results, strict=True):
+        recipe = "–" if sam.quantization is None else sam.quantization.name
+        size = sam.inspect()
+        megabytes = (size["file_bytes"] or size["float_bytes"]) / 1e6
+        figures = [getattr(one, key) for key in _FIGURES]
+        rows.append([name, recipe, sam.bits, *map(_text, figures), f"{megabytes:.2f}"])
+        groups.setdefault((recipe, sam.bits), []).append(figures)
+    means = [
+        [*key, str(len(seen)), *(_spread(values) for values in zip(*seen, strict=True))]
+        for key, seen in groups.items()
+        if len(seen) > 1
+    ]
+    return {
+        "columns": COLUMNS,
+        "rows": rows,
+        "means": means,
+        "mean_columns": ["recipe", "bits", "models", *COLUMNS[3:7]],
+    }
+
+
+def render(path: Path, content: Mapping[str, Any]) -> None:
+    """Fill the template, every text escaped, and write it, all or nothing.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("saqsam.report"), autoescape=True, undefined=StrictUndefined
+    )
+    text = environment.get_template("report.html.j2").render(versions=versions(), **content)
+    try:
+        with atomic_write(path) as temporary:
+            temporary.write_text(text, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UsageError(f"--html {path}: cannot be written ({error.strerror})") from error
+
+
+def _text(value: float | None) -> str:
+    return "–" if value is None or value < 0 else f"{value:.4f}"
+
+
+def _spread(values: Sequence[float | None]) -> str:
+    found = [value for value in values if value is not None and value >= 0]
+    return "–" if len(found) < 2 else f"{statistics.mean(found):.4f} ± {statistics.stdev(found):.4f}"
