@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.sam.modeling_sam import SamAttention, SamVisionAttention
 
+from saqsam.models.products import exact_scores, exact_weighted, has_steps
 from saqsam.models.sampling import SAMPLED_MAPS, SAMPLED_QUERIES, spread
 from saqsam.quantizer import LOG2, Quantizer, Stage
 
@@ -35,6 +36,25 @@ class AttentionQuantizers(nn.Module):
     ) -> None:
         super().__init__()
         self.query, self.key, self.value, self.attention = query, key, value, attention
+
+    def scores(self, query: Tensor, key: Tensor, scale: float) -> Tensor:
+        """``scale * query @ key^T``: ``(..., N, d)``, ``(..., M, d)`` -> ``(..., N, M)``; exact if frozen."""
+        learning = query.requires_grad or key.requires_grad
+        if self.query is None or self.key is None or learning:
+            return (query * scale) @ key.transpose(-2, -1)
+        if not has_steps(self.query) or not has_steps(self.key):
+            return (query * scale) @ key.transpose(-2, -1)
+        return exact_scores(query, key, scale, self.query, self.key)
+
+    def weighted(self, probabilities: Tensor, value: Tensor) -> Tensor:
+        """``probabilities @ value``: ``(..., N, M)``, ``(..., M, d)`` -> ``(..., N, d)``; exact if frozen and
+        affine. Sums on a logarithmic grid are of irrational numbers, and rounded in any case."""
+        learning = probabilities.requires_grad or value.requires_grad
+        if self.attention is None or self.value is None or learning:
+            return probabilities @ value
+        if not has_steps(self.attention) or not has_steps(self.value):
+            return probabilities @ value
+        return exact_weighted(probabilities, value, self.attention, self.value)
 
 
 def _through(quantizer: Quantizer | None, x: Tensor) -> Tensor:
@@ -108,13 +128,13 @@ class QuantVisionAttention(SamVisionAttention):
         outputs = []
         for rows in torch.arange(tokens).split(max(1, _CACHED // (len(query) * tokens))):
             part = slice(int(rows[0]), int(rows[-1]) + 1)
-            scores = (query[:, part] * self.scale) @ key.transpose(-2, -1)
+            scores = self.quantizers.scores(query[:, part], key, self.scale)
             if bias is not None:
                 scores += bias[:, part]
             probabilities = torch.softmax(scores, dim=-1)
             if self.quantizers.attention is not None:
                 probabilities = self.quantizers.attention(probabilities, value)
-            outputs.append(probabilities @ value)
+            outputs.append(self.quantizers.weighted(probabilities, value))
         return torch.cat(outputs, dim=1)
 
     def _observe_rows(
@@ -197,12 +217,12 @@ class QuantDecoderAttention(nn.Module):
         probabilities = self.probabilities(query, key, similarity)
         if self.quantizers.attention is not None:
             probabilities = self.quantizers.attention(probabilities, value)
-        output = (probabilities @ value).transpose(1, 2).flatten(2)
+        output = self.quantizers.weighted(probabilities, value).transpose(1, 2).flatten(2)
         return self.out_proj(output.view(*query.shape[:3], -1)), probabilities
 
     def probabilities(self, query: Tensor, key: Tensor, similarity: Tensor | None = None) -> Tensor:
         """Softmax map ``(B*P, heads, N_q, N_k)`` of projected queries and keys ``(B, P, N, channels)``."""
-        scores = (self._heads(query) @ self._heads(key).transpose(-2, -1)) * self.scaling
+        scores = self.quantizers.scores(self._heads(query), self._heads(key), self.scaling)
         if similarity is not None:
             scores = scores + similarity
         return torch.softmax(scores, dim=-1)

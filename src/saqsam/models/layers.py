@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from saqsam.models.products import exact_linear, has_steps
 from saqsam.quantizer import Quantizer, Stage
 
 
@@ -45,6 +46,10 @@ class QuantizedLayer(nn.Module):
         """``x`` as it takes part in the product, same shape."""
         return x if self.input_quantizer is None else self.input_quantizer(x)
 
+    def is_exact(self, x: Tensor) -> bool:
+        """Whether both operands are on frozen grids and nobody asks for gradients: then it is exact."""
+        return has_steps(self.input_quantizer) and has_steps(self.weight_quantizer) and not x.requires_grad
+
     def freeze_weight(self) -> None:
         """Replace the weight by its round trip through the grid; there is no way back.
 
@@ -59,6 +64,10 @@ class QuantLinear(QuantizedLayer):
     """``x (..., in) -> (..., out)`` with both operands on their grids."""
 
     def forward(self, x: Tensor) -> Tensor:
+        inputs, weights = self.input_quantizer, self.weight_quantizer
+        if inputs is not None and weights is not None and self.is_exact(x):
+            on_grid = self.effective_input(x)
+            return exact_linear(on_grid, self.effective_weight(), self.bias, inputs, weights)
         return F.linear(self.effective_input(x), self.effective_weight(), self.bias)
 
 
@@ -73,5 +82,21 @@ class QuantConv2d(QuantizedLayer):
         self.dilation, self.groups = layer.dilation, layer.groups
 
     def forward(self, x: Tensor) -> Tensor:
+        inputs, weights = self.input_quantizer, self.weight_quantizer
+        if inputs is not None and weights is not None and self.groups == 1 and self.is_exact(x):
+            return self._exact(x, inputs, weights)
         x, weight = self.effective_input(x), self.effective_weight()
         return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def _exact(self, x: Tensor, inputs: Quantizer, weights: Quantizer) -> Tensor:
+        """As a linear layer on patches: fast convolutions transform their operands and round."""
+        height, width = (
+            (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
+            for size, pad, dilation, kernel, stride in zip(
+                x.shape[2:], self.padding, self.dilation, self.weight.shape[2:], self.stride, strict=True
+            )
+        )
+        weight, kernel = self.effective_weight(), self.weight.shape[2:]
+        patches = F.unfold(self.effective_input(x), kernel, self.dilation, self.padding, self.stride)
+        product = exact_linear(patches.transpose(1, 2), weight.flatten(1), self.bias, inputs, weights)
+        return product.transpose(1, 2).unflatten(2, (height, width))
