@@ -104,10 +104,10 @@ def test_boxes_give_the_models_masks_at_image_size(packed: Packed, exported: Pat
     outputs = run_decoder(exported, point_labels=labels, **inputs)
     logits, scores = decode(packed.sam.model, expected, case.prompts, frame)
     assert outputs["masks"].shape == (len(corners), 4, *frame.original)
-    np.testing.assert_allclose(outputs["low_res_masks"][:, :1], logits, atol=0.5)
+    np.testing.assert_allclose(outputs["low_res_masks"][:, :1], logits, atol=0.3)
     np.testing.assert_allclose(outputs["iou_predictions"][:, :1], scores, atol=0.02)
     masks = upscale_masks(logits, frame).numpy()
-    assert np.mean((outputs["masks"][:, :1] > 0) == masks) > 0.995
+    assert np.mean((outputs["masks"][:, :1] > 0) == masks) > 0.999
 
 
 def test_clicks_padding_and_mask_prompts_mean_what_they_mean_to_the_model(
@@ -129,7 +129,7 @@ def test_clicks_padding_and_mask_prompts_mean_what_they_mean_to_the_model(
     inputs["mask_input"], inputs["has_mask_input"] = masks.numpy(), np.ones(1, np.float32)
     kinds = np.array([[1, 0, -1], [0, 1, -1]], np.float32)
     outputs = run_decoder(exported, point_labels=kinds, **inputs)
-    np.testing.assert_allclose(outputs["low_res_masks"][:, 1:], logits, atol=0.5)
+    np.testing.assert_allclose(outputs["low_res_masks"][:, 1:], logits, atol=0.3)
 
 
 def test_every_block_computes_the_same_codes(packed: Packed) -> None:
@@ -139,10 +139,10 @@ def test_every_block_computes_the_same_codes(packed: Packed) -> None:
     shares = encoder_codes(model, source, Portable, pixel_values, 21)
     decoder = decoder_codes(model, source, Portable, embed(model, pixel_values), case.prompts, frame, 21)
     assert shares.keys() | decoder.keys() == source.packed.activations.keys()
-    assert total_share(shares) > 0.999
-    assert min(equal / total for equal, total in shares.values()) > 0.97
+    assert total_share(shares) > 0.9995
+    assert min(equal / total for equal, total in shares.values()) > 0.99
     # The decoder is not compared block by block: one code that differs is followed by others.
-    assert total_share(decoder) > 0.95
+    assert total_share(decoder) > 0.98
 
 
 def test_weights_are_integers_and_the_files_are_as_small_as_their_types_allow(
@@ -168,8 +168,8 @@ def test_parity_is_written_and_holds(exported: Path) -> None:
     proof = check_files(exported)
     parity = proof["parity"]
     assert proof["verified"] is True
-    assert parity["decoder_mask_iou"] >= 0.995
-    assert parity["equal_codes"] >= 0.999
+    assert parity["decoder_mask_iou"] >= 0.999
+    assert parity["equal_codes"] >= 0.9995
     assert parity["mask_iou"] >= min(0.999, parity["repeatability"] - 0.03)
     assert parity["prompts"] >= 2
 
@@ -202,7 +202,7 @@ def test_graphs_of_another_model_are_refused_and_nothing_is_written(packed: Pack
 def test_later_operator_sets_give_the_same_model(packed: Packed, tmp_path: Path, opset: int) -> None:
     done = export_file(packed.path, tmp_path / "out", opset=opset, limit=1)
     assert done.parity is not None
-    assert done.parity.decoder_mask_iou >= 0.995
+    assert done.parity.decoder_mask_iou >= 0.999
     assert onnx.load(tmp_path / "out" / "encoder.onnx").opset_import[0].version == opset
 
 

@@ -68,10 +68,10 @@ def test_every_block_computes_the_simulations_codes(both: Both, exactness: Exact
     shares = encoder_codes(model, source, maker, pixel_values, 21)
     decoder = decoder_codes(model, source, maker, embed(model, pixel_values), case.prompts, frame, 21)
     assert shares.keys() | decoder.keys() == source.packed.activations.keys()
-    assert total_share(shares) > 0.999
-    assert min(equal / total for equal, total in shares.values()) > 0.97
+    assert total_share(shares) > 0.9995
+    assert min(equal / total for equal, total in shares.values()) > 0.99
     # The decoder is not compared block by block: one code that differs is followed by others.
-    assert total_share(decoder) > 0.95
+    assert total_share(decoder) > 0.98
 
 
 def test_masks_are_the_simulations(both: Both) -> None:
@@ -86,7 +86,7 @@ def test_masks_are_the_simulations(both: Both) -> None:
         maker,
         21,
     )
-    assert parity.decoder_mask_iou >= 0.995
+    assert parity.decoder_mask_iou >= 0.999
 
 
 def test_it_segments_and_is_evaluated_like_any_model(both: Both, scenes: Path) -> None:
@@ -122,7 +122,7 @@ def test_mask_prompts_go_through(both: Both) -> None:
     }
     expected = model(**arguments)
     found = both.integer.model(**arguments)
-    torch.testing.assert_close(found.pred_masks, expected.pred_masks, atol=0.5, rtol=0)
+    torch.testing.assert_close(found.pred_masks, expected.pred_masks, atol=0.3, rtol=0)
     torch.testing.assert_close(found.iou_scores, expected.iou_scores, atol=0.02, rtol=0)
 
 

@@ -12,5 +12,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
     from saqsam.cli.app import run
+    from saqsam.runtime.memory import keep_freed_memory
 
+    keep_freed_memory()
     raise SystemExit(run())

@@ -34,11 +34,12 @@ SAME_MASK = 0.999
 """IoU from which two masks count as the same."""
 SAME_CODES = 0.999
 """Share of equal codes from which two implementations of a step count as the same."""
-SAME_DECODER_CODES = 0.95
-"""The same for the decoder, which is compared as a whole: one code that differs is followed by others."""
+SAME_DECODER_CODES = 0.97
+"""The same for the decoder, which is compared as a whole: one code that differs is followed by others. All
+are equal on most images, 0.988 were where one was not."""
 SLACK = 0.03
 """By how much the graphs may agree less with the model than its disturbed self: few prompts, heavy tails."""
-DECODER_SLACK = 0.003
+DECODER_SLACK = 0.001
 """The same for the decoder alone, which has two layers."""
 DISTURBANCE = 1e-5
 """Relative noise on what each block is given: what is left of float32 after a hundred roundings."""

@@ -29,6 +29,8 @@ def open_session(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = _ERRORS_ONLY
+    # ONNX Runtime's arena doubles whenever it is full and gives nothing back; attention maps are large.
+    options.enable_cpu_mem_arena = False
     for key, value in (settings or {}).items():
         options.add_session_config_entry(key, value)
     source: Any = model if isinstance(model, bytes) else str(model)
