@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -83,20 +85,23 @@ class QuantConv2d(QuantizedLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         inputs, weights = self.input_quantizer, self.weight_quantizer
-        if inputs is not None and weights is not None and self.groups == 1 and self.is_exact(x):
+        plain = self.groups == 1 and not isinstance(self.padding, str)
+        if inputs is not None and weights is not None and plain and self.is_exact(x):
             return self._exact(x, inputs, weights)
         x, weight = self.effective_input(x), self.effective_weight()
         return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
     def _exact(self, x: Tensor, inputs: Quantizer, weights: Quantizer) -> Tensor:
         """As a linear layer on patches: fast convolutions transform their operands and round."""
-        height, width = (
-            (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
-            for size, pad, dilation, kernel, stride in zip(
-                x.shape[2:], self.padding, self.dilation, self.weight.shape[2:], self.stride, strict=True
-            )
-        )
         weight, kernel = self.effective_weight(), self.weight.shape[2:]
-        patches = F.unfold(self.effective_input(x), kernel, self.dilation, self.padding, self.stride)
+        padding = cast(tuple[int, ...], self.padding)
+        height, width = (
+            (x.shape[2 + axis] + 2 * padding[axis] - self.dilation[axis] * (kernel[axis] - 1) - 1)
+            // self.stride[axis]
+            + 1
+            for axis in (0, 1)
+        )
+        patches = F.unfold(self.effective_input(x), kernel, self.dilation, padding, self.stride)
         product = exact_linear(patches.transpose(1, 2), weight.flatten(1), self.bias, inputs, weights)
-        return product.transpose(1, 2).unflatten(2, (height, width))
+        maps: Tensor = product.transpose(1, 2).unflatten(2, (height, width))
+        return maps

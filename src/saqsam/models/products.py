@@ -35,7 +35,7 @@ def steps_of(x: Tensor, quantizer: Quantizer) -> Tensor:
 def largest_step(quantizer: Quantizer) -> float:
     """Size of the largest step of a grid with one scale."""
     zero_point = float(quantizer.zero_point)
-    return max(zero_point, 2**quantizer.bits - 1 - zero_point)
+    return max(zero_point, float(2**quantizer.bits - 1) - zero_point)
 
 
 def exact_linear(
