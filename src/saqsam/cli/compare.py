@@ -26,6 +26,7 @@ from saqsam.cli.arguments import (
 from saqsam.cli.output import print_json, print_lines
 from saqsam.cli.progress import progress, within
 from saqsam.cli.results import print_results, stop_on_nan
+from saqsam.cli.runtime import TORCH, RuntimeOption, check_runtime, load_where_packed
 from saqsam.errors import UsageError
 
 
@@ -54,12 +55,14 @@ def compare(
     top_k: TopKOption = None,
     score_threshold: ScoreThresholdOption = None,
     device: DeviceOption = "cpu",
+    runtime: RuntimeOption = TORCH,
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
     """Evaluate several models on the same images and prompts, side by side."""
     if len(models) < 2:
         raise UsageError("compare needs at least two models")
+    check_runtime(runtime)
     check_directory(images, "--images")
     check_file(annotations, "--annotations")
     asked = check_prompts(prompts)
@@ -80,8 +83,8 @@ def compare(
     from saqsam.cli.pictures import write_pictures
 
     with progress() as report:
-        loaded = [api.load(name, device=device) for name in models]
-        judge = loaded[0] if reference is None else api.load(reference, device=device)
+        loaded = [load_where_packed(runtime, name, device) for name in models]
+        judge = loaded[0] if reference is None else load_where_packed(runtime, reference, device)
         results = [
             api.evaluate(
                 sam,

@@ -14,6 +14,7 @@ import typer
 from saqsam.cli.arguments import DeviceOption, ForceOption, JsonOption, Model, check_outputs
 from saqsam.cli.output import listed, print_json, print_lines
 from saqsam.cli.progress import Report, progress
+from saqsam.cli.runtime import TORCH, RuntimeOption, load_for
 from saqsam.errors import ImageError, InputError, NumericalError, UsageError
 from saqsam.files import atomic_write
 
@@ -48,6 +49,7 @@ def everything(
     crop_n_points_downscale_factor: Annotated[int, typer.Option(help="Fewer clicks on smaller crops.")] = 1,
     min_mask_region_area: Annotated[int, typer.Option(help="Smallest hole and island, in pixels.")] = 0,
     device: DeviceOption = "cpu",
+    runtime: RuntimeOption = TORCH,
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -62,7 +64,6 @@ def everything(
         raise UsageError(f"--out {out}: masks are written as .json")
     check_outputs([(out, "--out"), (overlay, "--overlay")], force)
 
-    from saqsam import api
     from saqsam.everything import EverythingOptions
     from saqsam.report.show import make_show_directory
 
@@ -82,7 +83,8 @@ def everything(
     make_show_directory(show_dir)
     started = time.perf_counter()
     with progress() as report:
-        run = _run(api.load(model, device=device), _images(image), options, overlay, show_dir, report)
+        sam = load_for(runtime, model, device)
+        run = _run(sam, _images(image), options, overlay, show_dir, report)
     if not run.images:
         raise InputError(f"no image could be read, nothing was written: {listed(run.failures)}")
     with atomic_write(out) as temporary:

@@ -1,0 +1,65 @@
+"""``--runtime``: what computes a packed model, PyTorch in simulation or ONNX Runtime in integers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from saqsam.errors import UsageError
+
+if TYPE_CHECKING:
+    from saqsam.sam import Sam
+
+TORCH, ONNXRUNTIME = "torch", "onnxruntime"
+
+RuntimeOption = Annotated[
+    str,
+    typer.Option(
+        "--runtime",
+        help="torch: integers simulated. onnxruntime: packed files in integers, on the CPU.",
+        metavar="torch|onnxruntime",
+    ),
+]
+
+
+def check_runtime(runtime: str) -> str:
+    """The name, if there is such a runtime.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if runtime not in (TORCH, ONNXRUNTIME):
+        raise UsageError(f"--runtime {runtime}: expected torch or onnxruntime")
+    return runtime
+
+
+def check_not_sharded(runtime: str, sharded: bool) -> None:
+    """Shards are continued by what computed them, and only PyTorch's models are identified so far.
+
+    Raises:
+        UsageError: shards of another runtime.
+    """
+    if sharded and check_runtime(runtime) != TORCH:
+        raise UsageError(f"--runtime {runtime}: finished images are kept in shards by --runtime torch only")
+
+
+def load_for(runtime: str, model: str, device: str) -> Sam:
+    """``api.load`` of a model to be computed by ``runtime``.
+
+    Raises:
+        UsageError: no such runtime, or it cannot compute this model.
+    """
+    from saqsam import api
+
+    return api.load(model, device=device, engine=check_runtime(runtime))
+
+
+def load_where_packed(runtime: str, model: str, device: str) -> Sam:
+    """The same among several models: a float one is computed by PyTorch in any case."""
+    from saqsam.pack.file import is_packed
+
+    packed = is_packed(Path(model).expanduser())
+    check_runtime(runtime)
+    return load_for(runtime if packed else TORCH, model, device)
