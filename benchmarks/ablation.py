@@ -77,6 +77,7 @@ ROWS = (
     _row("fast", "saq-sam-fast"),
     _fast("learned biases", _BIASES),
     _fast("learned biases, folds", _BIASES, *_FOLDS),
+    _fast("learned biases, folds, whole", _BIASES, *_FOLDS, "reconstruct.whole_iterations=60"),
 )
 
 

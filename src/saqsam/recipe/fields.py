@@ -198,6 +198,19 @@ class Reconstruct(Section):
         minimum=0.0,
         maximum=1.0,
     )
+    whole_iterations: int = option(
+        "steps at the end in which scales and biases of the whole model are learned together, by the masks "
+        "that come out; weights stay as they were rounded",
+        0,
+        minimum=0,
+        maximum=1_000_000,
+    )
+    whole_rate: float = option(
+        "Adam's rate in these steps, for logarithms of scales and (if bias_rate is not 0) for biases",
+        2e-3,
+        minimum=0.0,
+        maximum=1.0,
+    )
     prompt_weight: float = option("weight of the prompt-aware term (par)", 1.0, minimum=0.0, maximum=1e6)
     local_weight: float = option(
         "weight of the local term beside the prompt-aware one, both measured relative to their targets",
@@ -233,6 +246,11 @@ class Reconstruct(Section):
         minimum=0.0,
         maximum=10.0,
     )
+    passes: Literal["layer", "unit"] = option(
+        "closed form runs a unit again for every layer of it, so that each sees those before it rounded, or "
+        "once for the whole unit, which is cheap and nearly as good (gptq)",
+        "layer",
+    )
     compensate: Literal["none", "encoder", "all"] = option(
         "where each weight first makes up for the error of its quantized input, and each bias for the mean "
         "error of its layer (gptq); the decoder would learn the calibrated kind of prompt by heart",
@@ -245,11 +263,20 @@ class Reconstruct(Section):
             raise RecipeError("reconstruct: single layers have no prompt-aware loss; use a larger unit")
         if self.unit == "layer" and self.rounding == "gptq":
             raise RecipeError("reconstruct: gptq goes layer by layer inside its unit; use a larger unit")
+        if self.passes == "unit" and (self.rounding != "gptq" or self.scales or self.bias_rate):
+            raise RecipeError(
+                "reconstruct: passes: unit is for closed form alone: rounding gptq, scales false, bias_rate 0"
+            )
+        if self.whole_iterations and (self.targets, self.activations) != ("float", "quantized"):
+            raise RecipeError(
+                "reconstruct: whole_iterations compares with the float model: targets must be float, "
+                "and activations quantized"
+            )
 
     @property
     def learns(self) -> bool:
         """Whether anything is learned at all."""
-        return (self.encoder, self.decoder) != ("none", "none")
+        return (self.encoder, self.decoder) != ("none", "none") or self.whole_iterations > 0
 
 
 @dataclass(frozen=True)
@@ -266,7 +293,10 @@ class Override(Section):
     """What is different at the sites that one pattern matches; null keeps the recipe's choice."""
 
     bits: int | None = option("bits at these sites", None, minimum=2, maximum=8)
-    grid: Grid | None = option("grid at these sites; log2 is for attention maps only, grouped and hybrid for inputs of linear layers", None)
+    grid: Grid | None = option(
+        "grid at these sites; log2 is for attention maps only, grouped and hybrid for inputs of linear layers",
+        None,
+    )
     ranges: Ranges | None = option("range rule at these sites: method, percentile, norm", None)
     keep_float: bool = option("leave these sites unquantized", False)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from saqsam.grids.affine import affine_round_trip
+from saqsam.models.layers import QuantizedLayer
 from saqsam.quantizer import Quantizer
 from saqsam.reconstruct.layerwise import LayerInputs
 from saqsam.reconstruct.learner import write_weight
@@ -35,6 +36,13 @@ def round_layer(inputs: LayerInputs, quantizer: Quantizer, *, damping: float, co
     moments = Moments.empty(layer.weight[0].numel(), layer.weight.device)
     for found, wanted in zip(inputs.quantized, inputs.original, strict=True):
         moments.add(layer.effective_input(found), wanted)
+    round_by(moments, layer, quantizer, damping=damping, compensate=compensate)
+
+
+def round_by(
+    moments: Moments, layer: QuantizedLayer, quantizer: Quantizer, *, damping: float, compensate: bool
+) -> None:
+    """The same with the statistics of the layer's input at hand."""
     correct = compensate and layer.bias is not None
     rounded = closed_form(
         layer.weight.data,
@@ -73,13 +81,16 @@ class Moments:
         return cls(square, square.clone(), line, line.clone())
 
     def add(self, quantized: Tensor, original: Tensor) -> None:
-        """Add tokens ``(tokens, in)``, the same ones of both paths."""
-        found, wanted = quantized.double(), original.double()
-        self.gram += found.T @ found
-        self.cross += wanted.T @ found
-        self.total += found.sum(0)
-        self.float_total += wanted.sum(0)
-        self.count += len(found)
+        """Add tokens ``(tokens, in)``, the same ones of both paths; at most some thousand at a time.
+
+        Products are taken in the tokens' own precision, which is twice as fast as in float64, and added up
+        in float64.
+        """
+        self.gram += quantized.T @ quantized
+        self.cross += original.T @ quantized
+        self.total += quantized.double().sum(0)
+        self.float_total += original.double().sum(0)
+        self.count += len(quantized)
 
     def centred(self) -> Moments:
         """The same about the means, for a layer whose bias takes care of the means."""

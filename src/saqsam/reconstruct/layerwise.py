@@ -129,34 +129,35 @@ def layer_by_layer(
         seed: of the draw of tokens.
     """
     model_layers = {site: quantizer for site, quantizer in own.items() if site.role == WEIGHT}
-    layers = {site.name: _layer_of(unit, quantizer) for site, quantizer in model_layers.items()}
+    layers = {site.name: layer_of(unit, quantizer) for site, quantizer in model_layers.items()}
     with replaced(unquantized(own.values())):
-        original = [_rows_seen(unit, layers, state, tokens, seed, i) for i, state in enumerate(references)]
+        original = [rows_seen(unit, layers, state, tokens, seed, i)[1] for i, state in enumerate(references)]
     unfinished = dict(model_layers)
     for site in model_layers:
         name, layer = site.name, layers[site.name]
         with replaced(unquantized(unfinished.values())):
             rows = [
-                _rows_seen(unit, {name: layer}, state, tokens, seed, i)[name]
+                rows_seen(unit, {name: layer}, state, tokens, seed, i)[1][name]
                 for i, state in enumerate(quantized)
             ]
         del unfinished[site]
         yield LayerInputs(site, layer, rows, [image.pop(name) for image in original])
 
 
-def _rows_seen(
+def rows_seen(
     unit: Unit, layers: Mapping[str, QuantizedLayer], state: State, tokens: int, seed: int, image: int
-) -> dict[str, Tensor]:
+) -> tuple[State, dict[str, Tensor]]:
+    """Run one image through a unit: what leaves it, and tokens ``(tokens, in)`` that entered each layer."""
+
     def keep(layer: QuantizedLayer, x: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(seed + image)
         return some_rows(token_rows(layer, x), tokens, generator)
 
     with seeing_inputs(layers, keep) as seen:
-        unit.run(state)
-    return seen
+        return unit.run(state), seen
 
 
-def _layer_of(unit: Unit, quantizer: Quantizer) -> QuantizedLayer:
+def layer_of(unit: Unit, quantizer: Quantizer) -> QuantizedLayer:
     """The layer inside the unit whose weight a quantizer belongs to."""
     for own in unit.modules:
         for module in own.modules():

@@ -23,6 +23,7 @@ from saqsam.models.attach import all_quantizers
 from saqsam.models.sites import WEIGHT, Site
 from saqsam.quantizer import Quantizer
 from saqsam.recipe import Recipe
+from saqsam.reconstruct.at_once import round_at_once
 from saqsam.reconstruct.estimate import Estimate, in_words
 from saqsam.reconstruct.gptq import round_layer
 from saqsam.reconstruct.kept import learned, restore_learned
@@ -33,6 +34,7 @@ from saqsam.reconstruct.optimise import mean_loss, optimise
 from saqsam.reconstruct.prompting import Prompting
 from saqsam.reconstruct.replace import replaced, unquantized
 from saqsam.reconstruct.units import State, Unit, decoder_units, encoder_units
+from saqsam.reconstruct.whole import masks_and_scores, settings_for, whole_model
 
 logger = logging.getLogger("saqsam")
 TIMED_STEPS = 5
@@ -89,7 +91,7 @@ def reconstruct(
         return []
     walk = Walk(model, recipe, images, progress, directory)
     walk.estimate_all()
-    return [*walk.encoder(), *walk.decoder()]
+    return [*walk.encoder(), *walk.decoder(), *walk.whole()]
 
 
 def seeded(seed: int, name: str, device: torch.device | str = "cpu") -> torch.Generator:
@@ -119,8 +121,12 @@ class Walk:
         generator = seeded(self.seed, "prompts")
         count, clicks = self.settings.prompts, self.settings.clicks
         self.prompting = Prompting.of(model, asked, count, generator, clicks)
-        self.quantized: list[State] = [(self._patches(pixels),) for pixels, _ in opened]
-        self.float: list[State] = list(self.quantized)
+        self.patches: list[State] = [(self._patches(pixels),) for pixels, _ in opened]
+        self.quantized, self.float = list(self.patches), list(self.patches)
+        if not self.settings.whole_iterations:
+            self.patches.clear()
+        self.embeddings: list[State] = []
+        self.masks: list[Tensor] = []
         self.estimate = Estimate(self.settings, len(opened))
         self.told = False
         self.begin = 0.0
@@ -153,13 +159,41 @@ class Walk:
 
     def decoder(self) -> Iterator[UnitRecord]:
         """Learn the decoder's units; both paths begin at what the encoder's units left."""
+        if self.settings.whole_iterations:
+            self._keep_targets()
+        elif self.settings.decoder == "none":
+            return
         self.quantized = [self.prompting.start(x, [image]) for image, (x,) in enumerate(self.quantized)]
         self.float = [self.prompting.start(x, [image]) for image, (x,) in enumerate(self.float)]
         for unit in decoder_units(self.model, self.prompting, self.settings.token_weight):
             yield from self._unit(unit, self.settings.decoder)
 
+    def _keep_targets(self) -> None:
+        """Embeddings and masks of the float model, while its decoder is still float."""
+        self.embeddings = list(self.float)
+        with replaced(unquantized(self.pending)):
+            self.masks = [
+                masks_and_scores(self.model, self.prompting, embedding, [image])
+                for image, (embedding,) in enumerate(self.embeddings)
+            ]
+
+    def whole(self) -> Iterator[UnitRecord]:
+        """Tune all parts to one another, if the recipe says so."""
+        if not self.settings.whole_iterations:
+            return
+        self.settings = settings_for(self.settings)
+        unit = whole_model(self.model, self.prompting)
+        weights = balanced(
+            unit, self.embeddings, self.masks, self.settings.prompt_weight, self.settings.local_weight
+        )
+        problem = Problem(unit, self.patches, self.patches, self.embeddings, self.masks, weights)
+        yield self._learn(problem, unit.quantizers(self.quantizers))
+
     def _unit(self, unit: Unit, objective: str) -> Iterator[UnitRecord]:
         own = unit.quantizers(self.quantizers)
+        if objective != "none" and self.settings.passes == "unit":
+            yield self._round_at_once(unit, own)
+            return
         references = self.quantized if self.settings.targets == "quantized-input" else self.float
         views = None
         with replaced(unquantized(self.pending)):
@@ -177,6 +211,34 @@ class Walk:
                 yield self._learn(Problem(unit, self.quantized, references, targets, views, weights), own)
             self.quantized = [unit.run(state) for state in self.quantized]
         self.float = targets
+
+    def _round_at_once(self, unit: Unit, own: dict[Site, Quantizer]) -> UnitRecord:
+        """Closed form from one pass; see ``at_once``."""
+        finished = None if self.directory is None else self.directory.load(unit.name)
+        later = self.pending - set(own.values())
+        if finished is not None:
+            with replaced(unquantized(self.pending)):
+                self.float = [unit.run(state) for state in self.float]
+            tensors, fields = finished
+            restore_learned(self.model, own, tensors)
+            with replaced(unquantized(later)):
+                self.quantized = [unit.run(state) for state in self.quantized]
+            self.pending = later
+            return UnitRecord(**fields)
+
+        def progress(done: int, total: int) -> None:
+            self.progress(f"{unit.name} closed form", done, total)
+
+        states = (self.quantized, self.float)
+        with replaced(unquantized(later)):
+            done = round_at_once(unit, own, *states, self.settings, self.seed, progress)
+        self.pending, self.quantized, self.float = later, done.outputs, done.targets
+        record = UnitRecord(unit.name, 0, done.before, done.after, done.kept)
+        told = (unit.name, done.before, done.after, done.kept)
+        logger.info("%s: loss %.4g before, %.4g after, kept: %s", *told)
+        if self.directory is not None:
+            self.directory.save(unit.name, learned(self.model, own), record.to_dict())
+        return record
 
     def _layers(
         self, unit: Unit, own: dict[Site, Quantizer], references: list[State]

@@ -1,0 +1,83 @@
+"""The whole model as one last unit: what its parts learned separately is tuned to one another.
+
+Weights are on their grids by then and stay there. Scales and biases (and whatever else ``Learner`` learns
+without rounding) follow the masks and predicted IoU that come out, compared with the float model's: the
+prompt-aware idea of SAQ-SAM taken to its end, where no layer is skipped any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import SamModel
+
+from saqsam.models.sites import ENCODER
+from saqsam.recipe import Reconstruct
+from saqsam.reconstruct.prompting import Prompting
+from saqsam.reconstruct.units import State, Unit
+
+
+def whole_model(model: SamModel, prompting: Prompting) -> Unit:
+    """Patch tokens ``(images, H, W, D)`` in, embeddings ``(images, C, g, g)`` out; the view is the masks."""
+    encoder = model.vision_encoder
+
+    def run(state: State) -> State:
+        (x,) = state
+        for block in encoder.layers:
+            x = block(x)
+        return (encoder.neck(x),)
+
+    def view(state: State, images: Sequence[int]) -> Tensor:
+        return masks_and_scores(model, prompting, state[0], images)
+
+    modules = (encoder, model.mask_decoder.transformer)
+    return Unit("whole-model", ENCODER, modules, run, view, (), (1.0,), channels=1)
+
+
+def masks_and_scores(
+    model: SamModel, prompting: Prompting, embedding: Tensor, images: Sequence[int]
+) -> Tensor:
+    """All masks of all prompts as probabilities, and their predicted IoU: ``(P, pixels + 1, masks)``.
+
+    Probabilities rather than logits, because a mask is decided at its outline. The scores are multiplied by
+    the square root of the number of pixels, so that in a mean of squares they weigh as much as a mask.
+
+    Args:
+        model: whose decoder answers.
+        prompting: the prompts.
+        embedding: ``(images, C, g, g)`` from the neck.
+        images: which images these are.
+    """
+    tokens, counts = prompting.batch(images)
+    decoder: Any = model.mask_decoder
+    answers, keys = decoder.transformer(
+        point_embeddings=tokens,
+        image_embeddings=(embedding + prompting.dense).repeat_interleave(counts, dim=0),
+        image_positional_embeddings=prompting.positions,
+        attention_similarity=None,
+    )
+    answers = answers[:, 0]
+    image = keys[:, 0].transpose(1, 2).unflatten(2, embedding.shape[-2:])
+    image = decoder.activation(decoder.upscale_layer_norm(decoder.upscale_conv1(image)))
+    image = decoder.activation(decoder.upscale_conv2(image)).flatten(2).transpose(1, 2)
+    networks = decoder.output_hypernetworks_mlps
+    asked = [network(answers[:, 1 + index]) for index, network in enumerate(networks)]
+    masks = torch.sigmoid(image @ torch.stack(asked, dim=2))
+    scores = decoder.iou_prediction_head(answers[:, 0])[:, None] * masks.shape[1] ** 0.5
+    return torch.cat([masks, scores], dim=1)
+
+
+def settings_for(settings: Reconstruct) -> Reconstruct:
+    """The section as the last unit takes it: no rounding, no coins, its own steps and rates."""
+    return replace(
+        settings,
+        rounding="nearest",
+        quantized_share=1.0,
+        iterations=settings.whole_iterations,
+        scale_rate=settings.whole_rate,
+        bias_rate=settings.whole_rate if settings.bias_rate else 0.0,
+    )
