@@ -24,6 +24,7 @@ FLOW = (
     ("pack",),
     ("pipeline",),
     ("tasks", "report", "everything", "detectors"),
+    ("many",),
     ("export", "runtime", "drop_in"),
     ("api",),
     ("reproduce",),

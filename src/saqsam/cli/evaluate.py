@@ -22,16 +22,27 @@ from saqsam.cli.arguments import (
     check_file,
     check_prompts,
 )
+from saqsam.cli.evaluate_shards import SetRequest, evaluate_in_shards
 from saqsam.cli.evaluate_tasks import (
     TaskRequest,
     check_task,
     evaluate_oriented_task,
     evaluate_semantic_task,
 )
+from saqsam.cli.many import LOCAL, EngineOption, ShardsOption, WorkersOption, distribution
 from saqsam.cli.output import print_json
 from saqsam.cli.pictures import write_pictures
 from saqsam.cli.progress import progress
 from saqsam.cli.results import print_results, stop_on_nan
+from saqsam.cli.runtime import (
+    TORCH,
+    RuntimeOption,
+    check_not_sharded,
+    check_runtime,
+    load_for,
+    load_where_packed,
+)
+from saqsam.errors import UsageError
 
 
 def evaluate(
@@ -82,6 +93,14 @@ def evaluate(
         Path | None, typer.Option("--show-dir", help="Folder for a picture of each image.", metavar="DIR")
     ] = None,
     device: DeviceOption = "cpu",
+    runtime: RuntimeOption = TORCH,
+    engine: EngineOption = LOCAL,
+    workers: WorkersOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Keep finished images in shards here, and continue.", metavar="DIR"),
+    ] = None,
+    shards: ShardsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Measure COCO mask AP, mIoU against ground truth, and agreement with a reference model."""
@@ -93,6 +112,11 @@ def evaluate(
             "--labels": ("semantic", labels is not None),
             "--everything": ("semantic", bool(everything)),
             "--count-zero": ("semantic", count_zero),
+            "--runtime": ("instance", check_runtime(runtime) != TORCH),
+            "--engine": ("instance", engine != LOCAL),
+            "--workers": ("instance", workers is not None),
+            "--out": ("instance", out is not None),
+            "--shards": ("instance", shards is not None),
         },
     )
     if task != "instance":
@@ -110,24 +134,32 @@ def evaluate(
     check_file(annotations, "--annotations")
     asked = check_prompts(prompts)
     check_choice_of_detections(asked, top_k, score_threshold)
+    chosen = distribution(engine, workers, shards, device)
+    check_not_sharded(runtime, out is not None or engine != LOCAL)
+    if shards is not None and out is None:
+        raise UsageError("--shards needs --out DIR, where the shards are kept")
 
     from saqsam import api
     from saqsam.report.show import make_show_directory
 
     make_show_directory(show_dir)
-    sam = api.load(model, device=device)
+    sam = load_for(runtime, model, device)
     with progress() as report:
-        result = api.evaluate(
-            sam,
-            images,
-            annotations,
-            asked,
-            reference=None if reference is None else api.load(reference, device=device),
-            limit=limit,
-            top_k=top_k,
-            score_threshold=score_threshold,
-            progress=report,
-        )
+        if out is None and chosen.engine == LOCAL:
+            result = api.evaluate(
+                sam,
+                images,
+                annotations,
+                asked,
+                reference=None if reference is None else load_where_packed(runtime, reference, device),
+                limit=limit,
+                top_k=top_k,
+                score_threshold=score_threshold,
+                progress=report,
+            )
+        else:
+            found = SetRequest(images, annotations, asked, limit, top_k, score_threshold)
+            result = evaluate_in_shards(sam, model, reference, found, out, chosen, report)
     if show_dir is not None:
         write_pictures(
             show_dir,

@@ -19,7 +19,9 @@ from saqsam.cli.arguments import (
     check_outputs,
     numbers,
 )
+from saqsam.cli.many import LOCAL, EngineOption, ShardsOption, WorkersOption, distribution
 from saqsam.cli.output import print_json, print_lines, print_table
+from saqsam.cli.runtime import TORCH, RuntimeOption, check_runtime, load_for
 from saqsam.errors import NumericalError, UsageError
 
 if TYPE_CHECKING:
@@ -60,17 +62,27 @@ def segment(
     score_threshold: ScoreThresholdOption = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Mask image, 0 and 255; for a folder, COCO results json.", metavar="FILE"),
+        typer.Option(
+            "--out",
+            help="Mask image, 0 and 255; for a folder, COCO results json, or a directory that keeps finished "
+            "images in shards and continues.",
+            metavar="FILE|DIR",
+        ),
     ] = None,
     overlay: Annotated[
         Path | None,
         typer.Option("--overlay", help="Picture of the masks over the image.", metavar="FILE"),
     ] = None,
     device: DeviceOption = "cpu",
+    runtime: RuntimeOption = TORCH,
+    engine: EngineOption = LOCAL,
+    workers: WorkersOption = None,
+    shards: ShardsOption = None,
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
     """Segment IMAGE; coordinates are pixels of it as displayed. Several boxes give out-1.png, out-2.png."""
+    check_runtime(runtime)
     if not image.exists():
         raise UsageError(f"IMAGE {image}: there is no such file or directory")
     if image.is_dir():
@@ -94,6 +106,8 @@ def segment(
             top_k=top_k,
             score_threshold=score_threshold,
             device=device,
+            runtime=runtime,
+            distribution=distribution(engine, workers, shards, device),
             force=force,
             json=json,
         )
@@ -103,10 +117,13 @@ def segment(
         (annotations, "--annotations"),
         (top_k, "--top-k"),
         (score_threshold, "--score-threshold"),
+        (None if engine == LOCAL else engine, "--engine"),
+        (workers, "--workers"),
+        (shards, "--shards"),
     ):
         if value is not None:
             raise UsageError(f"{option} is for a folder of images; one image takes --box and --point")
-    _segment_image(model, image, _prompts(box, point, not_point), out, overlay, device, force, json)
+    _segment_image(model, image, _prompts(box, point, not_point), out, overlay, device, runtime, force, json)
 
 
 def _prompts(box: list[str] | None, point: list[str] | None, not_point: list[str] | None) -> dict[str, Any]:
@@ -134,6 +151,7 @@ def _segment_image(
     out: Path | None,
     overlay: Path | None,
     device: str,
+    runtime: str,
     force: bool,
     json: bool,
 ) -> None:
@@ -143,11 +161,10 @@ def _segment_image(
         raise UsageError(f"--overlay {overlay}: pictures are written as {', '.join(PICTURE_FORMATS)}")
     check_outputs([*((path, "--out") for path in masks), (overlay, "--overlay")], force)
 
-    from saqsam import api
     from saqsam.images import open_image
 
     loaded = open_image(image)
-    result = api.load(model, device=device).segment(loaded.pixels, **prompts)
+    result = load_for(runtime, model, device).segment(loaded.pixels, **prompts)
     if result.nan_count:
         raise NumericalError("mask_decoder", f"{result.nan_count} masks are not finite numbers")
     _write(result, loaded.pixels, masks, overlay)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json as jsonlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saqsam.cli.arguments import check_file, check_output
+from saqsam.cli.many import RESULTS, Distribution
 from saqsam.cli.output import listed, print_json, print_lines
 from saqsam.cli.progress import Report, progress
+from saqsam.cli.runtime import check_not_sharded, load_for
 from saqsam.errors import ImageError, InputError, NumericalError, UsageError
 from saqsam.files import atomic_write
 
 if TYPE_CHECKING:
     from saqsam.detectors.listing import ListedImage
-    from saqsam.prompts.from_dataset import ImagePrompts
+    from saqsam.many.work import Item, Row
     from saqsam.sam import Sam
     from saqsam.tasks.instance_set import InstanceSet
 
@@ -31,6 +34,7 @@ class _Run:
     images: int = 0
     without_detections: int = 0
     clipped: int = 0
+    duplicates: int | None = None
 
 
 def segment_folder(
@@ -43,6 +47,8 @@ def segment_folder(
     top_k: int | None,
     score_threshold: float | None,
     device: str,
+    runtime: str,
+    distribution: Distribution,
     force: bool,
     json: bool,
 ) -> None:
@@ -57,11 +63,13 @@ def segment_folder(
         detections: COCO-results json of boxes.
         annotations: COCO instances json that says which images, and their ids. Without it, ids are those
             ``saqsam detect`` gives: names that are numbers, else the place in the order of names, from 1.
-        out: json to write.
+        out: json to write; or a directory for shards, which the same call continues, and ``results.json``.
         top_k: keep at most this many detections of each image, best first.
         score_threshold: drop detections with a lower score.
         device: torch device.
-        force: replace ``out`` if it exists.
+        runtime: what computes packed models.
+        distribution: who works, and the kind of shards.
+        force: replace ``out`` if it exists; begin anew in a directory.
         json: print the summary as JSON.
 
     Raises:
@@ -71,19 +79,30 @@ def segment_folder(
     check_file(detections, "--detections")
     if annotations is not None:
         check_file(annotations, "--annotations")
-    if out.suffix != ".json":
-        raise UsageError(f"--out {out}: the results of a folder are written as .json")
-    check_output(out, "--out", force)
+    directory = distribution.directory_or_file(out)
+    check_not_sharded(runtime, directory is not None)
+    if directory is None:
+        if out.suffix != ".json":
+            raise UsageError(
+                f"--out {out}: the results of a folder are written as .json, or as shards in a directory"
+            )
+        check_output(out, "--out", force)
 
-    from saqsam import api
+    from saqsam.many.work import Item
     from saqsam.prompts.from_dataset import prompts_for
 
-    sam = api.load(model, device=device)
+    sam = load_for(runtime, model, device)
     with progress() as report:
         images, dataset, failures = _listed(folder, annotations, detections, report)
         prompts = prompts_for(dataset, detections, top_k=top_k, score_threshold=score_threshold)
+        items = [Item(image, prompts.get(image.id)) for image in images]
         started = time.perf_counter()
-        run = _segment(sam, images, prompts, report)
+        if directory is None:
+            run = _gathered(_segment(sam, items, report))
+        else:
+            load = partial(load_for, runtime, model, device)
+            run = _segment_in_shards(sam, load, items, directory, distribution, force, report)
+            out = directory / RESULTS
         seconds = round(time.perf_counter() - started, 3)
     run.failures = [*failures, *run.failures]
     total = len(images) + len(failures)
@@ -138,41 +157,58 @@ def _categories(detections: Path) -> dict[int, str]:
     return {key: str(key) for key in ids if is_id(key)}
 
 
-def _segment(
-    sam: Sam, images: Sequence[ListedImage], prompts: dict[int, ImagePrompts], report: Report
+def _segment(sam: Sam, items: Sequence[Item], report: Report) -> list[Row]:
+    """Segment in this process, nothing kept on the way; the first mask that is not finite ends it."""
+    from saqsam.many.tasks import segment_row
+
+    rows = []
+    for done, item in enumerate(items):
+        report("segment", done, len(items))
+        rows.append(segment_row(sam, item))
+        _stop_on_nan(sam, rows[-1:])
+    report("segment", len(items), len(items))
+    return rows
+
+
+def _segment_in_shards(
+    sam: Sam,
+    load: partial[Sam],
+    items: Sequence[Item],
+    directory: Path,
+    distribution: Distribution,
+    force: bool,
+    report: Report,
 ) -> _Run:
-    run = _Run()
-    for done, image in enumerate(images):
-        report("segment", done, len(images))
-        asked = prompts.get(image.id)
-        if asked is None:
-            run.images += 1
-            run.without_detections += 1
-            continue
-        try:
-            pixels = image.pixels()
-        except ImageError as error:
-            run.failures.append(error)
-            continue
-        run.images += 1
-        run.clipped += asked.clipped
-        run.results += _results(sam, image, pixels, asked)
-    report("segment", len(images), len(images))
+    from saqsam.many.tasks import SegmentJob
+    from saqsam.many.work import identity_of
+
+    merged = distribution.run(
+        SegmentJob(load), items, identity_of("segment", sam, items), directory, force, report, "segment"
+    )
+    _stop_on_nan(sam, merged.rows)
+    run = _gathered(merged.rows)
+    run.duplicates = merged.duplicates
     return run
 
 
-def _results(sam: Sam, image: ListedImage, pixels: Any, asked: ImagePrompts) -> Iterator[dict[str, Any]]:
-    from saqsam.predictor import predict_parts
+def _stop_on_nan(sam: Sam, rows: Sequence[Row]) -> None:
+    for row in rows:
+        if row["nan_count"]:
+            problem = f"{row['nan_count']} masks or scores of {row['file']} are NaN or infinite"
+            raise NumericalError(sam.name, problem)
 
-    start = 0
-    for part in predict_parts(sam.model, pixels, asked.prompts):
-        if part.nan_count:
-            raise NumericalError(
-                sam.name, f"{part.nan_count} masks or scores of {image.path} are NaN or infinite"
-            )
-        rows = slice(start, start + len(part))
-        yield from part.to_coco(image.id, asked.category_ids[rows], asked.scores[rows])
-        start += len(part)
+
+def _gathered(rows: Sequence[Row]) -> _Run:
+    from saqsam.many.tasks import unreadable
+
+    read = [row for row in rows if row["unreadable"] is None]
+    return _Run(
+        results=[entry for row in read for entry in row["results"]],
+        failures=unreadable(rows),
+        images=len(read),
+        without_detections=sum(not row["asked"] for row in read),
+        clipped=sum(row["clipped"] for row in read),
+    )
 
 
 def _lines(results: Sequence[dict[str, Any]]) -> str:
@@ -193,6 +229,7 @@ def _print(model: str, out: Path, run: _Run, seconds: float, json: bool) -> None
                 "clipped_boxes": run.clipped,
                 "unreadable": [{"file": error.path, "reason": error.reason} for error in run.failures],
                 "seconds": seconds,
+                **({} if run.duplicates is None else {"duplicates": run.duplicates}),
             }
         )
         return
@@ -201,4 +238,6 @@ def _print(model: str, out: Path, run: _Run, seconds: float, json: bool) -> None
         lines.append(f"{run.without_detections} images had no detections")
     if run.clipped:
         lines.append(f"{run.clipped} boxes reached past their image and were clipped")
+    if run.duplicates:
+        lines.append(f"{run.duplicates} images were in more than one shard; one row of each was kept")
     print_lines(lines)

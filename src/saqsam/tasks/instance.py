@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,15 +72,27 @@ class InstanceResult:
         return asdict(self)
 
 
-class _Tally:
-    """What is added up over images."""
+@dataclass
+class ImageFigures:
+    """What one image adds to the figures of its set; plain JSON types.
 
-    def __init__(self) -> None:
-        self.results: list[dict[str, Any]] = []
-        self.truth: list[float] = []
-        self.agreement: list[float] = []
-        self.instances = self.nan_count = self.clipped = 0
-        self.seconds = 0.0
+    Attributes:
+        results: COCO results, those with a mask.
+        truth: IoU of each object that is no crowd with the mask found for it.
+        agreement: IoU of each mask with the reference model's.
+        instances: prompts answered.
+        nan_count: of them, those whose mask or score was not finite.
+        clipped: boxes that reached past the image.
+        seconds: from opening the file to full-size masks.
+    """
+
+    results: list[dict[str, Any]] = field(default_factory=list)
+    truth: list[float] = field(default_factory=list)
+    agreement: list[float] = field(default_factory=list)
+    instances: int = 0
+    nan_count: int = 0
+    clipped: int = 0
+    seconds: float = 0.0
 
 
 def evaluate_instances(
@@ -104,48 +116,72 @@ def evaluate_instances(
     Raises:
         ImageError: a listed image cannot be read, or has another size than its annotations say.
     """
-    tally = _Tally()
+    found = []
     for done, image in enumerate(dataset.images):
         progress(done, len(dataset.images))
-        asked, objects = prompts.get(image.id), dataset.instances_of(image.id)
-        if asked is None:
-            tally.truth += [0.0] * sum(not one.iscrowd for one in objects)
-        else:
-            _evaluate_image(tally, sam, image, asked, objects, reference)
+        objects = dataset.instances_of(image.id)
+        found.append(image_figures(sam, image, prompts.get(image.id), objects, reference))
     progress(len(dataset.images), len(dataset.images))
-    figures = coco_mask_ap(coco_truth(dataset), tally.results)
+    return summary(sam, dataset, prompts, source, found)
+
+
+def summary(
+    sam: Sam,
+    dataset: InstanceSet,
+    prompts: Mapping[int, ImagePrompts],
+    source: str,
+    found: Sequence[ImageFigures],
+) -> InstanceResult:
+    """The figures of a set from those of its images, in the set's order: sums depend on it.
+
+    Args:
+        sam: the model; only its name and bits are read.
+        dataset: as for ``evaluate_instances``, likewise ``prompts`` and ``source``.
+        found: one for each image of the set.
+    """
+    truth = [value for one in found for value in one.truth]
+    agreement = [value for one in found for value in one.agreement]
+    figures = coco_mask_ap(coco_truth(dataset), [entry for one in found for entry in one.results])
     return InstanceResult(
         model=sam.name,
         bits=sam.bits,
         prompts=source,
         images=len(dataset.images),
-        instances=tally.instances,
+        instances=sum(one.instances for one in found),
         **figures,
-        mIoU=float(np.mean(tally.truth)) if tally.truth else None,
-        agreement=float(np.mean(tally.agreement)) if tally.agreement else None,
-        nan_count=tally.nan_count,
-        clipped_boxes=tally.clipped,
+        mIoU=float(np.mean(truth)) if truth else None,
+        agreement=float(np.mean(agreement)) if agreement else None,
+        nan_count=sum(one.nan_count for one in found),
+        clipped_boxes=sum(one.clipped for one in found),
         images_without_prompts=sum(image.id not in prompts for image in dataset.images),
-        seconds=round(tally.seconds, 3),
+        seconds=round(sum(one.seconds for one in found), 3),
     )
 
 
-def _evaluate_image(
-    tally: _Tally,
+def image_figures(
     sam: Sam,
     image: ImageRecord,
-    asked: ImagePrompts,
+    asked: ImagePrompts | None,
     objects: Sequence[Instance],
-    reference: Sam | None,
-) -> None:
+    reference: Sam | None = None,
+) -> ImageFigures:
+    """Segment the prompts of one image, if any, and measure the masks; see ``evaluate_instances``.
+
+    Raises:
+        ImageError: the image cannot be read, or has another size than its annotations say.
+    """
+    figures = ImageFigures()
+    if asked is None:
+        figures.truth = [0.0] * sum(not one.iscrowd for one in objects)
+        return figures
     start = time.perf_counter()
     pixels = open_listed(image).pixels
-    tally.seconds += time.perf_counter() - start
-    found = _answers(sam, pixels, asked, tally)
-    tally.instances += len(found)
-    tally.nan_count += sum(one.mask is None for one in found)
-    tally.clipped += asked.clipped
-    tally.results += [
+    figures.seconds += time.perf_counter() - start
+    found = _answers(sam, pixels, asked, figures)
+    figures.instances = len(found)
+    figures.nan_count = sum(one.mask is None for one in found)
+    figures.clipped = asked.clipped
+    figures.results = [
         {
             "image_id": image.id,
             "category_id": category,
@@ -155,10 +191,11 @@ def _evaluate_image(
         for one, category, confidence in zip(found, asked.category_ids, asked.scores, strict=True)
         if one.mask is not None
     ]
-    tally.truth += _against_truth(found, asked, objects)
+    figures.truth = list(_against_truth(found, asked, objects))
     if reference is not None:
         judged = _answers(reference, pixels, asked)
-        tally.agreement += [_overlap(one.mask, other.mask) for one, other in zip(found, judged, strict=True)]
+        figures.agreement = [_overlap(one.mask, other.mask) for one, other in zip(found, judged, strict=True)]
+    return figures
 
 
 @dataclass(frozen=True)
@@ -169,7 +206,9 @@ class _Answer:
     score: float
 
 
-def _answers(sam: Sam, pixels: Pixels, asked: ImagePrompts, tally: _Tally | None = None) -> list[_Answer]:
+def _answers(
+    sam: Sam, pixels: Pixels, asked: ImagePrompts, tally: ImageFigures | None = None
+) -> list[_Answer]:
     """One answer for each prompt; full-size masks exist a few at a time, and their time is tallied."""
     answers: list[_Answer] = []
     start = time.perf_counter()

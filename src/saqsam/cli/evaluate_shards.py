@@ -1,0 +1,86 @@
+"""``saqsam evaluate --engine ray`` and ``--out DIR``: the same figures, from shards."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from saqsam.cli.many import Distribution
+from saqsam.cli.output import listed
+from saqsam.errors import InputError
+
+if TYPE_CHECKING:
+    from saqsam.cli.progress import Report
+    from saqsam.sam import Sam
+    from saqsam.tasks.instance import InstanceResult
+
+
+@dataclass(frozen=True)
+class SetRequest:
+    """Which images are evaluated with which prompts, as the command line has it."""
+
+    images: Path
+    annotations: Path
+    prompts: str | Path
+    limit: int | None
+    top_k: int | None
+    score_threshold: float | None
+
+
+def evaluate_in_shards(
+    sam: Sam,
+    model: str,
+    reference: str | None,
+    request: SetRequest,
+    out: Path | None,
+    distribution: Distribution,
+    report: Report,
+) -> InstanceResult:
+    """Evaluate image by image into shards, continue what is there, and sum up in the order of the set.
+
+    Args:
+        sam: the model, loaded here for its name and hash.
+        model: what the workers load.
+        reference: what the workers compare with.
+        request: the set.
+        out: directory of shards; None for one that vanishes at the end.
+        distribution: who works.
+        report: told of every image.
+
+    Raises:
+        InputError: images could not be read; all are named, and nothing is measured without them.
+    """
+    from saqsam import api
+    from saqsam.detectors.listing import from_annotations
+    from saqsam.many.tasks import EvaluateJob, figures_of, unreadable
+    from saqsam.many.work import Item, identity_of
+    from saqsam.prompts.from_dataset import prompts_for
+    from saqsam.tasks.coco_json import read_instances
+    from saqsam.tasks.instance import summary
+
+    dataset = read_instances(request.annotations, request.images)
+    dataset = dataset if request.limit is None else dataset.first(request.limit)
+    prompts = prompts_for(
+        dataset, request.prompts, top_k=request.top_k, score_threshold=request.score_threshold
+    )
+    load = partial(api.load, device=distribution.device)
+    job = EvaluateJob(partial(load, model), None if reference is None else partial(load, reference))
+    items = [
+        Item(image, prompts.get(image.id), dataset.instances_of(image.id))
+        for image in from_annotations(dataset)
+    ]
+    judge = None if reference is None else load(reference)
+    identity = identity_of("evaluate", sam, items, judge)
+    with tempfile.TemporaryDirectory() as scratch:
+        directory = Path(scratch) / "run" if out is None else distribution.directory(out)
+        rows = distribution.run(job, items, identity, directory, False, report, "evaluate").rows
+    failures = unreadable(rows)
+    if failures:
+        raise InputError(
+            f"{len(failures)} of {len(rows)} images could not be read, figures without them would be of "
+            f"another set: {listed(failures)}"
+        )
+    return summary(sam, dataset, prompts, str(request.prompts), figures_of(rows))
