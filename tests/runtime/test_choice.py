@@ -1,0 +1,71 @@
+"""``--runtime``: the integer runtime from the command line, and what it cannot do said in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from saqsam.api import load, quantize
+from saqsam.cli.app import run
+from saqsam.scenes import write_scenes
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_scenes(tmp_path_factory.mktemp("scenes"), 2, 15).parent
+
+
+@pytest.fixture(scope="session")
+def packed(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("packed") / "nano.saqsam"
+    quantize(load("nano"), "ptq4sam-s-w4a4", scenes / "images", scenes / "instances.json").save(path)
+    return path
+
+
+def test_segment_draws_the_same_mask(packed: Path, scenes: Path, tmp_path: Path) -> None:
+    image = str(scenes / "images" / "000001.png")
+    for runtime in ("torch", "onnxruntime"):
+        arguments = ["segment", str(packed), image, "--box", "20,20,90,90", "--runtime", runtime]
+        assert run([*arguments, "--out", str(tmp_path / f"{runtime}.png")]) == 0
+    masks = [np.asarray(Image.open(tmp_path / f"{name}.png")) > 0 for name in ("torch", "onnxruntime")]
+    assert masks[0].any()
+    assert (masks[0] & masks[1]).sum() / (masks[0] | masks[1]).sum() > 0.99
+
+
+def test_evaluate_compare_and_everything_take_it(
+    packed: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = ["--images", str(scenes / "images"), "--annotations", str(scenes / "instances.json"), "--json"]
+    chosen = ["--runtime", "onnxruntime"]
+    results = []
+    for runtime in (chosen, []):
+        assert run(["evaluate", str(packed), *dataset, *runtime]) == 0
+        results.append(json.loads(capsys.readouterr().out))
+    assert results[0]["mIoU"] == pytest.approx(results[1]["mIoU"], abs=0.02)
+    assert run(["compare", "nano", str(packed), *dataset, *chosen]) == 0
+    out = tmp_path / "all.json"
+    image = str(scenes / "images" / "000001.png")
+    options = ["--points-per-side", "4", "--pred-iou-thresh", "0.1", "--out", str(out)]
+    assert run(["everything", str(packed), image, *options, *chosen]) == 0
+    assert out.exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "runtime", "message"),
+    [
+        ("nano", "onnxruntime", "runs packed files"),
+        ("nano", "tensorrt", "--runtime tensorrt: expected torch or onnxruntime"),
+    ],
+)
+def test_what_it_cannot_do_is_one_line(
+    model: str, runtime: str, message: str, scenes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = str(scenes / "images" / "000001.png")
+    assert run(["segment", model, image, "--point", "9,9", "--runtime", runtime]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
