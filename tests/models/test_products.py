@@ -94,6 +94,19 @@ def test_frozen_attention_does_not_depend_on_order_or_batch(bits: int, seed: int
         assert torch.equal(output, quantizers.weighted(maps[:, :, shuffled], value[:, shuffled]))
 
 
+def test_half_precision_multiplies_values() -> None:
+    """Sums of steps would be larger than any float16."""
+    generator = torch.Generator().manual_seed(4)
+    layer = QuantLinear(nn.Linear(900, 4), quantizer(8, generator), quantizer(8, generator, 4))
+    assert layer.input_quantizer is not None
+    layer.weight.data += 5.0
+    layer.freeze_weight()
+    layer.input_quantizer.freeze()
+    with torch.no_grad():
+        assert bool(torch.isfinite(layer.bfloat16()(torch.full((2, 900), 2.0, dtype=torch.bfloat16))).all())
+        assert bool(torch.isfinite(layer.half()(torch.full((2, 900), 2.0, dtype=torch.float16))).all())
+
+
 def test_gradients_still_pass_through_frozen_layers() -> None:
     """Learning looks through what is frozen already: rounding steps again would stop every gradient."""
     generator = torch.Generator().manual_seed(3)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.sam.modeling_sam import SamAttention, SamVisionAttention
 
-from saqsam.models.products import exact_scores, exact_weighted, has_steps
+from saqsam.models.products import exact_scores, exact_weighted, has_steps, holds_sums
 from saqsam.models.sampling import SAMPLED_MAPS, SAMPLED_QUERIES, spread
 from saqsam.quantizer import LOG2, Quantizer, Stage
 
@@ -39,8 +39,7 @@ class AttentionQuantizers(nn.Module):
 
     def scores(self, query: Tensor, key: Tensor, scale: float) -> Tensor:
         """``scale * query @ key^T``: ``(..., N, d)``, ``(..., M, d)`` -> ``(..., N, M)``; exact if frozen."""
-        learning = query.requires_grad or key.requires_grad
-        if self.query is None or self.key is None or learning:
+        if self.query is None or self.key is None or not holds_sums(query, key):
             return (query * scale) @ key.transpose(-2, -1)
         if not has_steps(self.query) or not has_steps(self.key):
             return (query * scale) @ key.transpose(-2, -1)
@@ -49,8 +48,7 @@ class AttentionQuantizers(nn.Module):
     def weighted(self, probabilities: Tensor, value: Tensor) -> Tensor:
         """``probabilities @ value``: ``(..., N, M)``, ``(..., M, d)`` -> ``(..., N, d)``; exact if frozen and
         affine. Sums on a logarithmic grid are of irrational numbers, and rounded in any case."""
-        learning = probabilities.requires_grad or value.requires_grad
-        if self.attention is None or self.value is None or learning:
+        if self.attention is None or self.value is None or not holds_sums(probabilities, value):
             return probabilities @ value
         if not has_steps(self.attention) or not has_steps(self.value):
             return probabilities @ value

@@ -7,7 +7,7 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saqsam.models.products import exact_linear, has_steps
+from saqsam.models.products import exact_linear, has_steps, holds_sums
 from saqsam.quantizer import Quantizer, Stage
 
 
@@ -50,7 +50,7 @@ class QuantizedLayer(nn.Module):
 
     def is_exact(self, x: Tensor) -> bool:
         """Whether both operands are on frozen grids and nobody asks for gradients: then it is exact."""
-        return has_steps(self.input_quantizer) and has_steps(self.weight_quantizer) and not x.requires_grad
+        return has_steps(self.input_quantizer) and has_steps(self.weight_quantizer) and holds_sums(x)
 
     def freeze_weight(self) -> None:
         """Replace the weight by its round trip through the grid; there is no way back.

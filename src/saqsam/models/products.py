@@ -27,6 +27,17 @@ def has_steps(quantizer: Quantizer | None) -> bool:
     return quantizer is not None and quantizer.stage is Stage.FROZEN and quantizer.grid == AFFINE
 
 
+def holds_sums(*operands: Tensor) -> bool:
+    """Whether sums of steps of these operands stay whole: half precision has no room for them, and a gradient
+    does not pass through their rounding."""
+    return all(
+        x.dtype in (torch.float32, torch.float64)
+        and not x.requires_grad
+        and not torch.is_autocast_enabled(x.device.type)
+        for x in operands
+    )
+
+
 def steps_of(x: Tensor, quantizer: Quantizer) -> Tensor:
     """The whole steps that values ``x`` on the grid of ``quantizer`` are from zero, same shape, float."""
     return x.div(quantizer.parameters_for(x)[0]).round_()
