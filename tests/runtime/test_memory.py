@@ -13,7 +13,7 @@ _PROBE = """
 import resource, sys, torch
 from saqsam.runtime.memory import keep_freed_memory
 print(keep_freed_memory() if sys.argv[1] == "keep" else None)
-x = torch.zeros(4 << 20)
+x = torch.zeros(16 << 20)  # above 32 MB, where glibc stops learning by itself
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(5):
@@ -25,7 +25,7 @@ print(faults())
 
 
 def probe(word: str, **environment: str) -> tuple[str, int]:
-    """What ``keep_freed_memory`` said, and page faults of five additions of 16 MB."""
+    """What ``keep_freed_memory`` said, and page faults of five additions of 64 MB."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     command = [sys.executable, "-c", _PROBE, word]
     done = subprocess.run(
