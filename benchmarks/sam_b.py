@@ -1,17 +1,19 @@
 """What quantizing a SAM-B costs beside the float passes it needs, and how large the packed file is.
 
-    python benchmarks/sam_b.py --images FOLDER --annotations instances.json --count 32
+    python benchmarks/sam_b.py --images FOLDER --count 32 --prompts 16
 
-Random weights serve: cost does not depend on their values. The float passes (32 image encodings, and
-decoding the same prompts, through transformers' own SamModel with fused attention) and the quantization
-run in the same process, one after the other, with glibc told to keep large blocks (the environment
-variables below), without which PyTorch spends a third of its time on page faults.
+Random weights and random boxes serve: cost does not depend on their values. The float passes (32 image
+encodings, and decoding the same prompts, through transformers' own SamModel with fused attention) and the
+quantization run in the same process, one after the other, with glibc told to keep large blocks (the
+environment variables below), without which PyTorch spends a third of its time on page faults.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import random
 import resource
 import sys
 import tempfile
@@ -31,6 +33,34 @@ def random_sam_b():
     config.mask_decoder_config.layer_norm_eps = 1e-5
     model = SamModel._from_config(config, attn_implementation="sdpa")
     return model.eval().requires_grad_(False)
+
+
+def write_boxes(folder: Path, count: int, boxes: int, file: Path) -> None:
+    """A COCO file that asks ``boxes`` random boxes on each of the folder's first ``count`` images."""
+    from saqsam.images import IMAGE_SUFFIXES, open_image
+
+    draw = random.Random(0)
+    images, annotations = [], []
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    for number, path in enumerate(paths[:count], 1):
+        height, width = open_image(path).pixels.shape[:2]
+        images.append({"id": number, "file_name": path.name, "width": width, "height": height})
+        for _ in range(boxes):
+            w, h = draw.uniform(0.05, 0.9) * width, draw.uniform(0.05, 0.9) * height
+            x, y = draw.uniform(0, width - w), draw.uniform(0, height - h)
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": 1,
+                    "bbox": [x, y, w, h],
+                    "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]],
+                    "area": w * h,
+                    "iscrowd": 0,
+                }
+            )
+    categories = [{"id": 1, "name": "thing"}]
+    file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
 
 
 def float_seconds(model, images) -> tuple[float, float]:
@@ -56,7 +86,6 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--images", type=Path, required=True)
-    parser.add_argument("--annotations", type=Path, required=True)
     parser.add_argument("--count", type=int, default=32)
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--recipe", default="saq-sam-star-w4a4")
@@ -73,12 +102,14 @@ def main() -> None:
     model = random_sam_b()
     settings = (f"calibration.images={options.count}", f"calibration.prompts={options.prompts}")
     recipe = load_recipe(options.recipe, settings=settings)
-    images = api.calibration_images(recipe, options.images, options.annotations)
-    encoding, decoding = float_seconds(model, images)
-    start = time.perf_counter()
-    packed = api.quantize(Sam(model, "sam-b"), recipe, options.images, options.annotations)
-    seconds = time.perf_counter() - start
     with tempfile.TemporaryDirectory() as directory:
+        annotations = Path(directory) / "boxes.json"
+        write_boxes(options.images, options.count, options.prompts, annotations)
+        images = api.calibration_images(recipe, options.images, annotations)
+        encoding, decoding = float_seconds(model, images)
+        start = time.perf_counter()
+        packed = api.quantize(Sam(model, "sam-b"), recipe, options.images, annotations)
+        seconds = time.perf_counter() - start
         file = Path(directory) / "b.safetensors"
         packed.save(file)
         size = file.stat().st_size / 1e6

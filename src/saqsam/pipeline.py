@@ -34,7 +34,7 @@ Progress = Callable[[str, int, int], None]
 
 CALIBRATION = "calibration"
 """Name of the part of a run that holds ranges and folded weights."""
-FOLD_IMAGES = 4
+FOLD_IMAGES = 2
 """Images on which folds are measured and proved exact; means and ranges of channels settle quickly."""
 
 

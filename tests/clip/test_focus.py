@@ -16,15 +16,16 @@ from saqsam.recipe.fields import PCC_PERCENTILES
 
 @st.composite
 def pairs(draw: st.DrawFn) -> tuple[Tensor, Tensor, float]:
-    """Two attention maps and a threshold."""
+    """Scores of two attention maps, and a threshold."""
     shape = tuple(draw(st.integers(1, 4)) for _ in range(4))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
-    maps = [torch.softmax(3 * torch.randn(shape, generator=generator), -1) for _ in range(2)]
+    maps = [3 * torch.randn(shape, generator=generator) for _ in range(2)]
     return maps[0], maps[1], draw(st.sampled_from([0.1, 0.5, 0.9]))
 
 
 def naive_iou(one: Tensor, other: Tensor, threshold: float) -> float:
-    """Loops over prompts, heads, queries and keys."""
+    """Loops over prompts, heads, queries and keys, on probabilities as the paper defines focus."""
+    one, other = (torch.softmax(scores.double(), -1) for scores in (one, other))
     found = []
     for prompt in range(one.shape[0]):
         for head in range(one.shape[1]):

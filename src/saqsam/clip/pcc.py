@@ -101,7 +101,7 @@ def clip_decoder(
     records: dict[str, ClipRecord] = {}
 
     def remember(path: str, case: AttentionCase) -> None:
-        references[path] = focus_mask(case.maps(QUERY)(None), settings.focus_threshold)
+        references[path] = focus_mask(case.scores(QUERY)(None), settings.focus_threshold)
 
     with _intercepting(attentions, images, settings.max_queries, remember):
         run()
@@ -181,12 +181,12 @@ def _search_attention(case: AttentionCase, reference: Tensor, settings: Clip) ->
         if not (math.isfinite(whole[0]) and math.isfinite(whole[1])):
             raise NumericalError(quantizer.site, "NaN or infinity in its values; check weights and images")
 
-        maps = [part.maps(target) for part in parts]
+        scores = [part.scores(target) for part in parts]
 
-        def score(clip: Interval, maps: Sequence[Callable[[Interval], Tensor]] = maps) -> float:
+        def score(clip: Interval, scores: Sequence[Callable[[Interval], Tensor]] = scores) -> float:
             found = [
                 focus_iou(at(clip), part, settings.focus_threshold) * len(part)
-                for at, part in zip(maps, references, strict=True)
+                for at, part in zip(scores, references, strict=True)
             ]
             return sum(found) / len(reference)
 

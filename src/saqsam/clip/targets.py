@@ -105,8 +105,8 @@ class AttentionCase:
         pairs = zip(query.split(together), key.split(together), strict=True)
         return [AttentionCase(self.attention, q, k, prompts, self.clips) for q, k in pairs]
 
-    def maps(self, target: int) -> Callable[[Interval | None], Tensor]:
-        """The attention map ``(images*prompts, heads, N_q, N_k)`` as a function of one target's clip.
+    def scores(self, target: int) -> Callable[[Interval | None], Tensor]:
+        """Scores before the softmax, ``(images*prompts, heads, N_q, N_k)``, given one target's clip.
 
         Whatever does not depend on that clip is computed once. ``None`` keeps the target as it stands.
         """
@@ -121,7 +121,7 @@ class AttentionCase:
                 x = self.clipped(QUERY + moving, F.linear(x, layer.weight, layer.bias))
             pair = (fixed, x) if moving else (x, fixed)
             query, key = (side.expand(-1, self.prompts, -1, -1) for side in pair)
-            return self.attention.probabilities(query, key)
+            return self.attention.scores(query, key)
 
         return at
 

@@ -220,10 +220,14 @@ class QuantDecoderAttention(nn.Module):
 
     def probabilities(self, query: Tensor, key: Tensor, similarity: Tensor | None = None) -> Tensor:
         """Softmax map ``(B*P, heads, N_q, N_k)`` of projected queries and keys ``(B, P, N, channels)``."""
-        scores = self.quantizers.scores(self._heads(query), self._heads(key), self.scaling)
+        scores = self.scores(query, key)
         if similarity is not None:
             scores = scores + similarity
         return torch.softmax(scores, dim=-1)
+
+    def scores(self, query: Tensor, key: Tensor) -> Tensor:
+        """What softmax is taken of, of the same shapes as ``probabilities``."""
+        return self.quantizers.scores(self._heads(query), self._heads(key), self.scaling)
 
     def _heads(self, x: Tensor) -> Tensor:
         """``(B, P, N, heads*d) -> (B*P, heads, N, d)``."""

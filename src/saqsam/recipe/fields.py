@@ -126,7 +126,7 @@ class Clip(Section):
     images: int = option(
         "calibration images the choice is made on; 1 is the paper's setting", 4, minimum=1, maximum=1024
     )
-    prompts: int = option("prompts used of each of these images", 8, minimum=1, maximum=1024)
+    prompts: int = option("prompts used of each of these images", 4, minimum=1, maximum=1024)
     max_queries: int = option(
         "queries of one attention that are scored, spread evenly; image-side attentions have thousands",
         512,
