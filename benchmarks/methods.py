@@ -97,7 +97,7 @@ def runs(options: argparse.Namespace, scratch: Path) -> Iterator[dict[str, Any]]
             found = api.evaluate(sam, test / "images", truth, prompts)
             yield {"model": model, "method": "float", "bits": "float", "seed": 0, **figures(found.to_dict())}
         for bits in options.bits if model == "nano" else options.outlier_bits:
-            for method in METHODS:
+            for method in (method for method in METHODS if method.name in options.methods):
                 for seed, directory in sets.items():
                     settings = (*method.settings, f"calibration.seed={seed}")
                     yield from one_run(sam, model, method, bits, seed, settings, directory, test, truth)
@@ -171,6 +171,7 @@ def main() -> None:
     )
     parser.add_argument("--models", nargs="+", default=["nano", "nano-outliers"])
     parser.add_argument("--bits", nargs="+", default=list(WIDTHS))
+    parser.add_argument("--methods", nargs="+", default=[method.name for method in METHODS])
     parser.add_argument("--outlier-bits", nargs="+", default=["w4a4"], help="widths tried on nano-outliers")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--images", type=int, default=60)
