@@ -60,8 +60,12 @@ def _fast(name: str, *settings: str) -> Row:
 
 _CENTRE, _SCALE = "folds.key_centring=true", "folds.value_output_scaling=true"
 _EQUALISE = "folds.query_key_equalisation=true"
-_FOLDS = (_CENTRE, _EQUALISE, _SCALE)
+_FOLDS = (_CENTRE, _EQUALISE, _SCALE, "folds.bimodal_sign_flip=false")
+_STREAM, _MIXED = "folds.residual_rotation=true", "mixed.enabled=true"
+_ROTATIONS = ("folds.value_rotation=true", "folds.encoder_query_key_rotation=true", _STREAM)
+_WHOLE = ("reconstruct.whole_iterations=60", "reconstruct.whole_rate=0.006")
 _BIASES = "reconstruct.bias_rate=0.003"
+_BASE = (_BIASES, *_FOLDS)
 
 ROWS = (
     # Without learning: seconds each, so that folds are judged alone.
@@ -73,11 +77,17 @@ ROWS = (
     _star("query/key rotation, decoder", "folds.query_key_rotation=true"),
     _star("query/key rotation, encoder", "folds.encoder_query_key_rotation=true"),
     _star("stream rotation", "folds.residual_rotation=true"),
+    _star("mixed precision", _MIXED),
+    _row("closed form", "best-closed-form"),
     # With learning.
     _row("fast", "saq-sam-fast"),
     _fast("learned biases", _BIASES),
-    _fast("learned biases, folds", _BIASES, *_FOLDS),
-    _fast("learned biases, folds, whole", _BIASES, *_FOLDS, "reconstruct.whole_iterations=60"),
+    _fast("biases, scaling folds", *_BASE),
+    _fast("biases, scaling folds, stream rotation", *_BASE, _STREAM),
+    _fast("biases, scaling folds, rotations", *_BASE, *_ROTATIONS),
+    _fast("biases, scaling folds, whole", *_BASE, *_WHOLE),
+    _fast("biases, scaling folds, rotations, whole", *_BASE, *_ROTATIONS, *_WHOLE),
+    _fast("biases, scaling folds, rotations, whole, mixed", *_BASE, *_ROTATIONS, *_WHOLE, _MIXED),
 )
 
 

@@ -13,6 +13,7 @@ from saqsam.drop_in.directory import packed_file
 from saqsam.errors import UsageError
 from saqsam.jobs.directory import open_run
 from saqsam.jobs.identity import identity_of
+from saqsam.mixed.choose import spend_bits
 from saqsam.models.load import load_float
 from saqsam.pack.convert import from_packed
 from saqsam.pack.file import is_packed, read_packed
@@ -82,6 +83,7 @@ def quantize(
         raise UsageError(f"{sam.name} is already quantized ({sam.bits}); start from the float model")
     chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
     found = calibration_images(chosen, images, annotations, prompts)
+    chosen = spend_bits(sam.model, chosen, found, progress)
     model = copy.deepcopy(sam.model)
     if run_dir is None:
         report = quantize_model(model, chosen, found, progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -115,6 +116,18 @@ def quantize_model(
     run.timed("reconstruct", run.reconstruct)
     run.timed("freeze", lambda: freeze(model, recipe, progress))
     return run.report
+
+
+@torch.no_grad()
+def calibrated_copy(model: SamModel, recipe: Recipe, images: Sequence[CalibrationImage]) -> SamModel:
+    """A copy of a float model with quantizers that all have ranges; its weights are folded and still float.
+
+    Args and errors as ``quantize_model``; every image has a prompt.
+    """
+    run = _Run(copy.deepcopy(model), recipe, plan_sites(model, recipe), images, lambda *_: None, None)
+    attach(run.model, run.plan, float_rel_pos_query=recipe.rel_pos_query == "float")
+    run.calibrate()
+    return run.model
 
 
 class _Run:

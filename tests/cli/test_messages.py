@@ -14,7 +14,7 @@ OPTIONS = {
     "demo": ["--out", "--images", "--calibration", "--pictures", "--force", "--json"],
     "quantize": [
         *("MODEL", "--images", "--out", "--recipe", "--bits", "--set", "--annotations", "--prompts"),
-        *("--device", "--force", "--json"),
+        *("--device", "--fast", "--force", "--json"),
     ],
     "inspect": ["MODEL", "--sites", "--json"],
     "verify": ["FILE", "--json"],
@@ -123,6 +123,8 @@ WRONG_USAGE = [
     (("demo", "--out", "{annotations}"), "this is a file"),
     # models that cannot be used for this
     (("quantize", "{packed}", *QUANTIZE[2:]), "already quantized"),
+    # nothing that could go faster
+    ((*QUANTIZE, "--fast"), "'saq-sam-star' takes no learning steps"),
 ]
 
 

@@ -28,7 +28,8 @@ from saqsam.recipe.schema import describe
 
 NAMES = [
     *("rtn", "percentile", "mse", "adaround", "brecq", "qdrop"),
-    *("ptq4sam-s", "ptq4sam-l", "saq-sam-star", "saq-sam-fast", "saq-sam", "best"),
+    *("ptq4sam-s", "ptq4sam-l", "saq-sam-star", "saq-sam-fast", "saq-sam", "best-closed-form"),
+    "best",
 ]
 
 widths = st.integers(2, 8)
@@ -41,7 +42,7 @@ ranges = st.builds(
     percentile=shares,
     norm=st.floats(0.5, 8.0),
 )
-folds = st.builds(Folds, *[st.booleans()] * 4)
+folds = st.builds(Folds, *[st.booleans()] * 8)
 clips = st.builds(
     Clip,
     method=st.sampled_from(["none", "pcc"]),

@@ -28,6 +28,7 @@ from saqsam.cli.output import megabytes, print_json, print_lines
 from saqsam.cli.progress import progress
 from saqsam.errors import ImageError, UsageError
 from saqsam.recipe import Recipe, load_recipe
+from saqsam.recipe.fast import fast
 
 
 def quantize(
@@ -39,6 +40,9 @@ def quantize(
     ] = "saq-sam-star",
     bits: BitsOption = None,
     settings: SetOption = None,
+    hurry: Annotated[
+        bool, typer.Option("--fast", help="A fifth of the recipe's learning steps, for a first look.")
+    ] = False,
     annotations: Annotated[
         Path | None, typer.Option("--annotations", help="COCO instances json.", metavar="FILE")
     ] = None,
@@ -64,6 +68,8 @@ def quantize(
 ) -> None:
     """Quantize MODEL on calibration images, audit it, and pack it into one file."""
     chosen = load_recipe(recipe, bits=bits, settings=settings or ())
+    if hurry:
+        chosen = fast(chosen)
     check_directory(images, "--images")
     if annotations is not None:
         check_file(annotations, "--annotations")

@@ -6,11 +6,13 @@ and ``commented_yaml`` read and write it, ``named`` and ``settings`` find and ad
 
 from saqsam.recipe.fields import (
     PCC_PERCENTILES,
+    ActivationGrids,
     Bits,
     Calibration,
     Clip,
     Folds,
     Grid,
+    Mixed,
     Override,
     RangeMethod,
     Ranges,
@@ -22,11 +24,13 @@ from saqsam.recipe.published import import_published
 
 __all__ = [
     "PCC_PERCENTILES",
+    "ActivationGrids",
     "Bits",
     "Calibration",
     "Clip",
     "Folds",
     "Grid",
+    "Mixed",
     "Override",
     "RangeMethod",
     "Ranges",

@@ -71,8 +71,8 @@ class ActivationGrids(Section):
     )
     groups: int = option("groups of channels at the end, at grouped sites", 4, minimum=1, maximum=256)
     mlp_hidden: Literal["affine", "hybrid"] = option(
-        "input of the second layer of each MLP, after GELU or ReLU: affine, or hybrid (HLUQ): powers of two up "
-        "to a knee, even steps above",
+        "input of the second layer of each MLP, after GELU or ReLU: affine, or hybrid (HLUQ): powers of two "
+        "up to a knee, even steps above",
         "affine",
     )
 
@@ -280,6 +280,26 @@ class Reconstruct(Section):
 
 
 @dataclass(frozen=True)
+class Mixed(Section):
+    """Mixed precision: the same bits in sum, spent where the masks need them."""
+
+    enabled: bool = option(
+        "choose the bits of every site; weights keep their mean bits by elements, activations theirs by "
+        "multiplications. The file's recipe lists the choice as overrides",
+        False,
+    )
+    offsets: tuple[int, ...] = option(
+        "what may be added to a site's bits; the result stays within 2 to 8",
+        (-1, 1, 3),
+        minimum=-6,
+        maximum=6,
+        ascending=True,
+    )
+    images: int = option("calibration images that sites are measured on", 8, minimum=1, maximum=1024)
+    probes: int = option("random directions of each image's masks", 2, minimum=1, maximum=1024)
+
+
+@dataclass(frozen=True)
 class Calibration(Section):
     """Which data the ranges are measured on."""
 
@@ -294,7 +314,7 @@ class Override(Section):
 
     bits: int | None = option("bits at these sites", None, minimum=2, maximum=8)
     grid: Grid | None = option(
-        "grid at these sites; log2 is for attention maps only, grouped and hybrid for inputs of linear layers",
+        "grid at these sites; log2 is for attention maps, grouped and hybrid for inputs of linear layers",
         None,
     )
     ranges: Ranges | None = option("range rule at these sites: method, percentile, norm", None)
@@ -335,6 +355,7 @@ class Recipe(Section):
     folds: Folds = option("exact rewrites made before quantization", default_factory=Folds)
     clip: Clip = option("clipping of decoder queries and keys", default_factory=Clip)
     reconstruct: Reconstruct = option("learning of rounding and scales", default_factory=Reconstruct)
+    mixed: Mixed = option("mixed precision", default_factory=Mixed)
     calibration: Calibration = option("data the ranges are measured on", default_factory=Calibration)
     rel_pos_query: Literal["quantized", "float"] = option(
         "which query meets the encoder's relative positions: quantized (PTQ4SAM) or float (SAQ-SAM)",
@@ -356,8 +377,12 @@ class Recipe(Section):
 
     @property
     def bits(self) -> str:
-        """Both widths in short: ``w4a4``, or ``w8a8/w4a4`` where encoder and decoder differ."""
-        return str(self.encoder) if self.encoder == self.decoder else f"{self.encoder}/{self.decoder}"
+        """Both widths in short: ``w4a4``, or ``w8a8/w4a4`` where encoder and decoder differ.
+
+        ``w4a4 mixed``: on the average, by ``mixed``.
+        """
+        short = str(self.encoder) if self.encoder == self.decoder else f"{self.encoder}/{self.decoder}"
+        return f"{short} mixed" if self.mixed.enabled else short
 
     @property
     def recipe_hash(self) -> str:
