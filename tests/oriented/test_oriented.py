@@ -176,6 +176,23 @@ def test_command(scene_directory: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert sorted(path.name for path in (tmp_path / "show").iterdir()) == ["000001.png", "000002.png"]
 
 
+def test_the_reference_is_drawn_beside_the_model(
+    packed_sam: Sam, scene_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", packed_sam.file, "--task", "oriented", "--limit", 1, "--json"]
+    words += ["--images", scene_directory / "images", "--annotations", scene_directory / "labels"]
+    drawn = []
+    for extra in (["--reference", "nano"], []):
+        assert run([str(word) for word in [*words, "--show-dir", tmp_path / "show", *extra]]) == 0
+        with Image.open(tmp_path / "show" / "000001.png") as picture:
+            drawn.append(np.asarray(picture.convert("RGB")))
+    pair, alone = drawn
+    size = alone.shape[0]
+    left, right = pair[24 : 24 + size, 8 : 8 + size], pair[24 : 24 + size, 16 + size : 16 + 2 * size]
+    assert (right == alone).all()
+    assert (left != right).any(), "8-bit boxes are not the float ones"
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [

@@ -211,6 +211,25 @@ def test_command(
     assert sorted(path.name for path in (tmp_path / "show").iterdir()) == ["000001.png", "000002.png"]
 
 
+def test_the_reference_is_drawn_beside_the_model(
+    float_sam: Sam, scene_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", "nano", "--task", "semantic", "--images", scene_directory / "images"]
+    words += ["--annotations", scene_directory / "semantic", "--labels", "noisy", "--limit", 1]
+    words += ["--everything", "points_per_side=8", "--everything", "crop_n_layers=0"]
+    words += ["--everything", "pred_iou_thresh=0", "--everything", "stability_score_thresh=0"]
+    words += ["--show-dir", tmp_path, "--reference", "nano", "--json"]
+    assert run([str(word) for word in words]) == 0
+    with Image.open(next(tmp_path.iterdir())) as picture:
+        panels = np.asarray(picture.convert("RGB"))[24:-8]
+    size = panels.shape[0]
+    assert panels.shape[1] == 4 * size + 5 * 8, "labels, reference, model, truth"
+    labels, theirs, ours, truth = (panels[:, 8 + place * (size + 8) :][:, :size] for place in range(4))
+    assert (theirs == ours).all(), "the reference is the model itself"
+    assert (ours != labels).any()
+    assert (ours != truth).any()
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [

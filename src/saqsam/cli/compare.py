@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +22,7 @@ from saqsam.cli.arguments import (
     check_choice_of_detections,
     check_directory,
     check_file,
+    check_output,
     check_prompts,
     make_directory,
 )
@@ -69,12 +72,15 @@ def compare(
     check_choice_of_detections(asked, top_k, score_threshold)
     if run is not None and html is None:
         raise UsageError("--run belongs to --html")
-    if run is not None:
-        check_directory(run, "--run")
+    losses: dict[str, list[tuple[int, float]]] = {}
     if html is not None:
-        from saqsam.report.html import check_page
+        from saqsam.report.extra import require_report
+        from saqsam.report.html import read_losses
 
-        check_page(html)
+        require_report()
+        check_output(html, "--html", force)
+        if run is not None:
+            losses = read_losses(check_directory(run, "--run"))
     if out is not None:
         make_directory(out, "--out", force)
 
@@ -99,15 +105,23 @@ def compare(
             )
             for name, sam in zip(models, loaded, strict=True)
         ]
+        by_label = dict(zip(different(models), loaded, strict=True))
         drawn = []
         if out is not None:
             drawn = write_pictures(
-                out, dict(zip(models, loaded, strict=True)), images, annotations, asked, count=pictures
+                out,
+                by_label,
+                images,
+                annotations,
+                asked,
+                count=pictures,
+                top_k=top_k,
+                score_threshold=score_threshold,
             )
         if html is not None:
             write_page(
                 html,
-                dict(zip(models, loaded, strict=True)),
+                by_label,
                 judge,
                 results,
                 images,
@@ -116,7 +130,8 @@ def compare(
                 limit=limit,
                 top_k=top_k,
                 score_threshold=score_threshold,
-                run=run,
+                losses=losses,
+                report=report,
             )
     if json:
         print_json(
@@ -131,3 +146,13 @@ def compare(
         if drawn:
             print_lines([f"{len(drawn)} pictures in {out}"])
     stop_on_nan(results)
+
+
+def different(names: Sequence[str]) -> list[str]:
+    """The names, numbered where one occurs again."""
+    seen = Counter[str]()
+    found = []
+    for name in names:
+        seen[name] += 1
+        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return found

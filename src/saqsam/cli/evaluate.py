@@ -52,7 +52,11 @@ def evaluate(
     prompts: PromptsOption = "boxes",
     reference: Annotated[
         str | None,
-        typer.Option("--reference", help="Model whose masks agreement is measured with.", metavar="MODEL"),
+        typer.Option(
+            "--reference",
+            help="Model whose masks agreement is measured with, and which --show-dir draws beside this one.",
+            metavar="MODEL",
+        ),
     ] = None,
     limit: LimitOption = None,
     top_k: TopKOption = None,
@@ -107,7 +111,6 @@ def evaluate(
     check_task(
         task,
         {
-            "--reference": ("instance", reference is not None),
             "--task1-dir": ("oriented", task1_dir is not None),
             "--labels": ("semantic", labels is not None),
             "--everything": ("semantic", bool(everything)),
@@ -120,7 +123,12 @@ def evaluate(
         },
     )
     if task != "instance":
-        request = TaskRequest(model, images, annotations, limit, device, show_dir, json)
+        if reference is not None and show_dir is None:
+            raise UsageError(
+                f"--reference belongs to --task instance; with --task {task} it is only drawn: "
+                "add --show-dir DIR"
+            )
+        request = TaskRequest(model, images, annotations, limit, device, reference, show_dir, json)
         if task == "semantic":
             evaluate_semantic_task(request, labels, everything or (), ignore_zero=not count_zero)
             return
@@ -145,13 +153,16 @@ def evaluate(
     make_show_directory(show_dir)
     sam = load_for(runtime, model, device)
     with progress() as report:
+        judge = None
+        if reference is not None and (show_dir is not None or (out is None and chosen.engine == LOCAL)):
+            judge = load_where_packed(runtime, reference, device)
         if out is None and chosen.engine == LOCAL:
             result = api.evaluate(
                 sam,
                 images,
                 annotations,
                 asked,
-                reference=None if reference is None else load_where_packed(runtime, reference, device),
+                reference=judge,
                 limit=limit,
                 top_k=top_k,
                 score_threshold=score_threshold,
@@ -163,7 +174,7 @@ def evaluate(
     if show_dir is not None:
         write_pictures(
             show_dir,
-            {sam.bits: sam},
+            {sam.bits: sam} if judge is None else {f"reference, {judge.bits}": judge, sam.bits: sam},
             images,
             annotations,
             asked,

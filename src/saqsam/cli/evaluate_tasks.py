@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,12 @@ from saqsam.errors import NumericalError, UsageError
 if TYPE_CHECKING:
     from saqsam.everything import EverythingOptions
     from saqsam.images import Pixels
+    from saqsam.prompts.from_dataset import ImagePrompts
+    from saqsam.sam import Sam
     from saqsam.tasks.instance_set import ImageRecord
     from saqsam.tasks.oriented import OrientedResult
     from saqsam.tasks.oriented_ap import OrientedDetection
+    from saqsam.tasks.oriented_set import OrientedSet
     from saqsam.tasks.semantic import SemanticResult
 
 TASKS = ("instance", "oriented", "semantic")
@@ -33,8 +36,15 @@ class TaskRequest:
     annotations: Path
     limit: int | None
     device: str
+    reference: str | None
     show_dir: Path | None
     json: bool
+
+    def drawn_beside(self) -> Sam | None:
+        """The reference, loaded, if there is one to be drawn."""
+        from saqsam import api
+
+        return None if self.reference is None else api.load(self.reference, device=self.device)
 
 
 def check_task(task: str, given: dict[str, tuple[str, bool]]) -> str:
@@ -85,13 +95,18 @@ def evaluate_oriented_task(
     asked = oriented_prompts(dataset, prompts, top_k=top_k, score_threshold=score_threshold)
     make_show_directory(request.show_dir)
     with progress() as report:
+        sam = api.load(request.model, device=request.device)
+        pictures = None
+        if request.show_dir is not None:
+            beside = request.drawn_beside()
+            pictures = _OrientedPictures(request.show_dir, sam.bits, beside, dataset, asked)
         result, detections = evaluate_oriented(
-            api.load(request.model, device=request.device),
+            sam,
             dataset,
             asked,
             str(prompts),
             progress=lambda done, total: report("evaluate", done, total),
-            show=None if request.show_dir is None else _OrientedPictures(request.show_dir),
+            show=pictures,
         )
     if task1_dir is not None:
         write_task1(task1_dir, dataset.listing, detections)
@@ -104,13 +119,34 @@ def evaluate_oriented_task(
 
 @dataclass(frozen=True)
 class _OrientedPictures:
+    """Draws oriented boxes, beside those of the reference if there is one."""
+
     directory: Path
+    bits: str
+    reference: Sam | None
+    dataset: OrientedSet
+    asked: Mapping[int, ImagePrompts]
+    taken: set[str] = field(default_factory=set)
 
     def __call__(self, image: ImageRecord, pixels: Pixels, found: Sequence[OrientedDetection]) -> None:
-        from saqsam.report.show import draw_polygons, save_picture
+        from saqsam.report.overlay import side_by_side
+        from saqsam.report.show import save_picture
+        from saqsam.tasks.oriented import evaluate_oriented
 
-        corners, groups = [one.corners for one in found], [one.category_id for one in found]
-        save_picture(self.directory, image.path.name, draw_polygons(pixels, corners, groups))
+        picture = _outlined(pixels, found)
+        if self.reference is not None:
+            _, theirs = evaluate_oriented(
+                self.reference, self.dataset.only(image.id), self.asked, "reference"
+            )
+            titles = [f"reference, {self.reference.bits}", self.bits]
+            picture = side_by_side([_outlined(pixels, theirs), picture], titles)
+        save_picture(self.directory, image.file_name, picture, self.taken)
+
+
+def _outlined(pixels: Pixels, found: Sequence[OrientedDetection]) -> Any:
+    from saqsam.report.show import draw_polygons
+
+    return draw_polygons(pixels, [one.corners for one in found], [one.category_id for one in found])
 
 
 def _print_oriented(result: OrientedResult) -> None:
@@ -156,15 +192,19 @@ def evaluate_semantic_task(
     start = starting_maps(labels, dataset, device=request.device)
     make_show_directory(request.show_dir)
     with progress() as report:
+        sam = api.load(request.model, device=request.device)
+        pictures = None
+        if request.show_dir is not None:
+            pictures = _SemanticPictures(request.show_dir, sam.bits, request.drawn_beside(), options)
         result = evaluate_semantic(
-            api.load(request.model, device=request.device),
+            sam,
             dataset,
             start,
             labels,
             options,
             ignore_zero=ignore_zero,
             progress=lambda done, total: report("evaluate", done, total),
-            show=None if request.show_dir is None else _SemanticPictures(request.show_dir),
+            show=pictures,
         )
     if request.json:
         print_json(result.to_dict())
@@ -194,14 +234,26 @@ def _everything_options(settings: Sequence[str]) -> EverythingOptions:
 
 @dataclass(frozen=True)
 class _SemanticPictures:
+    """Draws label maps: the starting one, refined by the reference if there is one, refined, true."""
+
     directory: Path
+    bits: str
+    reference: Sam | None
+    options: EverythingOptions
+    taken: set[str] = field(default_factory=set)
 
     def __call__(self, name: str, pixels: Pixels, start: Any, refined: Any, truth: Any) -> None:
         from saqsam.report.overlay import side_by_side
         from saqsam.report.show import draw_labels, save_picture
+        from saqsam.tasks import semantic_vote
 
-        panels = [draw_labels(pixels, labels) for labels in (start, refined, truth)]
-        save_picture(self.directory, name, side_by_side(panels, ["labels", "refined", "truth"]))
+        maps = {"labels": start}
+        if self.reference is not None:
+            found = self.reference.everything(pixels, self.options)
+            maps[f"refined by reference, {self.reference.bits}"] = semantic_vote.refined(start, found)
+        maps |= {f"refined, {self.bits}": refined, "truth": truth}
+        panels = [draw_labels(pixels, labels) for labels in maps.values()]
+        save_picture(self.directory, name, side_by_side(panels, list(maps)), self.taken)
 
 
 def _print_semantic(result: SemanticResult) -> None:

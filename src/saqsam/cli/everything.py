@@ -138,7 +138,7 @@ def _run(
 ) -> _Run:
     from saqsam.report.show import save_picture
 
-    run = _Run()
+    run, taken = _Run(), set[str]()
     for image, pixels in _readable(images, run, report):
         found = sam.everything(pixels, options, progress=lambda done, total: report("clicks", done, total))
         if found.nan_count:
@@ -149,7 +149,7 @@ def _run(
         if overlay is not None:
             save_picture(overlay.parent, overlay.name, found.draw(pixels))
         if show_dir is not None:
-            save_picture(show_dir, image.path.name, found.draw(pixels))
+            save_picture(show_dir, image.path.name, found.draw(pixels), taken)
     return run
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from saqsam.cli.progress import Report
     from saqsam.sam import Sam
+    from saqsam.segmentation import Segmentation
     from saqsam.tasks.instance import InstanceResult
+    from saqsam.tasks.instance_set import ImageRecord
 
-LOOKED_AT, RANKED = 2, 24
-"""Images for histograms and errors; images ranked by agreement for the pictures."""
+    Segment = Callable[[Sam, ImageRecord], Segmentation]
+
+LOOKED_AT, RANKED = 2, 12
+"""Images for histograms and errors; images ranked by agreement for the pictures. Each costs a pass."""
 
 
 def write_page(
@@ -26,23 +32,29 @@ def write_page(
     limit: int | None,
     top_k: int | None,
     score_threshold: float | None,
-    run: Path | None,
+    losses: Mapping[str, Sequence[tuple[int, float]]],
+    report: Report,
 ) -> None:
-    """Look at a few images again, and write the page."""
+    """Look at a few images again, and write the page.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
     from saqsam.prompts.from_dataset import prompts_for
-    from saqsam.report.compared import errors_figure, model_part
-    from saqsam.report.html import methods, read_losses, render
-    from saqsam.report.plots import losses_plot
+    from saqsam.report.compared import look_at, model_part
+    from saqsam.report.curves import losses_plot
+    from saqsam.report.errors_by_site import relative_errors
+    from saqsam.report.html import methods, render
+    from saqsam.report.plots import errors_plot
     from saqsam.tasks.coco_json import read_instances
     from saqsam.tasks.instance_set import open_listed
 
-    losses = read_losses(run) if run is not None else {}
     dataset = read_instances(annotations, images)
     dataset = dataset if limit is None else dataset.first(limit)
     by_image = prompts_for(dataset, prompts, top_k=top_k, score_threshold=score_threshold)
     listed = [image for image in dataset.images if image.id in by_image][:RANKED]
 
-    def segment(sam: Sam, image: Any) -> Any:
+    def segment(sam: Sam, image: ImageRecord) -> Segmentation:
         asked, pixels = by_image[image.id].prompts, open_listed(image).pixels
         return sam.segment(pixels, boxes=asked.boxes, points=asked.points, labels=asked.labels)
 
@@ -51,46 +63,64 @@ def write_page(
             segment(sam, image)
 
     quantized = {name: sam for name, sam in models.items() if sam.quantization is not None}
-    pictures = [
-        one for name, sam in quantized.items() for one in _worst_and_median(name, sam, judge, listed, segment)
-    ]
+    parts, errors = [], {}
+    reference = look_at(judge, partial(look, judge)) if judge.quantization is None else None
+    for done, (name, sam) in enumerate(quantized.items()):
+        report("page: figures", done, len(quantized))
+        looked = look_at(sam, partial(look, sam))
+        errors[name] = {} if reference is None else relative_errors(reference.outputs, looked.outputs)
+        parts.append(model_part(name, sam, looked))
+    report("page: figures", len(quantized), len(quantized))
     first = results[0]
     content = {
         "facts": f"{first.images} images, {first.instances} prompts ({first.prompts}); agreement is with "
         f"{judge.name}",
         **methods(models, results),
         "categories": list(dataset.categories.values()),
-        "pictures": pictures,
-        "models": [model_part(name, sam, lambda sam=sam: look(sam)) for name, sam in quantized.items()],  # type: ignore[misc]
-        "errors": errors_figure(judge, quantized, look) if judge.quantization is None else None,
+        "pictures": _pictures(quantized, judge, listed, segment, report),
+        "models": parts,
+        "errors": errors_plot(errors) if any(errors.values()) else None,
+        "looked_at": f"the first {len(listed[:LOOKED_AT])} images with prompts",
         "losses": losses_plot(losses) if losses else None,
     }
     render(path, content)
 
 
-def _worst_and_median(
-    name: str, sam: Sam, judge: Sam, listed: Sequence[Any], segment: Any
+def _pictures(
+    quantized: Mapping[str, Sam],
+    judge: Sam,
+    listed: Sequence[ImageRecord],
+    segment: Segment,
+    report: Report,
 ) -> list[dict[str, str]]:
-    """Masks of both models on the image where they agree least and on the median one."""
-    import numpy as np
-
+    """Masks of judge and model on the image where they agree least and on the median one, of each model."""
+    from saqsam.report.canvas import image_uri
     from saqsam.report.overlay import side_by_side
-    from saqsam.report.plots import image_uri
     from saqsam.tasks.instance_set import open_listed
 
-    scores = []
-    for image in listed:
-        ours, theirs = segment(sam, image).masks, segment(judge, image).masks
-        both, either = (ours & theirs).sum((1, 2)), (ours | theirs).sum((1, 2))
-        scores.append(float(np.where(either == 0, 1.0, both / np.maximum(either, 1)).mean()))
-    order = np.argsort(scores, kind="stable")
+    scores: dict[str, list[float]] = {name: [] for name in quantized}
+    for done, image in enumerate(listed if quantized else ()):
+        report("page: pictures", done, len(listed))
+        theirs = segment(judge, image).masks
+        for name, sam in quantized.items():
+            scores[name].append(_agreement(segment(sam, image).masks, theirs))
     found = []
-    for word, place in (("worst", 0), ("median", len(order) // 2)) if len(order) else ():
-        image = listed[order[place]]
-        pixels = open_listed(image).pixels
-        panels = [segment(one, image).draw(pixels) for one in (judge, sam)]
-        caption = (
-            f"{name}, {word} of {len(order)} images: {image.file_name}, agreement {scores[order[place]]:.3f}"
-        )
-        found.append({"uri": image_uri(side_by_side(panels, [judge.bits, sam.bits])), "caption": caption})
+    for name, sam in quantized.items():
+        order = sorted(range(len(listed)), key=scores[name].__getitem__)
+        for word, place in (("worst", 0), ("median", len(order) // 2)) if order else ():
+            image, score = listed[order[place]], scores[name][order[place]]
+            pixels = open_listed(image).pixels
+            panels = [segment(one, image).draw(pixels) for one in (judge, sam)]
+            caption = f"{name}, {word} of {len(order)} images: {image.file_name}, agreement {score:.3f}"
+            titles = [f"reference, {judge.bits}", sam.bits]
+            found.append({"uri": image_uri(side_by_side(panels, titles)), "caption": caption})
+    report("page: pictures", len(listed), len(listed))
     return found
+
+
+def _agreement(ours: Any, theirs: Any) -> float:
+    """Mean IoU of masks ``(P, H, W)``; 1 where both are empty."""
+    import numpy as np
+
+    both, either = (ours & theirs).sum((1, 2)), (ours | theirs).sum((1, 2))
+    return float(np.where(either == 0, 1.0, both / np.maximum(either, 1)).mean())

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saqsam.files import atomic_write
-
 if TYPE_CHECKING:
     from saqsam.sam import Sam
 
@@ -40,6 +38,7 @@ def write_pictures(
     """
     from saqsam.prompts.from_dataset import prompts_for
     from saqsam.report.overlay import side_by_side
+    from saqsam.report.show import save_picture
     from saqsam.tasks.coco_json import read_instances
     from saqsam.tasks.instance_set import open_listed
 
@@ -54,21 +53,6 @@ def write_pictures(
             sam.segment(pixels, boxes=asked.boxes, points=asked.points, labels=asked.labels).draw(pixels)
             for sam in models.values()
         ]
-        path = directory / picture_name(image.file_name, taken)
-        with atomic_write(path) as temporary:
-            side_by_side(panels, list(models)).save(temporary, format="PNG")
-        written.append(path)
+        picture = side_by_side(panels, list(models))
+        written.append(save_picture(directory, image.file_name, picture, taken))
     return written
-
-
-def picture_name(file_name: str, taken: set[str]) -> str:
-    """A name of its own for each image: its stem, with folders where needed and a number if still taken."""
-    listed = Path(file_name)
-    stem = listed.stem
-    if f"{stem}.png" in taken:
-        stem = "_".join(part for part in listed.with_suffix("").parts if part not in ("/", "..", "."))
-    name, number = f"{stem}.png", 2
-    while name in taken:
-        name, number = f"{stem}-{number}.png", number + 1
-    taken.add(name)
-    return name

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from transformers import SamModel
+
 from saqsam.models.attach import all_quantizers
-from saqsam.models.sites import WEIGHT
-from saqsam.report.errors_by_site import input_samples, layer_samples, relative_errors
+from saqsam.models.sites import WEIGHT, quantized_sites
+from saqsam.report.curves import curves_plot
+from saqsam.report.errors_by_site import Samples, samples
 from saqsam.report.histograms import histograms_plot
-from saqsam.report.plots import curves_plot, errors_plot, ranges_plot
+from saqsam.report.plots import ranges_plot
+from saqsam.report.records import clip_curves, range_rows
 
 if TYPE_CHECKING:
     from saqsam.sam import Sam
@@ -19,45 +25,78 @@ HISTOGRAMS = 24
 """Sites drawn as histograms: those clipped by attention focus first, then in network order."""
 
 
-def model_part(name: str, sam: Sam, run: Callable[[], object]) -> dict[str, Any]:
-    """Figures, float parts and recipe of a quantized model; ``run`` segments the images looked at."""
+@dataclass(frozen=True)
+class Looked:
+    """Values on the images looked at: outputs of layers by path, inputs of quantizers by site."""
+
+    outputs: Samples = field(default_factory=dict)
+    inputs: Samples = field(default_factory=dict)
+
+
+def look_at(sam: Sam, run: Callable[[], object]) -> Looked:
+    """Run ``run`` once and listen; nothing is heard of models that PyTorch does not compute."""
+    if not isinstance(sam.model, SamModel):
+        return Looked()
+    paths = [site.path for site in quantized_sites(sam.model) if site.role == WEIGHT]
+    layers = {path: sam.model.get_submodule(path) for path in paths}
+    if sam.quantization is None:
+        return Looked(*samples(layers, {}, run))
+    activations = {site.name: one for site, one in all_quantizers(sam.model).items() if site.role != WEIGHT}
+    clipped = [clip.site for clip in clip_curves({"records": sam.records}) if clip.site in activations]
+    chosen = [*clipped, *(site for site in activations if site not in clipped)][:HISTOGRAMS]
+    return Looked(*samples(layers, {site: activations[site] for site in chosen}, run))
+
+
+def model_part(name: str, sam: Sam, looked: Looked) -> dict[str, Any]:
+    """Figures, float parts and recipe of a quantized model, as the template wants them."""
     facts = sam.inspect()
-    seen, clips = facts["records"].get("ranges", {}), facts["records"].get("clips", [])
-    kept = {f"{one['path']}:{one['role']}": (one["min"], one["max"]) for one in facts["sites"]}
-    before = {one["site"]: (one["low"], one["high"]) for one in clips}
-    before |= {site: (one["low"], one["high"]) for site, one in seen.items() if site not in before}
-    rows = [{"site": site, "seen": before[site], "kept": kept[site]} for site in kept if site in before]
-    figures = []
-    if rows:
-        text = "Grey: smallest to largest value in calibration. Blue: what the grid can represent."
-        figures.append({"title": "Ranges", "caption": text, "uri": ranges_plot(rows)})
+    rows, clips = range_rows(facts), clip_curves(facts)
+    figures = [
+        {
+            "title": "Ranges before and after clipping",
+            "caption": "Grey: smallest to largest value in calibration, before clipping. Orange: what "
+            "clipping by attention focus kept of it. Blue: what the final grid can represent, after "
+            "reconstruction.",
+            "uri": ranges_plot(rows),
+        }
+    ]
     if clips:
-        text = "One line for each clipped site; the dot is the best candidate."
-        figures.append({"title": "Focus IoU over clips", "caption": text, "uri": curves_plot(clips)})
-    quantizers = {s.name: q for s, q in all_quantizers(sam.model).items() if s.role != WEIGHT}
-    clipped = [one["site"] for one in clips]
-    chosen = [*clipped, *(site for site in quantizers if site not in clipped)][:HISTOGRAMS]
-    samples = input_samples({site: quantizers[site] for site in chosen if site in quantizers}, run)
-    if any(samples.values()):
-        text = (
-            f"Values at up to {HISTOGRAMS} sites on the images looked at, counts logarithmic; dashed: ends "
-            "of the grid."
+        percentiles = [] if sam.quantization is None else list(sam.quantization.clip.percentiles)
+        figures.append(
+            {
+                "title": "Focus IoU over clips",
+                "caption": "One line for each clipped site, all other sites as chosen; the dot is the clip "
+                "chosen. A dot above its line: the two ends were then refined one by one.",
+                "uri": curves_plot(clips, percentiles),
+            }
         )
-        figures.append({"title": "Histograms", "caption": text, "uri": histograms_plot(samples, kept)})
+    if any(looked.inputs.values()):
+        figures.append(
+            {
+                "title": "Histograms",
+                "caption": f"Values at up to {HISTOGRAMS} sites on the images looked at, about 4,096 of each "
+                "tensor, in the tensor's own units; heights are logarithms of counts; dashed: ends of the "
+                "final grid.",
+                "uri": histograms_plot(looked.inputs, {row.site: row.grid for row in rows}),
+            }
+        )
     return {
         "name": name,
         "figures": figures,
         "kept": facts["kept_float"],
+        "units": _units(facts["records"].get("units")),
         "recipe": json.dumps(facts["recipe"], indent=1),
     }
 
 
-def errors_figure(judge: Sam, models: Mapping[str, Sam], run: Callable[[Sam], object]) -> str | None:
-    """Error of every layer of the quantized models against ``judge``."""
-    errors = {}
-    for name, sam in models.items():
-        paths = [site.path for site in all_quantizers(sam.model) if site.role == WEIGHT]
-        reference = layer_samples(judge.model, paths, lambda: run(judge))
-        other = layer_samples(sam.model, paths, lambda sam=sam: run(sam))  # type: ignore[misc]
-        errors[name] = relative_errors(reference, other)
-    return errors_plot(errors) if any(errors.values()) else None
+def _units(records: Any) -> list[list[str]]:
+    """Unit, steps, loss before and after, what was kept; entries that are not so are left out."""
+    rows = []
+    for one in records if isinstance(records, list) else []:
+        if not isinstance(one, dict):
+            continue
+        losses = [one.get("before"), one.get("after")]
+        if all(isinstance(loss, int | float) and math.isfinite(loss) for loss in losses):
+            texts = [f"{loss:.4g}" for loss in losses]
+            rows.append([str(one.get("unit")), str(one.get("steps")), *texts, str(one.get("kept"))])
+    return rows

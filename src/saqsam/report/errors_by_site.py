@@ -8,24 +8,42 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import SamModel
 
 SAMPLE = 4096
 """Values kept of each tensor, evenly spaced: enough for an error or a histogram, small for large models."""
 
-
-def layer_samples(model: SamModel, paths: list[str], run: Callable[[], object]) -> dict[str, list[Tensor]]:
-    """Evenly spaced values of the outputs of the modules at ``paths`` while ``run`` runs."""
-    return _samples({path: model.get_submodule(path) for path in paths}, run, of_output=True)
+Samples = dict[str, list[Tensor]]
+"""By name, a 1-D float32 tensor for each call."""
 
 
-def input_samples(modules: Mapping[str, nn.Module], run: Callable[[], object]) -> dict[str, list[Tensor]]:
-    """Evenly spaced values of the first inputs of ``modules`` while ``run`` runs."""
-    return _samples(modules, run, of_output=False)
+def samples(
+    layers: Mapping[str, nn.Module], quantizers: Mapping[str, nn.Module], run: Callable[[], object]
+) -> tuple[Samples, Samples]:
+    """Evenly spaced values of the outputs of ``layers`` and of the first inputs of ``quantizers``.
+
+    Args:
+        layers: modules by name.
+        quantizers: modules by name; both are listened to only while ``run`` runs.
+        run: uses the modules.
+    """
+    outputs: Samples = {name: [] for name in layers}
+    inputs: Samples = {name: [] for name in quantizers}
+
+    def of_output(name: str) -> Callable[..., None]:
+        return lambda module, arguments, output: _keep(outputs[name], output)
+
+    def of_input(name: str) -> Callable[..., None]:
+        return lambda module, arguments, output: _keep(inputs[name], arguments[0] if arguments else None)
+
+    hooks = [(module, of_output(name)) for name, module in layers.items()]
+    hooks += [(module, of_input(name)) for name, module in quantizers.items()]
+    with _hooked(hooks):
+        run()
+    return outputs, inputs
 
 
-def relative_errors(reference: dict[str, list[Tensor]], other: dict[str, list[Tensor]]) -> dict[str, float]:
-    """``|y - x| / |x|`` in the 2-norm by path; paths whose calls or shapes differ are left out."""
+def relative_errors(reference: Samples, other: Samples) -> dict[str, float]:
+    """``|y - x| / |x|`` in the 2-norm by name; names whose calls or shapes differ are left out."""
     found = {}
     for path, seen in reference.items():
         mine = other.get(path, [])
@@ -38,28 +56,15 @@ def relative_errors(reference: dict[str, list[Tensor]], other: dict[str, list[Te
     return found
 
 
-def _samples(
-    modules: Mapping[str, nn.Module], run: Callable[[], object], *, of_output: bool
-) -> dict[str, list[Tensor]]:
-    kept: dict[str, list[Tensor]] = {name: [] for name in modules}
-
-    def keep(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            value = output if of_output else (inputs[0] if inputs else None)
-            if isinstance(value, Tensor):
-                flat = value.detach().flatten()
-                kept[name].append(flat[:: max(1, len(flat) // SAMPLE)].float().cpu())
-
-        return hook
-
-    with _hooked({name: (module, keep(name)) for name, module in modules.items()}):
-        run()
-    return kept
+def _keep(kept: list[Tensor], value: Any) -> None:
+    if isinstance(value, Tensor):
+        flat = value.detach().flatten()
+        kept.append(flat[:: max(1, len(flat) // SAMPLE)].float().cpu())
 
 
 @contextmanager
-def _hooked(hooks: Mapping[str, tuple[nn.Module, Callable[..., None]]]) -> Iterator[None]:
-    handles = [module.register_forward_hook(hook) for module, hook in hooks.values()]
+def _hooked(hooks: list[tuple[nn.Module, Callable[..., None]]]) -> Iterator[None]:
+    handles = [module.register_forward_hook(hook) for module, hook in hooks]
     try:
         yield
     finally:

@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saqsam.errors import RunError, UsageError
 from saqsam.files import atomic_write
-from saqsam.report.extra import require_report
+from saqsam.jobs.directory import LOSSES
 from saqsam.report.machine import versions
 
 if TYPE_CHECKING:
+    from saqsam.recipe import Recipe
     from saqsam.sam import Sam
     from saqsam.tasks.instance import InstanceResult
 
 COLUMNS = ["model", "recipe", "bits", "mask AP", "AP50", "mIoU", "agreement", "MB"]
 _FIGURES = ("AP", "AP50", "mIoU", "agreement")
-
-
-def check_page(path: Path) -> None:
-    """See, before anything is computed, that the page can be made.
-
-    Raises:
-        UsageError: packages are missing, or ``path`` is a folder or lies in none.
-    """
-    require_report()
-    if path.is_dir() or not path.parent.is_dir():
-        raise UsageError(f"--html {path}: name a file in a folder that exists")
 
 
 def read_losses(run: Path) -> dict[str, list[tuple[int, float]]]:
@@ -38,31 +30,36 @@ def read_losses(run: Path) -> dict[str, list[tuple[int, float]]]:
     Raises:
         RunError: there is no readable ``losses.jsonl``.
     """
-    path = run / "losses.jsonl"
+    path = run / LOSSES
     found: dict[str, list[tuple[int, float]]] = {}
     try:
         for line in path.read_text(encoding="utf-8").splitlines():
             entry = json.loads(line)
-            found.setdefault(str(entry["unit"]), []).append((int(entry["step"]), float(entry["loss"])))
+            step, loss = int(entry["step"]), float(entry["loss"])
+            if math.isfinite(loss):
+                found.setdefault(str(entry["unit"]), []).append((step, loss))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: cannot be read as losses of a run ({error})") from error
     return found
 
 
 def methods(models: Mapping[str, Sam], results: Sequence[InstanceResult]) -> dict[str, Any]:
-    """Rows of the table, and mean and spread where several models share recipe and bits."""
-    rows, groups = [], {}
+    """Rows of the table, and mean and spread of models whose recipes differ in their seed alone."""
+    rows: list[list[str]] = []
+    groups: dict[str, list[tuple[Recipe, list[float | None]]]] = {}
     for (name, sam), one in zip(models.items(), results, strict=True):
         recipe = "–" if sam.quantization is None else sam.quantization.name
         size = sam.inspect()
         megabytes = (size["file_bytes"] or size["float_bytes"]) / 1e6
         figures = [getattr(one, key) for key in _FIGURES]
         rows.append([name, recipe, sam.bits, *map(_text, figures), f"{megabytes:.2f}"])
-        groups.setdefault((recipe, sam.bits), []).append(figures)
+        if sam.quantization is not None:
+            groups.setdefault(_but_for_the_seed(sam.quantization), []).append((sam.quantization, figures))
     means = [
-        [*key, str(len(seen)), *(_spread(values) for values in zip(*seen, strict=True))]
-        for key, seen in groups.items()
+        [seen[0][0].name, seen[0][0].bits, str(len(seen)), *map(_spread, columns)]
+        for seen in groups.values()
         if len(seen) > 1
+        for columns in [zip(*(figures for _, figures in seen), strict=True)]
     ]
     return {
         "columns": COLUMNS,
@@ -89,6 +86,10 @@ def render(path: Path, content: Mapping[str, Any]) -> None:
             temporary.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
         raise UsageError(f"--html {path}: cannot be written ({error.strerror})") from error
+
+
+def _but_for_the_seed(recipe: Recipe) -> str:
+    return replace(recipe, calibration=replace(recipe.calibration, seed=0)).recipe_hash
 
 
 def _text(value: float | None) -> str:

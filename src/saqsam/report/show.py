@@ -57,9 +57,29 @@ def draw_labels(pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) ->
     return Image.fromarray(tinted.round().astype(np.uint8))
 
 
-def save_picture(directory: Path, name: str, picture: Image.Image) -> Path:
-    """Write ``picture`` as ``<directory>/<name without ending>.png`` and return that path."""
-    path = directory / f"{Path(name).stem}.png"
+def save_picture(directory: Path, name: str, picture: Image.Image, taken: set[str] | None = None) -> Path:
+    """Write ``picture`` as ``<directory>/<name without ending>.png`` and return that path.
+
+    Args:
+        directory: existing.
+        name: of the image, with folders where it has some.
+        picture: what to write.
+        taken: names of this run so far, which are not replaced; the new one is added.
+    """
+    path = directory / picture_name(name, set() if taken is None else taken)
     with atomic_write(path) as temporary:
         picture.save(temporary, format="PNG")
     return path
+
+
+def picture_name(file_name: str, taken: set[str]) -> str:
+    """A name of its own for each image: its stem, with folders where needed and a number if still taken."""
+    listed = Path(file_name)
+    stem = listed.stem
+    if f"{stem}.png" in taken:
+        stem = "_".join(part for part in listed.with_suffix("").parts if part not in ("/", "..", "."))
+    name, number = f"{stem}.png", 2
+    while name in taken:
+        name, number = f"{stem}-{number}.png", number + 1
+    taken.add(name)
+    return name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,11 @@ class OrientedSet:
         """The same set with only its first ``count`` images."""
         listing = self.listing.first(count)
         return OrientedSet(listing, {image.id: self.objects[image.id] for image in listing.images})
+
+    def only(self, image_id: int) -> OrientedSet:
+        """The same set with a single one of its images."""
+        images = tuple(image for image in self.listing.images if image.id == image_id)
+        return OrientedSet(replace(self.listing, images=images), {image_id: self.objects[image_id]})
 
 
 def read_oriented(annotations: str | Path, images: str | Path) -> OrientedSet:
