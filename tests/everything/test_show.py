@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +47,68 @@ def test_pictures_are_png_whatever_the_image_is_called(tmp_path: Path) -> None:
     assert path == tmp_path / "photo.of.a dog.png"
     with Image.open(path) as picture:
         assert (picture.format, picture.size) == ("PNG", (3, 2))
+
+
+def test_images_of_one_name_keep_their_own_pictures(tmp_path: Path) -> None:
+    taken: set[str] = set()
+    names = ["a/1.png", "b/1.png", "b_1.jpg", "b/1.jpg"]
+    paths = [
+        save_picture(tmp_path, name, Image.new("RGB", (index + 1, 1)), taken)
+        for index, name in enumerate(names)
+    ]
+    assert paths[0] == tmp_path / "1.png"
+    assert paths[1] == tmp_path / "b_1.png"
+    for index, path in enumerate(paths):
+        with Image.open(path) as picture:
+            assert picture.width == index + 1, "no picture replaced another"
+    again = save_picture(tmp_path, "a/1.png", Image.new("RGB", (9, 1)), set())
+    assert again == paths[0], "another run replaces its pictures"
+
+
+def test_equally_named_images_are_kept_apart(scene_directory: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+    document = json.loads((scene_directory / "instances.json").read_text())
+    for one, name in zip(document["images"], ("a", "b"), strict=True):
+        source = scene_directory / "images" / one["file_name"]
+        shutil.copy(source, tmp_path / "images" / f"same{'.png' if name == 'a' else '.PNG'}")
+        shutil.copy(source, tmp_path / "images" / name / "same.png")
+        one["file_name"] = f"{name}/same.png"
+    (tmp_path / "instances.json").write_text(json.dumps(document))
+    words = ["evaluate", "nano", "--task", "oriented", "--images", tmp_path / "images"]
+    words += ["--annotations", tmp_path / "instances.json", "--show-dir", tmp_path / "oriented"]
+    assert run([str(word) for word in words]) == 0
+    assert sorted(path.name for path in (tmp_path / "oriented").iterdir()) == ["b_same.png", "same.png"]
+    words = [
+        "everything",
+        "nano",
+        tmp_path / "images",
+        "--points-per-side",
+        2,
+        "--out",
+        tmp_path / "all.json",
+    ]
+    assert (
+        run(
+            [
+                str(word)
+                for word in [*words, "--out", tmp_path / "all.json", "--show-dir", tmp_path / "everything"]
+            ]
+        )
+        == 0
+    )
+    assert len(list((tmp_path / "everything").iterdir())) == 2
+
+
+def test_evaluate_draws_the_reference_first(scene_directory: Path, tmp_path: Path) -> None:
+    words = ["evaluate", "nano", "--images", scene_directory / "images", "--reference", "nano"]
+    words += ["--annotations", scene_directory / "instances.json", "--show-dir", tmp_path, "--limit", 1]
+    assert run([str(word) for word in words]) == 0
+    with Image.open(tmp_path / "000001.png") as picture:
+        sheet = np.asarray(picture.convert("RGB"))[24:-8]
+    size = sheet.shape[0]
+    assert sheet.shape[1] == 2 * size + 3 * 8
+    assert (sheet[:, 8 : 8 + size] == sheet[:, 16 + size : -8]).all(), "the reference is the model itself"
 
 
 def test_a_file_is_no_folder_for_pictures(tmp_path: Path) -> None:

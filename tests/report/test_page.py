@@ -186,5 +186,15 @@ def test_losses_that_cannot_be_read_are_named_before_anything_runs(
         assert str(tmp_path / "run" / "losses.jsonl") in capsys.readouterr().err
 
 
+def test_integers_of_onnx_runtime_get_a_page_without_what_cannot_be_heard(page: Page, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "page.html"
+    words = ["compare", *page.models[:2], *page.set, "--runtime", "onnxruntime", "--html", str(path)]
+    assert run(words) == 0
+    titles = set(figures(path.read_text(encoding="utf-8")))
+    assert {"Ranges before and after clipping", "Focus IoU over clips"} <= titles
+    assert not titles & {"Histograms", "Error by layer"}
+
+
 def test_names_that_occur_again_are_numbered() -> None:
     assert different(["a", "b", "a", "a"]) == ["a", "b", "a (2)", "a (3)"]

@@ -63,8 +63,9 @@ def clip_curves(facts: Mapping[str, Any]) -> list[ClipCurve]:
 
 
 def _interval(entry: Any, low: str, high: str) -> Interval | None:
-    pair = [_mapping(entry).get(key) for key in (low, high)]
-    return (float(pair[0]), float(pair[1])) if all(map(_number, pair)) else None  # type: ignore[arg-type]
+    found = _mapping(entry)
+    known = _number(found.get(low)) and _number(found.get(high))
+    return (float(found[low]), float(found[high])) if known else None
 
 
 def _number(value: object) -> bool:
