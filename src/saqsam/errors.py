@@ -15,6 +15,7 @@
     ├── RunError                1  a run directory that cannot be used as it is
     │   ├── RunLocked           1  another process is working in it
     │   └── RunMismatch         1  it was begun with another recipe, model or inputs
+    ├── OutOfMemory             3  memory is short even for the smallest part of the work
     └── InvariantError          4  a promise of saqsam itself does not hold: nothing was written
         └── NumericalError      4  NaN or infinity appeared inside the model
 
@@ -116,6 +117,12 @@ class RunLocked(RunError):
 
 class RunMismatch(RunError):
     """The run directory was begun with another recipe, model or inputs; the message shows the difference."""
+
+
+class OutOfMemory(SaqsamError):
+    """Memory is short even for the smallest part of the work; the message has the estimate."""
+
+    exit_code = 3
 
 
 class InvariantError(SaqsamError):

@@ -29,6 +29,10 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)
         os.replace(temporary, path)
         _fsync_directory(path.parent)
+    except OSError as error:
+        if error.filename in (None, name):  # a full disk does not say which file it had no room for
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

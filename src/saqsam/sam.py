@@ -20,7 +20,7 @@ from saqsam.pack.convert import to_packed
 from saqsam.pack.file import write_packed
 from saqsam.predictor import checked_pixels, predict
 from saqsam.prompts.prompts import checked_prompts
-from saqsam.quantizer import LOG2, Quantizer
+from saqsam.quantizer import GROUPED, HYBRID, LOG2, Quantizer
 from saqsam.recipe import Recipe
 from saqsam.segmentation import Segmentation
 
@@ -180,12 +180,14 @@ class Sam:
             "role": site.role,
             "grid": quantizer.grid,
             "bits": quantizer.bits,
-            "granularity": site.granularity,
+            "granularity": "per-group" if quantizer.grid == GROUPED else site.granularity,
             "min": low,
             "max": high,
             "scale": quantizer.scale.tolist(),
             "zero_point": quantizer.zero_point.int().tolist(),
             "tau": quantizer.tau,
+            "log_levels": quantizer.log_levels,
+            "groups": quantizer.groups.tolist(),
         }
 
     def _kept_float(self) -> list[dict[str, Any]]:
@@ -210,6 +212,9 @@ def covered_range(quantizer: Quantizer) -> tuple[float, float]:
     """Smallest and largest value of a quantizer's grid (over all channels)."""
     if quantizer.grid == LOG2:
         return 0.0, float(quantizer.scale)
+    if quantizer.grid == HYBRID:
+        levels = quantizer.hybrid_levels()
+        return float(levels[0]), float(levels[-1])
     low = -quantizer.zero_point * quantizer.scale
     high = (2**quantizer.bits - 1 - quantizer.zero_point) * quantizer.scale
     return float(low.min()), float(high.max())

@@ -28,7 +28,7 @@ from saqsam.recipe.schema import describe
 
 NAMES = [
     *("rtn", "percentile", "mse", "adaround", "brecq", "qdrop"),
-    *("ptq4sam-s", "ptq4sam-l", "saq-sam-star", "saq-sam-fast", "saq-sam", "best-closed-form"),
+    *("ptq4sam-s", "ptq4sam-l", "ahcptq", "saq-sam-star", "saq-sam-fast", "saq-sam", "best-closed-form"),
     "best",
 ]
 

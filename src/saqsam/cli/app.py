@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from collections.abc import Sequence
@@ -51,6 +52,9 @@ app.command("compare")(compare.compare)
 app.command("export")(export.export)
 app.command("bench")(bench.bench)
 app.add_typer(recipe.app, name="recipe")
+
+# What writing says when there is no room: the disk, a quota, a limit on the size of files.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # typer's errors share click's root, which old releases import and new ones carry along privately.
 _ParserError = typer.BadParameter.__mro__[2]
@@ -112,6 +116,8 @@ def _explain(error: Exception, debug: bool) -> tuple[int, str]:
         return 2, f"saqsam: {message} (see '{command} --help')"
     if isinstance(error, OSError) and error.strerror:
         name = f"{error.filename}: " if error.filename else ""
+        if error.errno in _FULL:
+            return 3, f"saqsam: {name}no space left ({error.strerror}); make room, then run it again"
         return 1, f"saqsam: {name}{error.strerror}"
     where = "" if debug else "; run with 'saqsam --debug ...' to see where"
     return 1, f"saqsam: unexpected {type(error).__name__}: {_one_line(str(error))[:300]}{where}"

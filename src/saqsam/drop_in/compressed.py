@@ -102,6 +102,8 @@ def tensors(packed: PackedModel) -> dict[str, Tensor]:
     for path, weight in packed.weights.items():
         found.update({f"{path}.{name}": tensor for name, tensor in _weight_tensors(weight).items()})
     for site, grid in packed.activations.items():
+        if not isinstance(grid, PackedActivation):
+            raise UsageError(f"{site} is on a grid that compressed-tensors has no name for")
         path = site.removesuffix(f":{INPUT}")
         found.update({f"{path}.{name}": tensor for name, tensor in _input_tensors(grid).items()})
     return found

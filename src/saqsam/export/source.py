@@ -20,12 +20,19 @@ class Source:
     """A packed model with its configuration made easy to ask.
 
     Raises:
-        UsageError: the model has an activation function that no SAM was published with.
+        UsageError: the model has an activation function that no SAM was published with, or an activation
+            is on a grouped or hybrid grid.
     """
 
     packed: PackedModel
 
     def __post_init__(self) -> None:
+        for site, grid in self.packed.activations.items():
+            if not isinstance(grid, PackedActivation):
+                raise UsageError(
+                    f"{site} is on a {grid.grid} grid, which graphs cannot hold yet; quantize with a recipe "
+                    "of affine and log2 grids, or run the packed file by `saqsam segment` as it is"
+                )
         for part, expected in _ACTS.items():
             found = self.part(part).get("hidden_act", expected)
             if found != expected:
@@ -62,7 +69,8 @@ class Source:
 
     def activation(self, site: str) -> PackedActivation | None:
         """The grid of an activation, or ``None`` where it stays float."""
-        return self.packed.activations.get(site)
+        grid = self.packed.activations.get(site)
+        return grid if isinstance(grid, PackedActivation) else None
 
     def has(self, name: str) -> bool:
         """Whether there is a float parameter of this name."""

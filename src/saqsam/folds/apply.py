@@ -102,7 +102,7 @@ def fold_encoder(
         return {}
     found = {path: Projections(model.get_submodule(path), path) for path in encoder_attention_paths(model)}
     record: FoldRecord = {path: {} for path in found}
-    before = run()
+    before = run() if turned else None
     if folds.residual_rotation:
         record[STREAM] = {"stream_turned": rotate_stream(model, generator)}
     for path, projections in found.items():
@@ -111,13 +111,15 @@ def fold_encoder(
         if folds.value_rotation:
             record[path]["value_turned"] = rotate_values(projections, generator)
     if folds.key_centring or folds.value_output_scaling:
-        _collect(found, run)
+        seen = _collect(found, run)
+        before = seen if before is None else before
     for path, projections in found.items():
         if folds.key_centring:
             record[path]["mean_removed"] = centre_keys(projections)
         if folds.value_output_scaling:
             record[path]["value_factor"] = scale_values(projections)
-    _check_unchanged("vision_encoder", before, run())
+    if before is not None:
+        _check_unchanged("vision_encoder", before, run())
     return {path: done for path, done in record.items() if done}
 
 

@@ -61,4 +61,5 @@ def _uniform(width: int, generator: torch.Generator) -> Tensor:
     """Uniformly distributed (Mezzadri 2007): the triangular factor's diagonal is made positive."""
     drawn = torch.randn(width, width, dtype=torch.float64, generator=generator)
     matrix, triangular = torch.linalg.qr(drawn)
-    return matrix * torch.sign(triangular.diagonal())
+    turned: Tensor = matrix * torch.sign(triangular.diagonal())
+    return turned

@@ -1,1 +1,1 @@
-"""Number formats as pure functions: the affine grid, the logarithmic grid, and nothing that has state."""
+"""Number formats as pure functions: affine, logarithmic, grouped and hybrid grids; nothing has state."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,11 +27,21 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str
         path: its directory exists.
         tensors: on any device.
         record: plain JSON types.
+
+    Raises:
+        OSError: it cannot be written, because the disk is full for one.
     """
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(record, sort_keys=True)
     with atomic_write(path) as temporary:
-        save_file(kept, temporary, {"record": text, "sha256": _digest(kept, text)})
+        try:
+            save_file(kept, temporary, {"record": text, "sha256": _digest(kept, text)})
+        except SafetensorError as error:  # a failed write has no type of its own there, only its number
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            code = int(number[1])
+            raise OSError(code, os.strerror(code), str(path)) from error
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 from transformers import SamModel
 
 from saqsam.calibration import CalibrationImage, pixels_of
@@ -23,6 +26,9 @@ from saqsam.quantizer import Quantizer
 from saqsam.reconstruct.prompting import Prompting
 from saqsam.reconstruct.replace import Answer, replaced
 from saqsam.reconstruct.whole import masks_and_scores
+
+_PROMPTS = 8
+"""Prompts used of each image."""
 
 Errors = dict[Site, list[float]]
 """Squared change of the outputs by site, one for each calibrated model."""
@@ -55,30 +61,62 @@ def sensitivities(
     first = models[0]
     quantizers = [all_quantizers(model) for model in models]
     scales = {site: torch.zeros(len(models), requires_grad=True) for site in quantizers[0]}
-    sizes = Sizes({site: layer_at(first, site).weight.numel() for site in scales if site.role == WEIGHT}, {})
     products: dict[Site, int] = dict.fromkeys((s for s in scales if s.role != WEIGHT), 0)
     answers: dict[Quantizer, Answer] = {}
     for site, quantizer in quantizers[0].items():
         own = [found[site] for found in quantizers]
         answers[quantizer] = partial(_moved, site, own, scales[site], products)
     errors = {site: [0.0] * len(models) for site in scales}
+    sizes = Sizes({site: layer_at(first, site).weight.numel() for site in scales if site.role == WEIGHT}, {})
     for image in images:
         pixels, frame = pixels_of(first, image)
-        prompting = Prompting.of(first, [(image.prompts, frame)], 8, generator)
+        prompting = Prompting.of(first, [(image.prompts, frame)], _PROMPTS, generator)
         products.update(dict.fromkeys(products, 0))
         with torch.enable_grad(), replaced(answers):
-            embedding = first.vision_encoder(pixels.to(first.device, first.dtype)).last_hidden_state
-            output = masks_and_scores(first, prompting, embedding, [0])
+            output = masks_and_scores(first, prompting, _embed(first, pixels), [0])
+            sizes.activations = _multiplications(first, products)  # going back runs blocks again
             vectors = [torch.randn(output.shape, generator=generator).to(output) for _ in range(probes)]
             sums = [(output * vector).sum() for vector in vectors]
-        for index, total in enumerate(sums):
-            kept = index + 1 < probes
-            found = torch.autograd.grad(total, list(scales.values()), retain_graph=kept)
-            for site, slopes in zip(scales, found, strict=True):
-                for width, slope in enumerate(slopes.tolist()):
-                    errors[site][width] += slope**2
-    sizes.activations = _multiplications(first, products)
+            for probe, total in enumerate(sums, start=1):
+                found = torch.autograd.grad(total, list(scales.values()), retain_graph=probe < probes)
+                for site, slopes in zip(scales, found, strict=True):
+                    for width, slope in enumerate(slopes.tolist()):
+                        errors[site][width] += slope**2
     return errors, sizes
+
+
+def _embed(model: SamModel, pixels: Tensor) -> Tensor:
+    """The image encoder, each block run again on the way back: the map of a SAM-B's global attention alone
+    takes 0.8 GB, and there are four of them."""
+    encoder: Any = model.vision_encoder
+    x = encoder.patch_embed(pixels.to(model.device, model.dtype))
+    x = x if encoder.pos_embed is None else x + encoder.pos_embed
+    for block in encoder.layers:
+        x = checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)
+    embedding: Tensor = encoder.neck(x)
+    return embedding
+
+
+class _Moved(torch.autograd.Function):
+    """``x + t @ (rounding errors of x)`` at t = 0: forward ``x``, backward a slope for each width.
+
+    Rounding errors are computed on the way back, so that ``x`` is all that is kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scales: Tensor, quantizers: Sequence[Quantizer]) -> Tensor:
+        del scales
+        ctx.save_for_backward(x)
+        ctx.quantizers = quantizers
+        return x.view_as(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (x,) = ctx.saved_tensors
+        flat = gradient.flatten()
+        slopes = [torch.dot(flat, (Quantizer.forward(q, x) - x).flatten()) for q in ctx.quantizers]
+        return gradient, torch.stack(slopes).cpu(), None
 
 
 def _moved(
@@ -89,15 +127,11 @@ def _moved(
     x: Tensor,
     value: Tensor | None,
 ) -> Tensor:
-    """``x``, and zero times the rounding error of every width, which autograd sees."""
+    """``x``; what every width would change reaches ``scales`` as a gradient."""
     del value
-    with torch.no_grad():
-        differences = [Quantizer.forward(quantizer, x) - x for quantizer in quantizers]
-        if site.role != WEIGHT:
-            products[site] += x.numel()
-    for scale, difference in zip(scales, differences, strict=True):
-        x = x + scale.to(x) * difference
-    return x
+    if site.role != WEIGHT:
+        products[site] += x.numel()
+    return cast(Tensor, _Moved.apply(x, scales, quantizers))  # type: ignore[no-untyped-call]
 
 
 def _multiplications(model: SamModel, elements: Mapping[Site, int]) -> dict[Site, int]:
@@ -115,6 +149,6 @@ def _multiplications(model: SamModel, elements: Mapping[Site, int]) -> dict[Site
 
 def _head_width(model: SamModel, site: Site) -> int:
     attention = model.get_submodule(site.path)
-    layer = attention.proj if hasattr(attention, "proj") else attention.out_proj
+    layer: Any = attention.proj if hasattr(attention, "proj") else attention.out_proj
     width: int = layer.weight.shape[1] // vars(attention)["num_attention_heads"]
     return width

@@ -9,8 +9,8 @@ from fnmatch import fnmatchcase
 from transformers import SamModel
 
 from saqsam.errors import RecipeError
-from saqsam.models.sites import ATTENTION, ENCODER, WEIGHT, Site, quantized_sites
-from saqsam.quantizer import AFFINE, LOG2
+from saqsam.models.sites import ATTENTION, ENCODER, INPUT, WEIGHT, Site, quantized_sites
+from saqsam.quantizer import AFFINE, GROUPED, HYBRID, LOG2
 from saqsam.recipe import Override, Ranges, Recipe
 
 
@@ -22,6 +22,14 @@ class Choice:
     bits: int
     grid: str
     ranges: Ranges
+    groups: int = 1
+    """Groups of channels at most, on a grouped grid."""
+
+
+PROJECTIONS = ("qkv", "q_proj", "k_proj", "v_proj", "lin1")
+"""Names of the layers whose inputs AHCPTQ groups by channel."""
+LINEAR = (*PROJECTIONS, "proj", "out_proj", "lin2")
+"""Names of all linear layers; the rest are the neck's convolutions, whose channels are not last."""
 
 
 Plan = Mapping[str, Choice]
@@ -33,7 +41,8 @@ def plan_sites(model: SamModel, recipe: Recipe) -> Plan:
 
     Raises:
         RecipeError: an override matches no site, or puts the logarithmic grid on anything but an
-            attention map.
+            attention map, or the grouped or hybrid one on anything but the input of a linear layer, or
+            asks for grouped grids by other than min-max ranges.
     """
     sites = quantized_sites(model)
     for pattern in recipe.overrides:
@@ -48,7 +57,7 @@ def plan_sites(model: SamModel, recipe: Recipe) -> Plan:
 def _choose(site: Site, recipe: Recipe) -> Choice | None:
     part = recipe.encoder if site.part == ENCODER else recipe.decoder
     bits = part.weights if site.role == WEIGHT else part.activations
-    grid = recipe.attention_grid if site.role == ATTENTION else AFFINE
+    grid = _grid(site, recipe)
     ranges = recipe.weight_ranges if site.role == WEIGHT else recipe.activation_ranges
     for pattern, override in recipe.overrides.items():
         if not fnmatchcase(site.name, pattern):
@@ -60,7 +69,32 @@ def _choose(site: Site, recipe: Recipe) -> Choice | None:
         ranges = _override_ranges(ranges, override)
     if grid == LOG2 and site.role != ATTENTION:
         raise RecipeError(f"overrides: {site.name} cannot use the log2 grid, which holds only [0, 1] maps")
-    return Choice(site, bits, grid, ranges)
+    linear_input = site.role == INPUT and _layer_name(site) in LINEAR
+    if grid in (GROUPED, HYBRID) and not linear_input:
+        raise RecipeError(
+            f"overrides: {site.name} cannot use the {grid} grid, which is for inputs of linear layers"
+        )
+    if grid == GROUPED and ranges.method != "minmax":
+        raise RecipeError(
+            f"{site.name}: grouped grids begin with each channel's smallest and largest value; set "
+            f"activation_ranges.method=minmax, or the site's ranges, not {ranges.method}"
+        )
+    return Choice(site, bits, grid, ranges, recipe.activation_grids.groups)
+
+
+def _grid(site: Site, recipe: Recipe) -> str:
+    """The grid that the recipe's general keys give a site."""
+    if site.role == ATTENTION:
+        return recipe.attention_grid
+    if site.role == INPUT and _layer_name(site) in PROJECTIONS:
+        return recipe.activation_grids.projections
+    if site.role == INPUT and _layer_name(site) == "lin2":
+        return recipe.activation_grids.mlp_hidden
+    return AFFINE
+
+
+def _layer_name(site: Site) -> str:
+    return site.path.rpartition(".")[2]
 
 
 def _override_ranges(ranges: Ranges, override: Override) -> Ranges:

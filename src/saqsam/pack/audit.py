@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from transformers import SamModel
 
 from saqsam.grids.affine import affine_round_trip
-from saqsam.grids.log2 import log2_round_trip
+from saqsam.grids.hybrid import separable
 from saqsam.models.attach import all_quantizers
 from saqsam.models.lookup import image_side, layer_at
 from saqsam.models.plan import plan_sites
 from saqsam.models.sites import WEIGHT, Site
-from saqsam.quantizer import LOG2, Quantizer, Stage
+from saqsam.quantizer import GROUPED, HYBRID, Quantizer, Stage
 from saqsam.recipe import Recipe
 
 _COUNTED = 1 << 16
@@ -122,6 +122,8 @@ def _unplanned(
             yield name, "is in the recipe's plan but has no quantizer"
         elif (quantizer.bits, quantizer.grid) != (choice.bits, choice.grid):
             yield name, f"has {quantizer.bits}-bit {quantizer.grid}, planned {choice.bits}-bit {choice.grid}"
+        elif quantizer.grid == GROUPED and quantizer.scale.numel() > choice.groups:
+            yield name, f"has {quantizer.scale.numel()} groups of channels, planned {choice.groups}"
     for name in found:
         if name not in plan:
             yield name, "is quantized but the recipe keeps it float"
@@ -135,6 +137,8 @@ def _unfrozen(quantizers: dict[Site, Quantizer]) -> Iterator[tuple[str, str]]:
             yield site.name, "an observer is still attached"
         elif not bool(torch.isfinite(quantizer.scale).all()) or not bool((quantizer.scale > 0).all()):
             yield site.name, "its scale is not a finite positive number"
+        elif problem := _no_grid(quantizer):
+            yield site.name, problem
 
 
 def _off_grid(model: SamModel, quantizers: dict[Site, Quantizer]) -> Iterator[tuple[str, str]]:
@@ -246,15 +250,32 @@ def _watch(
 
 def off_grid(quantizer: Quantizer, output: Tensor) -> str:
     """What is wrong with a quantizer's output, or nothing: each value must be its own round trip, and
-    there may be at most ``2**bits`` distinct ones."""
-    if quantizer.grid == LOG2:
-        again = log2_round_trip(output, quantizer.scale, quantizer.tau, quantizer.bits)
-    else:
-        again = affine_round_trip(output, quantizer.scale, quantizer.zero_point, quantizer.bits)
+    there may be at most ``2**bits`` distinct ones (on a grouped grid: in each group of channels)."""
+    # Not the quantizer's own ``forward``, which may be what is wrong.
+    again = Quantizer.round_trip(quantizer, output)
     if not torch.equal(again, output):
         share = float((again != output).float().mean())
         return f"{share:.1%} of its values lie off the {quantizer.bits}-bit grid"
-    distinct = output.flatten()[:: max(1, output.numel() // _COUNTED)].unique().numel()
-    if distinct > 2**quantizer.bits:
-        return f"{distinct} distinct values, a {quantizer.bits}-bit grid has {2**quantizer.bits}"
+    parts = [output]
+    if quantizer.grid == GROUPED:
+        parts = [output[..., quantizer.groups == group] for group in range(quantizer.scale.numel())]
+    for part in parts:
+        distinct = part.flatten()[:: max(1, output.numel() // _COUNTED)].unique().numel()
+        if distinct > 2**quantizer.bits:
+            return f"{distinct} distinct values, a {quantizer.bits}-bit grid has {2**quantizer.bits}"
+    return ""
+
+
+def _no_grid(quantizer: Quantizer) -> str:
+    """What keeps a quantizer's numbers from being the grid that a file would hold, or nothing."""
+    highest = quantizer.log_levels if quantizer.grid == HYBRID else 2**quantizer.bits - 1
+    zero_point = quantizer.zero_point
+    if not torch.equal(zero_point, zero_point.round().clamp(0, highest)):
+        return f"its zero point is not an integer in 0..{highest}"
+    if quantizer.grid == GROUPED:
+        wanted = list(range(quantizer.scale.numel()))
+        if quantizer.groups.unique().tolist() != wanted or zero_point.numel() != len(wanted):
+            return f"its channels are not in the {len(wanted)} groups that have a scale"
+    if quantizer.grid == HYBRID and not separable(quantizer.hybrid_levels()):
+        return "two values of its hybrid grid cannot be told apart"
     return ""

@@ -9,6 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from saqsam.grids.hybrid import MOST_LOG_LEVELS
+
 MIN_BITS, MAX_BITS = 2, 8
 MAX_CODES = 1 << 31  # of all weights together; SAM-H has 0.64e9
 MAX_NAME = 512
@@ -70,6 +72,57 @@ class PackedActivation:
     tau: int
 
 
+@dataclass(frozen=True)
+class PackedGroups:
+    """Affine grids of groups of channels; channels are the last dimension of the activation.
+
+    ``scales[g] * (code - zero_points[g])``, with ``g = groups[channel]``.
+
+    Attributes:
+        bits: 2 to 8.
+        scales: of each group, finite and positive, exactly representable in float32.
+        zero_points: of each group, ``0 .. 2**bits - 1``.
+        groups: of each channel, the number of its group; every group has a channel.
+    """
+
+    bits: int
+    scales: tuple[float, ...]
+    zero_points: tuple[int, ...]
+    groups: tuple[int, ...]
+    grid: Literal["grouped"] = "grouped"
+
+
+@dataclass(frozen=True)
+class PackedHybrid:
+    """One hybrid grid for a whole activation tensor: powers of two up to the knee, even steps above.
+
+    Attributes:
+        bits: 2 to 8.
+        knee: largest power-of-two level; finite and positive, exactly representable in float32.
+        step: distance of the levels above it; likewise.
+        zero_point: the code that stands for zero, ``0 .. log_levels``.
+        log_levels: how many levels are powers of two, 1 to ``min(16, 2**bits - 2)``.
+    """
+
+    bits: int
+    knee: float
+    step: float
+    zero_point: int
+    log_levels: int
+    grid: Literal["hybrid"] = "hybrid"
+
+
+PackedGrid = PackedActivation | PackedGroups | PackedHybrid
+"""How one activation is quantized."""
+
+
+def scales_of(grid: PackedGrid) -> tuple[float, ...]:
+    """The float32 numbers of a grid, in the order in which a file holds them."""
+    if isinstance(grid, PackedGroups):
+        return grid.scales
+    return (grid.knee, grid.step) if isinstance(grid, PackedHybrid) else (grid.scale,)
+
+
 @dataclass(frozen=True, eq=False)
 class PackedModel:
     """Everything needed to rebuild a quantized SAM, and to say how it was made.
@@ -86,7 +139,7 @@ class PackedModel:
     config: dict[str, Any]
     recipe: dict[str, Any]
     weights: dict[str, PackedWeight]
-    activations: dict[str, PackedActivation]
+    activations: dict[str, PackedGrid]
     rest: dict[str, Tensor]
     records: dict[str, Any]
 
@@ -131,11 +184,18 @@ def _check_weight(name: str, weight: PackedWeight) -> None:
         raise Malformed(name, "a scale is not finite and positive")
 
 
-def _check_activation(name: str, activation: PackedActivation) -> None:
+def _check_activation(name: str, activation: PackedGrid) -> None:
     check_bits(name, activation.bits)
-    scale, levels = activation.scale, 1 << activation.bits
-    if not math.isfinite(scale) or scale <= 0:
-        raise Malformed(name, f"its scale {scale!r} is not finite and positive")
+    for scale in scales_of(activation):
+        if not math.isfinite(scale) or scale <= 0:
+            raise Malformed(name, f"its scale {scale!r} is not finite and positive")
+    levels = 1 << activation.bits
+    if isinstance(activation, PackedGroups):
+        _check_groups(name, activation)
+        return
+    if isinstance(activation, PackedHybrid):
+        _check_hybrid(name, activation)
+        return
     if activation.grid == "affine":
         lawful = 0 <= activation.zero_point < levels and activation.tau == 0
     else:
@@ -143,6 +203,21 @@ def _check_activation(name: str, activation: PackedActivation) -> None:
     if not lawful:
         grid = f"grid {activation.grid!r}, zero point {activation.zero_point}, tau {activation.tau}"
         raise Malformed(name, f"no {activation.bits}-bit grid has {grid}")
+
+
+def _check_groups(name: str, activation: PackedGroups) -> None:
+    count = len(activation.scales)
+    if any(not 0 <= zero_point < 1 << activation.bits for zero_point in activation.zero_points):
+        raise Malformed(name, f"a zero point is outside 0 .. {(1 << activation.bits) - 1}")
+    if len(activation.zero_points) != count or set(activation.groups) != set(range(count)):
+        raise Malformed(name, f"its channels and zero points do not fit its {count} groups")
+
+
+def _check_hybrid(name: str, activation: PackedHybrid) -> None:
+    most = min(MOST_LOG_LEVELS, (1 << activation.bits) - 2)
+    if not 1 <= activation.log_levels <= most or not 0 <= activation.zero_point <= activation.log_levels:
+        levels = f"{activation.log_levels} logarithmic levels, zero point {activation.zero_point}"
+        raise Malformed(name, f"no {activation.bits}-bit hybrid grid has {levels}")
 
 
 def check_bits(name: str, bits: object) -> None:

@@ -15,9 +15,16 @@ from saqsam.models.attach import all_quantizers, attach
 from saqsam.models.lookup import layer_at
 from saqsam.models.official import POSITIONS, TIED_POSITIONS
 from saqsam.models.plan import plan_sites
-from saqsam.models.sites import WEIGHT
-from saqsam.pack.file import PackedActivation, PackedModel, PackedWeight
-from saqsam.quantizer import LOG2
+from saqsam.models.sites import WEIGHT, Site
+from saqsam.pack.file import (
+    PackedActivation,
+    PackedGrid,
+    PackedGroups,
+    PackedHybrid,
+    PackedModel,
+    PackedWeight,
+)
+from saqsam.quantizer import GROUPED, HYBRID, LOG2, Quantizer
 from saqsam.recipe import Recipe
 
 
@@ -31,12 +38,10 @@ def to_packed(model: SamModel, recipe: Recipe, records: dict[str, Any]) -> Packe
         records: plain JSON types kept for reports.
     """
     weights: dict[str, PackedWeight] = {}
-    activations: dict[str, PackedActivation] = {}
+    activations: dict[str, PackedGrid] = {}
     for site, quantizer in all_quantizers(model).items():
         if site.role != WEIGHT:
-            scale, zero_point = float(quantizer.scale), int(quantizer.zero_point)
-            grid: Literal["log2", "affine"] = "log2" if quantizer.grid == LOG2 else "affine"
-            activations[site.name] = PackedActivation(grid, quantizer.bits, scale, zero_point, quantizer.tau)
+            activations[site.name] = _grid_of(quantizer)
             continue
         weight = layer_at(model, site).weight
         codes = affine_codes(weight, *quantizer.parameters_for(weight), quantizer.bits)
@@ -53,6 +58,34 @@ def to_packed(model: SamModel, recipe: Recipe, records: dict[str, Any]) -> Packe
         if name.removesuffix(".weight") not in weights
     }
     return PackedModel(plain_config(model), recipe.to_dict(), weights, activations, rest, records)
+
+
+def _grid_of(quantizer: Quantizer) -> PackedGrid:
+    """What a file holds of an activation's quantizer."""
+    if quantizer.grid == GROUPED:
+        zero_points = tuple(int(zero_point) for zero_point in quantizer.zero_point)
+        groups = tuple(int(group) for group in quantizer.groups)
+        return PackedGroups(quantizer.bits, tuple(quantizer.scale.tolist()), zero_points, groups)
+    zero_point = int(quantizer.zero_point)
+    if quantizer.grid == HYBRID:
+        knee, step = quantizer.scale.tolist()
+        return PackedHybrid(quantizer.bits, knee, step, zero_point, quantizer.log_levels)
+    grid: Literal["log2", "affine"] = "log2" if quantizer.grid == LOG2 else "affine"
+    return PackedActivation(grid, quantizer.bits, float(quantizer.scale), zero_point, quantizer.tau)
+
+
+def _set_grid(quantizer: Quantizer, grid: PackedGrid) -> None:
+    """The inverse of ``_grid_of``; raises ``InvariantError`` if there is no such grid."""
+    if isinstance(grid, PackedGroups):
+        scale, zero_point = torch.tensor(grid.scales), torch.tensor(grid.zero_points).float()
+        quantizer.set_grouped(scale, zero_point, torch.tensor(grid.groups))
+    elif isinstance(grid, PackedHybrid):
+        scale, zero_point = torch.tensor([grid.knee, grid.step]), torch.tensor(float(grid.zero_point))
+        quantizer.set_hybrid(scale, zero_point, grid.log_levels)
+    elif grid.grid == "log2":
+        quantizer.set_log2(torch.tensor(grid.scale), grid.tau)
+    else:
+        quantizer.set_affine(torch.tensor(grid.scale), torch.tensor(float(grid.zero_point)))
 
 
 def plain_config(model: SamModel) -> dict[str, Any]:
@@ -113,16 +146,24 @@ def _set_quantizers(model: SamModel, packed: PackedModel, path: str | Path) -> N
         raise CorruptCheckpoint(path, f"{name} is quantized in the recipe or in the file, but not in both")
     for site, quantizer in quantizers.items():
         entry = packed.weights[site.path] if site.role == WEIGHT else packed.activations[site.name]
-        grid = entry.grid if isinstance(entry, PackedActivation) else "affine"
+        grid = "affine" if isinstance(entry, PackedWeight) else entry.grid
         if (entry.bits, grid) != (quantizer.bits, quantizer.grid):
             raise CorruptCheckpoint(path, f"{site.name} has {entry.bits} bits ({grid}), its recipe disagrees")
+        if isinstance(entry, PackedGroups):
+            _check_channels(model, site, entry, path)
         try:
             if isinstance(entry, PackedWeight):
                 quantizer.set_affine(entry.scale, entry.zero_point.float())
-            elif entry.grid == "log2":
-                quantizer.set_log2(torch.tensor(entry.scale), entry.tau)
             else:
-                quantizer.set_affine(torch.tensor(entry.scale), torch.tensor(float(entry.zero_point)))
+                _set_grid(quantizer, entry)
         except SaqsamError as error:
             raise CorruptCheckpoint(path, str(error)) from error
         quantizer.freeze()
+
+
+def _check_channels(model: SamModel, site: Site, entry: PackedGroups, path: str | Path) -> None:
+    channels = layer_at(model, site).weight.shape[1]
+    if len(entry.groups) != channels:
+        raise CorruptCheckpoint(
+            path, f"{site.name} has groups of {len(entry.groups)} channels, not {channels}"
+        )

@@ -9,15 +9,26 @@ from __future__ import annotations
 import json
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from saqsam.pack.bits import packed_size
 from saqsam.pack.container import ITEM_BYTES, parse_json
-from saqsam.pack.contents import FLOAT_DTYPES, MAX_CODES, Malformed, check_bits
+from saqsam.pack.contents import (
+    FLOAT_DTYPES,
+    MAX_CODES,
+    Malformed,
+    PackedActivation,
+    PackedGrid,
+    PackedGroups,
+    PackedHybrid,
+    check_bits,
+)
 
 MAX_MANIFEST = 1 << 22  # bytes of JSON; SAM-H needs about 0.2e6
 MAX_ROWS = 20_000
+MAX_CHANNELS = 1 << 16  # of one activation; SAM-H has at most 5,120
 _KEYS = {"weights", "activations", "rest", "config", "recipe", "records"}
 
 
@@ -40,13 +51,42 @@ class WeightRow:
 
 @dataclass(frozen=True)
 class ActivationRow:
-    """One activation grid, apart from its scale, which is in the section ``activation_scales``."""
+    """One activation grid, apart from its scales, which are in the section ``activation_scales``.
+
+    Attributes:
+        zero_point: on a grouped grid one for each group, else one number.
+        detail: affine: 0. log2: tau. hybrid: logarithmic levels. grouped: the group of each channel.
+    """
 
     name: str
     grid: str
     bits: int
-    zero_point: int
-    tau: int
+    zero_point: int | tuple[int, ...]
+    detail: int | tuple[int, ...]
+
+    @property
+    def scales(self) -> int:
+        """How many float32 numbers the grid has."""
+        if isinstance(self.zero_point, tuple):
+            return len(self.zero_point)
+        return 2 if self.grid == "hybrid" else 1
+
+    @classmethod
+    def of(cls, name: str, grid: PackedGrid) -> ActivationRow:
+        """The row of a grid."""
+        if isinstance(grid, PackedGroups):
+            return cls(name, grid.grid, grid.bits, grid.zero_points, grid.groups)
+        detail = grid.log_levels if isinstance(grid, PackedHybrid) else grid.tau
+        return cls(name, grid.grid, grid.bits, grid.zero_point, detail)
+
+    def with_scales(self, scales: Sequence[float]) -> PackedGrid:
+        """The grid, given its float32 numbers; that it obeys the rules is for ``check_contents`` to see."""
+        if isinstance(self.zero_point, tuple) and isinstance(self.detail, tuple):
+            return PackedGroups(self.bits, tuple(scales), self.zero_point, self.detail)
+        zero_point, detail = cast(tuple[int, int], (self.zero_point, self.detail))
+        if self.grid == "hybrid":
+            return PackedHybrid(self.bits, scales[0], scales[1], zero_point, detail)
+        return PackedActivation(cast(Any, self.grid), self.bits, scales[0], zero_point, detail)
 
 
 @dataclass(frozen=True)
@@ -77,7 +117,7 @@ class Manifest:
         """Size of every section that the rows determine."""
         sizes = {
             "scales": 4 * sum(row.shape[0] for row in self.weights),
-            "activation_scales": 4 * len(self.activations),
+            "activation_scales": 4 * sum(row.scales for row in self.activations),
             "codes": sum(row.code_bytes for row in self.weights),
             "zero_points": sum(row.zero_point_bytes for row in self.weights),
             "digests": 32 * (len(self.weights) + len(self.rest) + 2),
@@ -96,7 +136,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
     table = {
         "weights": [[row.name, row.bits, list(row.shape)] for row in manifest.weights],
         "activations": [
-            [row.name, row.grid, row.bits, row.zero_point, row.tau] for row in manifest.activations
+            [row.name, row.grid, row.bits, row.zero_point, row.detail] for row in manifest.activations
         ],
         "rest": [[row.name, row.dtype, list(row.shape)] for row in manifest.rest],
     }
@@ -152,10 +192,21 @@ def _weight_row(row: object) -> WeightRow:
 
 
 def _activation_row(row: object) -> ActivationRow:
-    name, grid, bits, zero_point, tau = _fields(row, 5)
-    if not isinstance(grid, str) or any(type(value) is not int for value in (bits, zero_point, tau)):
+    name, grid, bits, zero_point, detail = _fields(row, 5)
+    check_bits(name, bits)
+    if grid == "grouped":
+        return ActivationRow(name, grid, bits, _whole_numbers(name, zero_point), _whole_numbers(name, detail))
+    if not isinstance(grid, str) or any(type(value) is not int for value in (zero_point, detail)):
         raise Malformed(name, "its row is not a name, a grid and three whole numbers")
-    return ActivationRow(name, grid, bits, zero_point, tau)
+    return ActivationRow(name, grid, bits, zero_point, detail)
+
+
+def _whole_numbers(name: str, found: object) -> tuple[int, ...]:
+    if not isinstance(found, list) or not found or any(type(value) is not int for value in found):
+        raise Malformed(name, "its zero points or its groups are not a list of whole numbers")
+    if len(found) > MAX_CHANNELS:
+        raise Malformed(name, f"it has more than {MAX_CHANNELS} channels")
+    return tuple(found)
 
 
 def _rest_row(row: object) -> RestRow:

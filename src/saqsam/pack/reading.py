@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from saqsam.pack.container import (
 from saqsam.pack.contents import (
     NUMPY_DTYPES,
     Malformed,
-    PackedActivation,
+    PackedGrid,
     PackedModel,
     PackedWeight,
     check_contents,
@@ -198,12 +198,9 @@ def _weight(row: WeightRow, codes: memoryview, scale: memoryview, zero_point: me
         raise Malformed(row.name, str(problem)) from problem
 
 
-def _activations(rows: tuple[ActivationRow, ...], scales: memoryview) -> dict[str, PackedActivation]:
-    values = np.frombuffer(scales, dtype=NUMPY_DTYPES["F32"]).tolist()
-    return {
-        row.name: PackedActivation(cast(Any, row.grid), row.bits, scale, row.zero_point, row.tau)
-        for row, scale in zip(rows, values, strict=True)
-    }
+def _activations(rows: tuple[ActivationRow, ...], scales: memoryview) -> dict[str, PackedGrid]:
+    values = iter(np.frombuffer(scales, dtype=NUMPY_DTYPES["F32"]).tolist())
+    return {row.name: row.with_scales(list(islice(values, row.scales))) for row in rows}
 
 
 def _tensor(data: memoryview, dtype: str) -> Tensor:

@@ -21,6 +21,7 @@ from saqsam.pack.contents import (
     PackedModel,
     PackedWeight,
     check_contents,
+    scales_of,
 )
 from saqsam.pack.manifest import ActivationRow, Manifest, RestRow, WeightRow, encode_manifest
 
@@ -60,12 +61,10 @@ def _encode_sections(packed: PackedModel) -> dict[str, list[bytes]]:
         data = _tensor_bytes(tensor)
         sections[f"rest_{_NAMES[tensor.dtype].lower()}"].append(data)
         sections["digests"].append(hashlib.sha256(data).digest())
-    scales = b"".join(_float32(name, activation.scale) for name, activation in activations)
+    scales = b"".join(_float32(name, scale) for name, grid in activations for scale in scales_of(grid))
     manifest = Manifest(
         weights=tuple(WeightRow(name, weight.bits, tuple(weight.codes.shape)) for name, weight in weights),
-        activations=tuple(
-            ActivationRow(name, grid.grid, grid.bits, grid.zero_point, grid.tau) for name, grid in activations
-        ),
+        activations=tuple(ActivationRow.of(name, grid) for name, grid in activations),
         rest=tuple(RestRow(name, _NAMES[tensor.dtype], tuple(tensor.shape)) for name, tensor in rest),
         config=packed.config,
         recipe=packed.recipe,

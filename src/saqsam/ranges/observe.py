@@ -1,11 +1,12 @@
-"""What sits in a quantizer while it observes: a mergeable histogram, or the attention-map search."""
+"""What sits in a quantizer while it observes: a histogram, the attention-map search, or channels."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from saqsam.quantizer import LOG2, Quantizer
+from saqsam.quantizer import GROUPED, LOG2, Quantizer
 from saqsam.ranges.attention_maps import AttentionObserver
+from saqsam.ranges.channels import ChannelObserver
 from saqsam.ranges.histogram import Histogram
 from saqsam.recipe import Ranges
 
@@ -29,8 +30,12 @@ class HistogramObserver:
         self.histogram = self.histogram.merge(Histogram.of(x, self.site, every=every))
 
 
-def observer_for(quantizer: Quantizer, ranges: Ranges) -> HistogramObserver | AttentionObserver:
+def observer_for(
+    quantizer: Quantizer, ranges: Ranges
+) -> HistogramObserver | AttentionObserver | ChannelObserver:
     """The observer that a quantizer's grid needs."""
     if quantizer.grid == LOG2:
         return AttentionObserver(quantizer.site, quantizer.bits, ranges.norm)
+    if quantizer.grid == GROUPED:
+        return ChannelObserver(quantizer.site)
     return HistogramObserver(quantizer.site)

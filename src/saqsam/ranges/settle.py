@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from saqsam.grids.affine import affine_parameters
-from saqsam.quantizer import Quantizer
+from saqsam.quantizer import HYBRID, Quantizer
 from saqsam.ranges.attention_maps import AttentionObserver
+from saqsam.ranges.channels import ChannelObserver, channel_parameters, grouped_parameters
 from saqsam.ranges.histogram import Histogram
+from saqsam.ranges.hybrid import hybrid_parameters
 from saqsam.ranges.observe import HistogramObserver
 from saqsam.ranges.search import least_error_range, minmax_range, percentile_range
 from saqsam.ranges.weights import weight_parameters
@@ -36,13 +38,18 @@ class SiteRange:
         return asdict(self)
 
 
-def settle_activation(quantizer: Quantizer, ranges: Ranges) -> SiteRange | None:
-    """Choose the range of an observed quantizer and start it quantizing; ``None`` if it saw nothing."""
+def settle_activation(quantizer: Quantizer, ranges: Ranges, groups: int = 1) -> SiteRange | None:
+    """Choose the range of an observed quantizer and start it quantizing; ``None`` if it saw nothing.
+
+    ``groups`` is how many groups of channels a grouped grid may have.
+    """
     observer = quantizer.observer
     if isinstance(observer, AttentionObserver) and observer.rows:
         quantizer.set_log2(*observer.best())
         return SiteRange(0.0, observer.highest, observer.rows)
     if isinstance(observer, HistogramObserver) and observer.histogram.total:
+        if quantizer.grid == HYBRID:
+            return _settle_hybrid(quantizer, ranges, observer.histogram)
         low, high = choose_range(observer.histogram, ranges, quantizer.bits)
         quantizer.set_affine(
             *affine_parameters(
@@ -53,7 +60,22 @@ def settle_activation(quantizer: Quantizer, ranges: Ranges) -> SiteRange | None:
         )
         seen = observer.histogram
         return SiteRange(seen.low, seen.high, seen.total)
+    if isinstance(observer, ChannelObserver) and observer.low is not None and observer.high is not None:
+        channel_ranges = channel_parameters(observer.low, observer.high, quantizer.bits)
+        quantizer.set_grouped(*grouped_parameters(channel_ranges, groups, quantizer.bits))
+        quantizer.channel_ranges = channel_ranges
+        return SiteRange(float(observer.low.min()), float(observer.high.max()), observer.count)
     return None
+
+
+def _settle_hybrid(quantizer: Quantizer, ranges: Ranges, seen: Histogram) -> SiteRange:
+    """Both ends by the recipe's rule, except that ``mse`` searches the upper one with the grid itself."""
+    low, high = seen.low, seen.high
+    if ranges.method == "percentile":
+        low, high = percentile_range(seen, ranges.percentile)
+    cut = ranges.method == "mse"
+    quantizer.set_hybrid(*hybrid_parameters(seen, low, high, quantizer.bits, ranges.norm, cut=cut))
+    return SiteRange(seen.low, seen.high, seen.total)
 
 
 def settle_weight(quantizer: Quantizer, ranges: Ranges, weight: Tensor) -> SiteRange:

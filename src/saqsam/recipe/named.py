@@ -17,7 +17,8 @@ from saqsam.recipe.strict_yaml import parse_yaml, read_yaml
 
 SHIPPED = (
     *("rtn", "percentile", "mse", "adaround", "brecq", "qdrop"),
-    *("ptq4sam-s", "ptq4sam-l", "saq-sam-star", "saq-sam-fast", "saq-sam", "best-closed-form", "best"),
+    *("ptq4sam-s", "ptq4sam-l", "ahcptq", "saq-sam-star", "saq-sam-fast", "saq-sam", "best-closed-form"),
+    "best",
 )
 """The recipes in this package, from the simplest to the whole method."""
 

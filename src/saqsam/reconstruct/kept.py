@@ -92,7 +92,7 @@ def restore_learned(model: SamModel, own: Mapping[Site, Quantizer], tensors: Ten
         InvariantError: the weights' grids are not the ones the integers were found on.
     """
     for site, quantizer in own.items():
-        scale, zero_point = tensors[f"{site.name}/scale"], tensors[f"{site.name}/zero_point"]
+        scale = tensors[f"{site.name}/scale"]
         if site.role != WEIGHT:
             if quantizer.grid != LOG2:
                 _set(quantizer, site, tensors, quantizer.log_levels)

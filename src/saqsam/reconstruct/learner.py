@@ -14,13 +14,15 @@ from transformers import SamModel
 from saqsam.errors import InvariantError
 from saqsam.models.layers import QuantizedLayer
 from saqsam.models.sites import WEIGHT, Site
-from saqsam.quantizer import AFFINE, Quantizer
+from saqsam.quantizer import GROUPED, HYBRID, LOG2, Quantizer
 from saqsam.recipe import Reconstruct
 from saqsam.reconstruct import straight_through
+from saqsam.reconstruct.grouped_scales import LearnedGroups, channelwise
+from saqsam.reconstruct.hybrid_scales import LearnedHybrid, hybrid
 from saqsam.reconstruct.mixing import Mixing
 from saqsam.reconstruct.replace import Answer
 from saqsam.reconstruct.rounding import LearnedRounding
-from saqsam.reconstruct.scales import LearnedScale
+from saqsam.reconstruct.scales import LearnedGrid, LearnedScale
 
 
 class Learner:
@@ -44,7 +46,7 @@ class Learner:
         quantized = settings.activations == "quantized"
         self.activations = [q for site, q in quantizers.items() if site.role != WEIGHT and quantized]
         self.roundings: dict[Quantizer, LearnedRounding] = {}
-        self.scales: dict[Quantizer, LearnedScale] = {}
+        self.scales: dict[Quantizer, LearnedGrid] = {}
         self.biases: list[Tensor] = []
         if settings.rounding == "adaround":
             self.roundings = {
@@ -53,11 +55,8 @@ class Learner:
             }
         if settings.scales:
             self.scales = {
-                quantizer: LearnedScale(quantizer)
-                for quantizer in self.activations
-                if quantizer.grid == AFFINE
+                quantizer: learned_grid(quantizer) for quantizer in self.activations if quantizer.grid != LOG2
             }
-
         if settings.bias_rate:
             self.biases = [layer.bias for layer in self.layers.values() if layer.bias is not None]
             for bias in self.biases:
@@ -94,13 +93,16 @@ class Learner:
         }
         for quantizer in self.activations:
             learned = self.scales.get(quantizer)
-            if quantizer.grid != AFFINE:
-                answers[quantizer] = partial(_log2, quantizer, mixing)
-            elif learned is not None:
+            if learned is not None:
                 answers[quantizer] = partial(_learned, learned, mixing)
             else:
-                answers[quantizer] = partial(_affine, quantizer, mixing)
+                answers[quantizer] = partial(_fixed, quantizer, mixing)
         return answers
+
+    def advance(self, share: float) -> None:
+        """Called before each step with the share of steps done: groups of channels join on the way."""
+        for learned in self.scales.values():
+            learned.advance(share)
 
     def undecided(self, beta: float) -> Tensor:
         """The rounding term, a scalar; see ``LearnedRounding.undecided``."""
@@ -115,7 +117,7 @@ class Learner:
             InvariantError: a hardened weight is not its own round trip, or a scale is not positive.
         """
         for quantizer, learned in self.scales.items():
-            quantizer.set_affine(learned.scale(), learned.zero_point)
+            learned.settle(quantizer)
         for quantizer, rounding in self.roundings.items():
             write_weight(self.layers[quantizer], quantizer, rounding.harden())
 
@@ -123,12 +125,19 @@ class Learner:
     def restore(self) -> None:
         """Back to calibrated scales, and each weight to the grid value nearest to where it began."""
         for quantizer, learned in self.scales.items():
-            quantizer.set_affine(learned.begin, learned.zero_point)
+            learned.restore(quantizer)
         for quantizer, layer in self.layers.items():
             weight, bias = self.begin[layer]
             write_weight(layer, quantizer, quantizer(weight))
             if bias is not None and layer.bias is not None:
                 layer.bias.data = bias
+
+
+def learned_grid(quantizer: Quantizer) -> LearnedGrid:
+    """What is learned of an activation's grid; a logarithmic one has nothing to learn."""
+    if quantizer.grid == GROUPED:
+        return LearnedGroups(quantizer)
+    return LearnedHybrid(quantizer) if quantizer.grid == HYBRID else LearnedScale(quantizer)
 
 
 def layer_at(model: SamModel, site: Site) -> QuantizedLayer:
@@ -154,18 +163,20 @@ def _soft(rounding: LearnedRounding, x: Tensor, value: Tensor | None) -> Tensor:
     return rounding.soft()
 
 
-def _learned(learned: LearnedScale, mixing: Mixing | None, x: Tensor, value: Tensor | None) -> Tensor:
+def _learned(learned: LearnedGrid, mixing: Mixing | None, x: Tensor, value: Tensor | None) -> Tensor:
     del value
     return learned.answer(x, mixing)
 
 
-def _affine(quantizer: Quantizer, mixing: Mixing | None, x: Tensor, value: Tensor | None) -> Tensor:
+def _fixed(quantizer: Quantizer, mixing: Mixing | None, x: Tensor, value: Tensor | None) -> Tensor:
+    """A grid that is not learned, but lets gradients through to what is."""
     del value
     mask = None if mixing is None else mixing.mask(x)
-    return straight_through.affine(x, quantizer.scale, quantizer.zero_point, quantizer.bits, mask)
-
-
-def _log2(quantizer: Quantizer, mixing: Mixing | None, x: Tensor, value: Tensor | None) -> Tensor:
-    del value
-    mask = None if mixing is None else mixing.mask(x)
-    return straight_through.log2(x, quantizer.scale, quantizer.tau, quantizer.bits, mask)
+    scale, zero_point, bits = quantizer.scale, quantizer.zero_point, quantizer.bits
+    if quantizer.grid == LOG2:
+        return straight_through.log2(x, scale, quantizer.tau, bits, mask)
+    if quantizer.grid == GROUPED:
+        return channelwise(x, scale[quantizer.groups], zero_point[quantizer.groups], bits, mask)
+    if quantizer.grid == HYBRID:
+        return hybrid(x, scale, int(zero_point), quantizer.log_levels, bits, mask)
+    return straight_through.affine(x, scale, zero_point, bits, mask)

@@ -39,8 +39,18 @@ class Problem:
     views: Sequence[Tensor] | None
     weights: tuple[float, float]
 
-    def loss(self, images: Sequence[int], mixing: Mixing | None) -> Tensor:
-        """The weighted terms on some images, a scalar; the unit runs as its quantizers now answer."""
+    def loss(
+        self, images: Sequence[int], mixing: Mixing | None, among: Sequence[int] | None = None
+    ) -> Tensor:
+        """The weighted terms on some images, a scalar; the unit runs as its quantizers now answer.
+
+        Args:
+            images: numbers of the images.
+            mixing: QDrop's coins.
+            among: all images of the step, if ``images`` is a part of them. The losses of the parts then
+                add up to the loss of the step: each mean is over all of the step's rows.
+        """
+        local_share, prompt_share = self._shares(images, among)
         state = joined(self.inputs, images)
         if mixing is not None:
             float_state = joined(self.references, images)
@@ -52,11 +62,27 @@ class Problem:
         prompt_weight, local_weight = self.weights
         total = found[0].new_zeros(())
         if local_weight:
-            total = total + local_weight * local_term(self.unit, found, joined(self.targets, images))
+            total = total + local_share * local_weight * local_term(
+                self.unit, found, joined(self.targets, images)
+            )
         if self.views is not None:
             wanted = torch.cat([self.views[image] for image in images])
-            total = total + prompt_weight * mean_square(self.unit.view(found, images), wanted, -1)
+            total = total + prompt_share * prompt_weight * mean_square(
+                self.unit.view(found, images), wanted, -1
+            )
         return total
+
+    def _shares(self, images: Sequence[int], among: Sequence[int] | None) -> tuple[float, float]:
+        """Shares of a part in the means of the local term and of the prompt-aware one."""
+        if among is None or len(among) == len(images):
+            return 1.0, 1.0
+        rows = [len(state[0]) for state in self.targets]
+        prompts = rows if self.views is None else [len(view) for view in self.views]
+        local, seen = (
+            sum(counts[image] for image in images) / sum(counts[image] for image in among)
+            for counts in (rows, prompts)
+        )
+        return local, seen
 
 
 def local_term(unit: Unit, found: State, wanted: State) -> Tensor:

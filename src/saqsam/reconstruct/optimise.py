@@ -53,6 +53,7 @@ def optimise(
     settings: Reconstruct,
     generator: torch.Generator,
     report: Step = lambda done, loss: None,
+    at_once: int | None = None,
 ) -> list[float]:
     """Learn one unit; returns the loss of every step. The results stay in ``learner``.
 
@@ -62,6 +63,8 @@ def optimise(
         settings: the recipe's section.
         generator: draws images and coins; on the device of the model.
         report: see ``Step``.
+        at_once: images of a step that are worked through together, their gradients added up; bounds
+            memory. ``None``: all of them.
 
     Raises:
         NumericalError: the loss became NaN or infinite.
@@ -76,15 +79,19 @@ def optimise(
             for group in optimiser.param_groups:
                 group["lr"] = schedule.rate(group["kind"], step)
             images = _draw(problem, settings.batch, generator)
-            with replaced(learner.answers(mixing)):
-                loss = problem.loss(images, mixing)
-            total, beta = loss, schedule.beta(step)
-            if beta is not None:
-                total = loss + settings.rounding_weight * learner.undecided(beta)
+            learner.advance(step / settings.iterations)
             optimiser.zero_grad(set_to_none=True)
-            total.backward()
+            loss, beta = 0.0, schedule.beta(step)
+            for begin in range(0, len(images), at_once or len(images)):
+                part = images[begin : begin + (at_once or len(images))]
+                with replaced(learner.answers(mixing)):
+                    share = problem.loss(part, mixing, images)
+                loss += float(share.detach())
+                if begin == 0 and beta is not None:
+                    share = share + settings.rounding_weight * learner.undecided(beta)
+                share.backward()
             optimiser.step()
-            losses.append(float(loss.detach()))
+            losses.append(loss)
             if not math.isfinite(losses[-1]):
                 raise NumericalError(problem.unit.name, f"the loss became {losses[-1]} at step {step}")
             report(step + 1, losses[-1])

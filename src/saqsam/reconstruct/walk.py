@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import SamModel
 
 from saqsam.calibration import CalibrationImage, pixels_of
+from saqsam.errors import OutOfMemory
 from saqsam.jobs.directory import RunDirectory
 from saqsam.models.attach import all_quantizers
 from saqsam.models.sites import WEIGHT, Site
@@ -30,7 +31,8 @@ from saqsam.reconstruct.kept import learned, restore_learned
 from saqsam.reconstruct.layerwise import layer_by_layer
 from saqsam.reconstruct.learner import Learner
 from saqsam.reconstruct.loss import Problem, balanced
-from saqsam.reconstruct.optimise import mean_loss, optimise
+from saqsam.reconstruct.memory import is_out_of_memory, optimise_within_memory
+from saqsam.reconstruct.optimise import mean_loss
 from saqsam.reconstruct.prompting import Prompting
 from saqsam.reconstruct.replace import replaced, unquantized
 from saqsam.reconstruct.units import State, Unit, decoder_units, encoder_units
@@ -52,6 +54,8 @@ class UnitRecord:
         before: loss over all calibration images with nearest rounding and calibrated scales.
         after: the same with what was learned, weights on their grids.
         kept: ``learned``, or ``nearest`` where learning made the loss worse.
+        at_once: images of a step worked through together, fewer than its batch where memory ran out; 0 where
+            nothing was learned in steps.
     """
 
     unit: str
@@ -59,6 +63,7 @@ class UnitRecord:
     before: float
     after: float
     kept: str
+    at_once: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -86,12 +91,22 @@ def reconstruct(
 
     Raises:
         NumericalError: a loss became NaN or infinite; the unit is named.
+        OutOfMemory: memory is short even for one image at a time.
     """
     if not recipe.reconstruct.learns:
         return []
     walk = Walk(model, recipe, images, progress, directory)
-    walk.estimate_all()
-    return [*walk.encoder(), *walk.decoder(), *walk.whole()]
+    try:
+        walk.estimate_all()
+        return [*walk.encoder(), *walk.decoder(), *walk.whole()]
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(
+            f"reconstruct: memory ran out; activations of {len(images)} images take "
+            f"{walk.estimate.bytes / 1e9:.2f} GB, and a step on one image its share; "
+            "set calibration.images or reconstruct.prompts lower"
+        ) from error
 
 
 def seeded(seed: int, name: str, device: torch.device | str = "cpu") -> torch.Generator:
@@ -128,6 +143,7 @@ class Walk:
         self.embeddings: list[State] = []
         self.masks: list[Tensor] = []
         self.estimate = Estimate(self.settings, len(opened))
+        self.at_once = self.settings.batch
         self.told = False
         self.begin = 0.0
 
@@ -263,7 +279,9 @@ class Walk:
         if finished is not None:
             tensors, fields = finished
             restore_learned(self.model, own, tensors)
-            return UnitRecord(**fields)
+            record = UnitRecord(**fields)
+            self.at_once = min(self.at_once, record.at_once or self.at_once)
+            return record
         record = self._learn_now(problem, own)
         directory.save(name, learned(self.model, own), record.to_dict())
         return record
@@ -277,12 +295,14 @@ class Walk:
         if learner.learns:
             self.progress(name, 0, settings.iterations)
             self.begin = time.perf_counter()
-            optimise(
+            self.at_once = optimise_within_memory(
                 problem,
                 learner,
                 settings,
-                seeded(self.seed, name, self.model.device),
+                lambda: seeded(self.seed, name, self.model.device),
                 lambda done, loss: self._step(name, done, loss),
+                self.at_once,
+                self._again,
             )
         learner.settle()
         after = mean_loss(problem)
@@ -291,7 +311,14 @@ class Walk:
             learner.restore()
             kept = "nearest"
         logger.info("%s: loss %.4g before, %.4g after, kept: %s", name, before, after, kept)
-        return UnitRecord(name, settings.iterations if learner.learns else 0, before, after, kept)
+        steps = settings.iterations if learner.learns else 0
+        return UnitRecord(name, steps, before, after, kept, self.at_once if steps else 0)
+
+    def _again(self) -> None:
+        """The unit begins again: what it logged so far will be logged again."""
+        self.begin = time.perf_counter()
+        if self.directory is not None:
+            self.directory.forget_unfinished_losses()
 
     def _step(self, name: str, done: int, loss: float) -> None:
         self.progress(name, done, self.settings.iterations)

@@ -1,0 +1,228 @@
+"""The process itself is struck: killed at any moment, told to stop, left without room, set up strangely."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import SamModel
+
+from saqsam import api
+from saqsam.cli import main
+from saqsam.cli.app import run as command_line
+from saqsam.pack.file import read_packed
+from saqsam.scenes import write_scenes
+
+SETTINGS = (
+    *("calibration.images=2", "calibration.prompts=2", "clip.method=none"),
+    *("reconstruct.iterations=3", "reconstruct.batch=2"),
+)
+KILLS = int(os.environ.get("SAQSAM_KILLS", "4"))
+PARTS = (
+    *("calibration", "encoder-stage-0", "encoder-stage-1", "neck"),
+    *("decoder-layer-0", "decoder-layer-1", "final-attention", "output"),
+)
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where model and scenes are kept."""
+    return tmp_path_factory.mktemp("place of work")
+
+
+@pytest.fixture
+def words(place: Path, tiny_sam: SamModel) -> Callable[..., list[str]]:
+    """A valid ``saqsam quantize`` of a tiny model, from a run directory and a file to write."""
+    if not (place / "scenes").exists():
+        tiny_sam.save_pretrained(place / "model")
+        write_scenes(place / "scenes", 2, seed=5, size=(64, 64))
+
+    def command(run: Path, out: Path, *settings: str) -> list[str]:
+        given = [word for setting in (*SETTINGS, *settings) for word in ("--set", setting)]
+        scenes = place / "scenes"
+        where = ["--images", str(scenes / "images"), "--annotations", str(scenes / "instances.json")]
+        named = ["--recipe", "saq-sam-w4a4", "--run", str(run), "--out", str(out)]
+        return ["quantize", str(place / "model"), *where, *named, *given]
+
+    return command
+
+
+def tensors_of(path: Path) -> dict[str, bytes]:
+    """Everything in a packed file but how long it took: its tensors, and its records."""
+    from safetensors.torch import load_file
+
+    found = {name: tensor.numpy().tobytes() for name, tensor in load_file(path).items()}
+    for timed in ("manifest", "digests", "seal"):  # they hold, or hash, the seconds each stage took
+        del found[timed]
+    records = {key: value for key, value in read_packed(path).records.items() if key != "seconds"}
+    return {**found, "records": json.dumps(records, sort_keys=True).encode()}
+
+
+def forked(arguments: list[str], before: Callable[[], None] = lambda: None) -> int:
+    """Start a command line in a copy of this process (PyTorch need not be loaded again); its number."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            before()
+            sys.argv = ["saqsam", *arguments]
+            main()
+        except SystemExit as ended:
+            os._exit(ended.code if isinstance(ended.code, int) else 0)
+        finally:
+            os._exit(99)
+    return child
+
+
+def test_sigkill_at_random_moments_changes_nothing(words: Callable[..., list[str]], tmp_path: Path) -> None:
+    begin = time.monotonic()
+    assert os.waitpid(forked(words(tmp_path / "whole", tmp_path / "whole.safetensors")), 0)[1] == 0
+    length = time.monotonic() - begin
+    expected = tensors_of(tmp_path / "whole.safetensors")
+    moments = random.Random(7)
+    struck = 0
+    for kill in range(KILLS):
+        directory, out = tmp_path / f"run{kill}", tmp_path / f"{kill}.safetensors"
+        child = forked(words(directory, out))
+        time.sleep(moments.uniform(0.05, 0.95) * length)
+        os.kill(child, signal.SIGKILL)
+        struck += os.WIFSIGNALED(os.waitpid(child, 0)[1])
+        before = {path: path.stat().st_mtime_ns for path in directory.glob("parts/*.safetensors")}
+        assert os.waitpid(forked([*words(directory, out), "--force"]), 0)[1] == 0
+        assert {path: path.stat().st_mtime_ns for path in before} == before, "a finished part was redone"
+        assert tensors_of(out) == expected
+        shutil.rmtree(directory)
+    assert struck > KILLS // 2, "most runs had ended before they could be killed"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_run_within_five_seconds_and_keeps_finished_parts(
+    words: Callable[..., list[str]], tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    directory, out = tmp_path / "run", tmp_path / "out.safetensors"
+
+    def usual() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    child = forked(words(directory, out), usual)
+    wanted = directory / "parts/encoder-stage-0.safetensors"
+    until = time.monotonic() + 60
+    while not wanted.exists() and time.monotonic() < until:
+        time.sleep(0.002)
+    os.kill(child, number)
+    begin = time.monotonic()
+    status = os.waitpid(child, 0)[1]
+    assert time.monotonic() - begin < 5
+    ended = 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+    assert ended == code
+    assert wanted.exists()
+    assert not out.exists()
+    assert not list(tmp_path.rglob("*.part"))
+    assert command_line(["resume", str(directory), "--json"]) == 0
+
+
+@pytest.mark.parametrize("full", ["calibration", "neck", "output"])
+def test_no_room_to_write_ends_with_code_3_and_keeps_earlier_parts(
+    words: Callable[..., list[str]], tmp_path: Path, capfd: pytest.CaptureFixture[str], full: str
+) -> None:
+    whole, directory, out = tmp_path / "whole", tmp_path / "run", tmp_path / "out.safetensors"
+    assert os.waitpid(forked(words(whole, tmp_path / "whole.safetensors")), 0)[1] == 0
+    sizes = {path.stem: path.stat().st_size for path in (whole / "parts").iterdir()}
+    sizes["output"] = (tmp_path / "whole.safetensors").stat().st_size
+    earlier = PARTS[: PARTS.index(full)]
+    if earlier:  # what came before is kept, so that the limit meets the file asked for, however small
+        (directory / "parts").mkdir(parents=True)
+        for name in ("run.json", "command.json", *(f"parts/{part}.safetensors" for part in earlier)):
+            shutil.copy2(whole / name, directory / name)
+    before = {path: path.read_bytes() for path in directory.glob("parts/*")}
+
+    def scarce() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (sizes[full] * 9 // 10, resource.RLIM_INFINITY))
+
+    capfd.readouterr()
+    status = os.waitpid(forked(words(directory, out), scarce), 0)[1]
+    shown = capfd.readouterr().err
+    assert os.WEXITSTATUS(status) == 3, shown
+    assert "no space left" in shown
+    assert f"{'out' if full == 'output' else full}.safetensors: " in shown
+    assert "Traceback" not in shown
+    assert not out.exists()
+    assert not list(tmp_path.rglob("*.part"))
+    assert {path: path.read_bytes() for path in directory.glob("parts/*")} == before
+    assert os.waitpid(forked(words(directory, out)), 0)[1] == 0
+    assert tensors_of(out) == tensors_of(tmp_path / "whole.safetensors")
+
+
+@pytest.mark.parametrize("name", ["with spaces", "Größe-模型", "two\nlines"])
+def test_names_of_every_kind(words: Callable[..., list[str]], tmp_path: Path, name: str) -> None:
+    before = set(tmp_path.iterdir())
+    directory, out = tmp_path / name, tmp_path / f"{name}.safetensors"
+    small = ("reconstruct.iterations=1", "calibration.images=1")
+    assert command_line(words(directory, out, *small)) == 0
+    assert set(tmp_path.iterdir()) - before == {directory, out}
+    assert command_line(["resume", str(directory), "--force", "--json"]) == 0
+
+
+def test_a_run_below_a_missing_directory_is_refused(
+    words: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command_line(words(tmp_path / "no" / "run", tmp_path / "out.safetensors")) == 2
+    assert "create it first" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_surroundings_do_not_matter(words: Callable[..., list[str]], tmp_path: Path) -> None:
+    code = "import sys, torch; torch.set_num_threads(1)\nfrom saqsam.cli.app import run; sys.exit(run())"
+    found = []
+    for name, hash_seed, language, zone, mask in (
+        ("one", "1", "C", "UTC", 0o022),
+        ("two", "4242", "tr_TR.UTF-8", "Pacific/Kiritimati", 0o077),
+    ):
+        out = tmp_path / f"{name}.safetensors"
+        surroundings = {**os.environ, "PYTHONHASHSEED": hash_seed, "LC_ALL": language, "TZ": zone}
+        run = subprocess.run(
+            [sys.executable, "-c", code, *words(tmp_path / name, out)],
+            env=surroundings,
+            umask=mask,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode == 0, run.stderr
+        assert out.stat().st_mode & 0o777 == 0o666 & ~mask
+        found.append(tensors_of(out))
+    assert found[0] == found[1]
+
+
+def test_another_number_of_threads_moves_hardly_any_integer(
+    words: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    code = "import sys, torch; torch.set_num_threads(2)\nfrom saqsam.cli.app import run; sys.exit(run())"
+    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    nothing_learned = ("reconstruct.encoder=none", "reconstruct.decoder=none")
+    assert command_line(words(tmp_path / "1", one, *nothing_learned)) == 0
+    # Waiting threads that sleep leave the other core to whoever else works on this machine.
+    arguments = words(tmp_path / "2", two, *nothing_learned)
+    surroundings = {**os.environ, "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}
+    subprocess.run(
+        [sys.executable, "-c", code, *arguments], env=surroundings, check=True, capture_output=True
+    )
+    first, second = (
+        torch.cat([parameter.detach().flatten() for parameter in api.load(path).model.parameters()])
+        for path in (one, two)
+    )
+    assert float((first == second).double().mean()) >= 0.999

@@ -1,0 +1,182 @@
+"""Memory runs out while a unit learns: smaller parts of a step, the same learning, or a clear end."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import SamModel
+
+from saqsam.calibration import CalibrationImage
+from saqsam.errors import OutOfMemory
+from saqsam.jobs.directory import open_run
+from saqsam.pipeline import Report, quantize_model
+from saqsam.quantizer import Quantizer
+from saqsam.recipe import Recipe, load_recipe
+from saqsam.reconstruct import memory, walk
+from saqsam.reconstruct.learner import Learner
+from saqsam.reconstruct.loss import Problem
+from saqsam.reconstruct.memory import is_out_of_memory
+from saqsam.reconstruct.optimise import optimise
+from saqsam.reconstruct.replace import replaced
+
+Quantized = Callable[..., tuple[SamModel, Report]]
+BATCH = "reconstruct.batch=4"
+
+
+def gradients(
+    problem: Problem, learner: Learner, parts: Sequence[Sequence[int]]
+) -> tuple[float, torch.Tensor]:
+    """Loss and gradient of a step on images 0 to 3, worked through in parts."""
+    tensors = [tensor for group in learner.groups().values() for tensor in group]
+    loss, total = 0.0, torch.zeros(sum(tensor.numel() for tensor in tensors))
+    with torch.enable_grad(), learner.learning():
+        for part in parts:
+            with replaced(learner.answers(None)):
+                share = problem.loss(part, None, [0, 1, 2, 3])
+            found = torch.autograd.grad(share, tensors, allow_unused=True)
+            total += torch.cat(
+                [
+                    (torch.zeros_like(x) if g is None else g).flatten()
+                    for x, g in zip(tensors, found, strict=True)
+                ]
+            )
+            loss += float(share.detach())
+    return loss, total
+
+
+@pytest.mark.parametrize("recipe", ["saq-sam-w4a4", "qdrop-w4a4"])
+def test_parts_of_a_step_add_up_to_the_step(
+    quantized: Quantized, monkeypatch: pytest.MonkeyPatch, recipe: str
+) -> None:
+    seen = []
+
+    def compare(problem: Problem, learner: Learner, *arguments: object) -> int:
+        loss, whole = gradients(problem, learner, [[0, 1, 2, 3]])
+        for parts in ([[0, 1], [2, 3]], [[0], [1], [2], [3]], [[3, 1, 0], [2]]):
+            again, total = gradients(problem, learner, parts)
+            assert again == pytest.approx(loss, rel=1e-4), problem.unit.name
+            assert float((total - whole).norm()) <= 1e-3 * float(whole.norm()), problem.unit.name
+        seen.append(problem.unit.name)
+        return 4
+
+    monkeypatch.setattr(walk, "optimise_within_memory", compare)
+    quantized(recipe, BATCH)
+    assert len(seen) >= 6
+
+
+@pytest.fixture
+def run(
+    tiny_sam: SamModel, images_for: Callable[[Recipe], Sequence[CalibrationImage]], tmp_path: Path
+) -> Callable[[], tuple[SamModel, Report]]:
+    """Quantize in a run directory that is continued by a second call."""
+
+    def quantize() -> tuple[SamModel, Report]:
+        import copy
+
+        settings = ("calibration.images=4", "calibration.prompts=3", "reconstruct.iterations=4", BATCH)
+        recipe = load_recipe("saq-sam-w4a4", settings=(*settings, "clip.method=none"))
+        model = copy.deepcopy(tiny_sam)
+        with open_run(tmp_path / "run", {}) as directory:
+            return model, quantize_model(model, recipe, images_for(recipe), directory=directory)
+
+    return quantize
+
+
+def same(first: SamModel, second: SamModel) -> bool:
+    """Whether all weights and all grids are equal, bit for bit."""
+    scales = (
+        [q.scale for q in model.modules() if isinstance(q, Quantizer) and q.scale is not None]
+        for model in (first, second)
+    )
+    weights = zip(first.parameters(), second.parameters(), strict=True)
+    return all(torch.equal(a, b) for a, b in (*weights, *zip(*scales, strict=True)))
+
+
+def scarce(monkeypatch: pytest.MonkeyPatch, room: int, unit: str, error: Exception) -> None:
+    """From now on memory runs out in the third step of a unit if more than ``room`` images meet there."""
+
+    def short(problem: Problem, learner, settings, generator, report, at_once: int):  # type: ignore[no-untyped-def]
+        def tell(done: int, loss: float) -> None:
+            report(done, loss)
+            if problem.unit.name == unit and at_once > room and done == 3:
+                raise error
+
+        return optimise(problem, learner, settings, generator, tell, at_once)
+
+    monkeypatch.setattr(memory, "optimise", short)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 GiB."),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+    ],
+    ids=["gpu", "python", "cpu"],
+)
+def test_a_unit_begins_again_in_smaller_parts_and_gives_what_those_give(
+    run: Callable[[], tuple[SamModel, Report]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    error: Exception,
+) -> None:
+    scarce(monkeypatch, 1, "neck", error)
+    with caplog.at_level(logging.WARNING, logger="saqsam"):
+        model, report = run()
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert told == [
+        "neck: out of memory; begun again with 2 image(s) of a step at once",
+        "neck: out of memory; begun again with 1 image(s) of a step at once",
+    ]
+    assert [unit["at_once"] for unit in report.units] == [4, 4, 1, 1, 1, 1]
+    log = [json.loads(line) for line in (tmp_path / "run/losses.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log if line["unit"] == "neck"] == [1, 2, 3, 4]
+
+    # A run that took small parts from the neck on, and never ran out of memory.
+    (tmp_path / "run/parts/neck.safetensors").unlink()
+    for later in ("decoder-layer-0", "decoder-layer-1", "final-attention"):
+        (tmp_path / f"run/parts/{later}.safetensors").unlink()
+
+    def small(problem, learner, settings, generator, report, at_once):  # type: ignore[no-untyped-def]
+        return optimise(problem, learner, settings, generator, report, 1)
+
+    monkeypatch.setattr(memory, "optimise", small)
+    assert same(run()[0], model)
+
+    # Resumed after the neck, the later units still take what the neck had to take.
+    (tmp_path / "run/parts/final-attention.safetensors").unlink()
+    scarce(monkeypatch, 1, "neck", error)
+    (tmp_path / "run/parts/neck.safetensors").unlink()
+    resumed, again = run()
+    assert same(resumed, model)
+    assert [unit["at_once"] for unit in again.units][2] == 1
+
+
+def test_memory_that_is_short_for_a_single_image_ends_the_run_with_the_estimate(
+    run: Callable[[], tuple[SamModel, Report]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scarce(monkeypatch, 0, "encoder-stage-1", torch.OutOfMemoryError("CUDA out of memory"))
+    with pytest.raises(OutOfMemory, match=r"activations of 4 images take 0\.\d\d GB.*calibration\.images"):
+        run()
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(
+    run: Callable[[], tuple[SamModel, Report]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scarce(monkeypatch, 0, "neck", RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        run()
+
+
+def test_what_pytorch_really_says_when_memory_is_short() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 55)
+    assert is_out_of_memory(caught.value)
+    assert not is_out_of_memory(ValueError("DefaultCPUAllocator"))
