@@ -63,6 +63,10 @@ _EQUALISE = "folds.query_key_equalisation=true"
 _FOLDS = (_CENTRE, _EQUALISE, _SCALE, "folds.bimodal_sign_flip=false")
 _STREAM, _MIXED = "folds.residual_rotation=true", "mixed.enabled=true"
 _ROTATIONS = ("folds.value_rotation=true", "folds.encoder_query_key_rotation=true", _STREAM)
+_CLOSED = (
+    *("reconstruct.encoder=local", "reconstruct.unit=block", "reconstruct.rounding=gptq"),
+    *("reconstruct.passes=unit", "reconstruct.scales=false", "reconstruct.tokens=512"),
+)
 _WHOLE = ("reconstruct.whole_iterations=60", "reconstruct.whole_rate=0.006")
 _BIASES = "reconstruct.bias_rate=0.003"
 _BASE = (_BIASES, *_FOLDS)
@@ -78,7 +82,11 @@ ROWS = (
     _star("query/key rotation, encoder", "folds.encoder_query_key_rotation=true"),
     _star("stream rotation", "folds.residual_rotation=true"),
     _star("mixed precision", _MIXED),
-    _row("closed form", "best-closed-form"),
+    _star("mixed precision, stream rotation", _MIXED, _STREAM),
+    _star("mixed precision, folds, rotations", _MIXED, *_FOLDS, *_ROTATIONS),
+    _star("closed form", *_CLOSED),
+    _star("closed form, stream rotation", *_CLOSED, _STREAM),
+    _star("closed form, stream rotation, mixed precision", *_CLOSED, _STREAM, _MIXED),
     # With learning.
     _row("fast", "saq-sam-fast"),
     _fast("learned biases", _BIASES),
@@ -87,7 +95,9 @@ ROWS = (
     _fast("biases, scaling folds, rotations", *_BASE, *_ROTATIONS),
     _fast("biases, scaling folds, whole", *_BASE, *_WHOLE),
     _fast("biases, scaling folds, rotations, whole", *_BASE, *_ROTATIONS, *_WHOLE),
-    _fast("biases, scaling folds, rotations, whole, mixed", *_BASE, *_ROTATIONS, *_WHOLE, _MIXED),
+    _fast("biases, whole", _BIASES, *_WHOLE),
+    _fast("biases, whole, mixed", _BIASES, *_WHOLE, _MIXED),
+    _fast("biases, whole, mixed, stream rotation", _BIASES, *_WHOLE, _MIXED, _STREAM),
 )
 
 

@@ -33,7 +33,17 @@ from saqsam.sam import Sam
 from saqsam.scenes import write_scenes
 
 TEST_SEED, CALIBRATION_SEED = 770_001, 770_100
-RECIPES = ("saq-sam-star", "adaround", "brecq", "qdrop", "ptq4sam-l", "ahcptq", "saq-sam", "best")
+RECIPES = (
+    "saq-sam-star",
+    "adaround",
+    "brecq",
+    "qdrop",
+    "ptq4sam-l",
+    "ahcptq",
+    "saq-sam",
+    "best",
+    "best-mixed",
+)
 KEY = ("model", "recipe", "bits", "iterations", "seed", "prompts")
 PROMPTS = {"boxes": "boxes", "clicks": "points"}
 FLOAT = "float"
@@ -41,11 +51,15 @@ FLOAT = "float"
 
 def schedule(name: str, iterations: int) -> tuple[str, ...]:
     """Settings that give a learned recipe this many steps; none for a recipe that does not learn."""
-    if not load_recipe(name).reconstruct.learns:
+    own = load_recipe(name).reconstruct
+    if not own.learns:
         return ()
     weight_rate, scale_rate = min(0.1, 2 / iterations), min(0.01, 2.5 / iterations)
     rates = (f"reconstruct.weight_rate={weight_rate:.4g}", f"reconstruct.scale_rate={scale_rate:.4g}")
-    return (f"reconstruct.iterations={iterations}", *rates)
+    # Steps of the whole model at the end, where a recipe has any, keep their share.
+    whole = round(own.whole_iterations * iterations / own.iterations)
+    last = (f"reconstruct.whole_iterations={max(1, whole)}",) if own.whole_iterations else ()
+    return (f"reconstruct.iterations={iterations}", *rates, *last)
 
 
 def stamp_of(name: str, bits: str, settings: tuple[str, ...]) -> str:

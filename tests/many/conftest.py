@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -91,14 +92,16 @@ def ray_running() -> Iterator[Any]:
     """One Ray for the session: it takes seconds to start. Nothing of it is left afterwards."""
     pytest.importorskip("ray")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)
         from saqsam.many.ray_engine import import_ray
 
         ray = import_ray()
         ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     yield ray
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore", ResourceWarning)  # Ray stops its processes without awaiting them
         ray.shutdown()
+        gc.collect()
     assert not ray.is_initialized()
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"

@@ -14,7 +14,9 @@ from saqsam.errors import CheckpointError, InvariantError
 
 
 def verify(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A packed model, or a directory of save_pretrained.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A packed model, or a directory of save_pretrained.")
+    ],
     json: JsonOption = False,
 ) -> None:
     """Audit a packed file: exit code 0 if every check passes, 4 if one fails, 3 if the file is damaged."""
