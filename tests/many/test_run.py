@@ -22,13 +22,13 @@ from saqsam.many.work import chunks
 from .conftest import Folder, Saqsam
 
 
-def test_a_killed_run_goes_on_where_it_was(folder: Folder, tmp_path: Path, saqsam: Saqsam) -> None:
-    words = ["segment", "nano", str(folder.images), "--detections", str(folder.detections)]
+def test_a_killed_run_goes_on_where_it_was(folder: Folder, tmp_path: Path) -> None:
+    """Every run is a process of its own, as a user's: how memory lies in this one moves last digits."""
+    program = [sys.executable, "-c", "from saqsam.cli import main; main()"]
+    words = [*program, "segment", "nano", str(folder.images), "--detections", str(folder.detections)]
     out = tmp_path / "run"
     with subprocess.Popen(
-        [sys.executable, "-c", "from saqsam.cli import main; main()", *words, "--out", str(out)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        [*words, "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         until = time.monotonic() + 60
         while not (found := list(out.glob("shards/*.jsonl"))) and process.poll() is None:
@@ -39,9 +39,9 @@ def test_a_killed_run_goes_on_where_it_was(folder: Folder, tmp_path: Path, saqsa
     (out / "results.json").unlink(missing_ok=True)
     last = sorted(found)[0]
     kept = last.stat().st_mtime_ns
-    assert saqsam(*words, "--out", out).code == 0
+    for target in (out, tmp_path / "one.json"):
+        subprocess.run([*words, "--out", str(target)], check=True, capture_output=True)
     assert last.stat().st_mtime_ns == kept  # not done again
-    assert saqsam(*words, "--out", tmp_path / "one.json").code == 0
     assert (out / "results.json").read_bytes() == (tmp_path / "one.json").read_bytes()
 
 
