@@ -106,15 +106,15 @@ def integer_model(packed: PackedModel, config: SamConfig, name: str) -> Any:
 
 def sessions_model(packed: PackedModel, config: SamConfig, name: str, maker: Callable[..., Any]) -> Any:
     """Sessions with any arithmetic behind the calls of ``SamModel``."""
-    from saqsam.export.model import OnnxSam
     from saqsam.export.session import open_session
+    from saqsam.runtime.model import SharedOnnxSam
 
     try:
-        graphs = build_graphs(packed, OPSETS[0], maker, full_size=False)
+        encoder, decoder = build_graphs(packed, OPSETS[0], maker, full_size=False)
+        no_mask = packed.rest["prompt_encoder.no_mask_embed.weight"].numpy()
     except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
         raise CorruptCheckpoint(name, f"its parts do not fit each other ({error!r})") from error
-    encoder, decoder = (open_session(graph.SerializeToString(), name) for graph in graphs)
-    return OnnxSam(config, encoder, decoder, name)
+    return SharedOnnxSam(config, open_session(encoder.SerializeToString(), name), decoder, no_mask, name)
 
 
 def _check_device(device: str) -> None:
