@@ -36,10 +36,14 @@ def to_packed(model: SamModel, recipe: Recipe, records: dict[str, Any]) -> Packe
         model: frozen by ``pack.freeze``.
         recipe: what it was made with.
         records: plain JSON types kept for reports.
+
+    Raises:
+        InvariantError: a quantizer has no range, or another function answers in its place.
     """
     weights: dict[str, PackedWeight] = {}
     activations: dict[str, PackedGrid] = {}
     for site, quantizer in all_quantizers(model).items():
+        quantizer.check_settled()
         if site.role != WEIGHT:
             activations[site.name] = _grid_of(quantizer)
             continue

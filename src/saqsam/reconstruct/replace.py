@@ -34,6 +34,12 @@ def replaced(answers: Mapping[Quantizer, Answer]) -> Iterator[None]:
                 vars(quantizer)["forward"] = previous
 
 
+def replaced_for_good(answers: Mapping[Quantizer, Answer]) -> None:
+    """As ``replaced`` without an end: these quantizers can never be frozen; see ``published``."""
+    for quantizer, answer in answers.items():
+        vars(quantizer)["forward"] = _with_default(answer)
+
+
 def unquantized(quantizers: Iterable[Quantizer]) -> dict[Quantizer, Answer]:
     """Answers that leave every tensor as it is: the float model."""
     return dict.fromkeys(quantizers, _same)
