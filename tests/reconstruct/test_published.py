@@ -96,3 +96,8 @@ def test_the_honest_recipe_passes_its_audit(tiny_sam: SamModel, scenes: Path) ->
 def test_only_learned_rounding_under_coins(name: str, tiny_sam: SamModel, scenes: Path) -> None:
     with pytest.raises(RecipeError, match=r"as published.*use qdrop"):
         quantize_as_published(Sam(tiny_sam, "tiny"), name, scenes / "images", scenes / "instances.json")
+
+
+def test_its_name_is_refused_before_any_work() -> None:
+    with pytest.raises(RecipeError, match=r"use 'saq-sam', or saqsam\.off_grid\.quantize_as_published"):
+        load_recipe("as-published-saq-sam-w4a4")

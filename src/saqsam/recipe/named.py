@@ -90,6 +90,12 @@ def _looks_like_a_path(text: str) -> bool:
 
 
 def _no_such_recipe(text: str, stem: str) -> str:
+    honest = stem.removeprefix("as-published-")
+    if honest != stem and honest in SHIPPED:
+        return (
+            f"recipe '{text}': what it makes is not on the grid and cannot be stored; use '{honest}', or "
+            "saqsam.off_grid.quantize_as_published from Python to evaluate it beside an honest one"
+        )
     near = difflib.get_close_matches(stem, SHIPPED, n=1, cutoff=0.4)
     hint = f"did you mean '{near[0]}'? " if near else ""
     return f"no recipe '{text}'; {hint}shipped recipes: {', '.join(SHIPPED)}; a file's name ends in .yaml"
