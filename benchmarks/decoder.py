@@ -3,16 +3,20 @@
     OMP_NUM_THREADS=1 python benchmarks/decoder.py boxes        # speed and difference of logits
     OMP_NUM_THREADS=1 python benchmarks/decoder.py memory       # peak memory, a process for each way
     OMP_NUM_THREADS=1 python benchmarks/decoder.py everything   # decode loop of the mask-generation pipeline
+    OMP_NUM_THREADS=2 python benchmarks/decoder.py engines --out decoder.csv   # float and integer, wall time
 
 Random weights, random embeddings: speed and memory do not depend on them, accuracy is not shown here. Ways
 are interleaved and medians compared; seconds are CPU seconds, which other processes on the machine disturb
-less than wall time.
+less than wall time. ``engines`` gives wall time, each row in processes of its own, in turns; every call is
+about a new image, so what an engine does once for an image is counted.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -32,16 +36,19 @@ from saqsam.frame import Frame
 from saqsam.models.attach import all_quantizers, attach
 from saqsam.models.plan import plan_sites
 from saqsam.models.shared_decoder import can_share
+from saqsam.pack.convert import to_packed
 from saqsam.predictor import decode
 from saqsam.prompts.prompts import Prompts
 from saqsam.quantizer import LOG2
 from saqsam.recipe import load_recipe
+from saqsam.runtime.bench import TUNED
+from saqsam.runtime.engine import integer_model
 
 SIDE = 1024
 Answer = tuple[Tensor, Tensor]
 
 
-def random_sam(bits: str = "float") -> SamModel:
+def random_sam(bits: str = "float", recipe: str = "rtn") -> SamModel:
     """SAM-B's prompt encoder and decoder, random; an image encoder of one block, which is not run."""
     torch.manual_seed(0)
     config = SamConfig(
@@ -59,7 +66,7 @@ def random_sam(bits: str = "float") -> SamModel:
         1
     )  # the pipeline ignores thresholds below 0
     if bits != "float":
-        attach(model, plan_sites(model, load_recipe(f"rtn-{bits}")))
+        attach(model, plan_sites(model, load_recipe(f"{recipe}-{bits}")))
         for site, quantizer in all_quantizers(model).items():
             if quantizer.grid == LOG2:
                 quantizer.set_log2(torch.ones_like(quantizer.scale), 2)
@@ -257,15 +264,71 @@ def compare_everything(per_side: int, rounds: int) -> None:
         )
 
 
+ENGINES = ("transformers float", "saqsam float", "integer w8a8", "integer w4a4")
+CALLS = {1: 9, 32: 3}
+"""Calls by number of boxes."""
+
+
+def measure_engine(row: str) -> None:
+    """Print seconds of each call of one row, by number of boxes."""
+    bits = "float" if row.endswith("float") else row.split()[-1]
+    model: Any = random_sam(bits, "saq-sam-star")
+    if bits != "float":
+        packed = to_packed(model, load_recipe(f"saq-sam-star-{bits}"), {})
+        model = integer_model(packed, model.config, row)
+    generator = torch.Generator().manual_seed(2)
+    seconds: dict[int, list[float]] = {}
+    for count, calls in CALLS.items():
+        boxes = random_boxes(count)
+        for call in range(calls + 1):
+            embeddings = torch.randn(1, 256, 64, 64, generator=generator)
+            start = time.perf_counter()
+            if row == "transformers float":
+                by_transformers(model, embeddings, boxes, count)
+            else:
+                by_saqsam(model, embeddings, boxes)
+            if call:  # the first one warms up
+                seconds.setdefault(count, []).append(time.perf_counter() - start)
+    print(json.dumps(seconds))
+
+
+def compare_engines(rounds: int, out: Path | None) -> None:
+    """Median wall time of every row, and how many times faster it is than transformers."""
+    seconds: dict[tuple[str, int], list[float]] = {}
+    for _ in range(rounds):
+        for row in ENGINES:
+            words = [sys.executable, __file__, "measure-engine", "--way", row]
+            run = subprocess.run(
+                words, capture_output=True, text=True, check=True, env={**os.environ, **TUNED}
+            )
+            for count, found in json.loads(run.stdout).items():
+                seconds.setdefault((row, int(count)), []).extend(found)
+    lines = [["row", "boxes", "threads", "rounds", "ms_per_box", "speedup"]]
+    for (row, count), found in sorted(seconds.items(), key=lambda item: item[0][1]):
+        middle = statistics.median(found)
+        speedup = statistics.median(seconds[ENGINES[0], count]) / middle
+        threads = str(torch.get_num_threads())
+        lines.append(
+            [row, str(count), threads, str(rounds), f"{1000 * middle / count:.1f}", f"{speedup:.2f}"]
+        )
+        print(*lines[-1], sep="  ", flush=True)
+    if out is not None:
+        with out.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows(lines)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("part", choices=("boxes", "memory", "everything", "measure"))
+    parser.add_argument(
+        "part", choices=("boxes", "memory", "everything", "engines", "measure", "measure-engine")
+    )
     parser.add_argument("--count", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--per-side", type=int, default=8)
     parser.add_argument("--at-once", type=int, nargs="*", default=[16, 32, 64, 300])
     parser.add_argument("--way", default="saqsam")
+    parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     if arguments.part == "boxes":
         compare_boxes(arguments.count, arguments.rounds)
@@ -273,6 +336,10 @@ def main() -> None:
         compare_memory([32, 300], arguments.at_once)
     elif arguments.part == "everything":
         compare_everything(arguments.per_side, arguments.rounds)
+    elif arguments.part == "engines":
+        compare_engines(arguments.rounds, arguments.out)
+    elif arguments.part == "measure-engine":
+        measure_engine(arguments.way)
     else:
         measure_memory(arguments.way, arguments.count)
 

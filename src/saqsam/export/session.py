@@ -14,7 +14,7 @@ _ERRORS_ONLY = 3
 
 
 def open_session(
-    model: bytes | str | Path, name: str, settings: dict[str, str] | None = None
+    model: bytes | str | Path, name: str, settings: dict[str, str] | None = None, *, arena: bool = False
 ) -> onnxruntime.InferenceSession:
     """A session on the CPU with as many threads as PyTorch uses.
 
@@ -22,6 +22,8 @@ def open_session(
         model: a serialised model, or the path of a file.
         name: what to call it in messages.
         settings: session configuration entries of ONNX Runtime.
+        arena: keep memory from one operator to the next, and from one run to the next. Without it large
+            tensors are fresh pages, which the system clears; with it the most ever needed stays allocated.
 
     Raises:
         CheckpointError: the file is damaged, or holds what this ONNX Runtime cannot run.
@@ -30,7 +32,7 @@ def open_session(
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = _ERRORS_ONLY
     # ONNX Runtime's arena doubles whenever it is full and gives nothing back; attention maps are large.
-    options.enable_cpu_mem_arena = False
+    options.enable_cpu_mem_arena = arena
     for key, value in (settings or {}).items():
         options.add_session_config_entry(key, value)
     source: Any = model if isinstance(model, bytes) else str(model)

@@ -53,7 +53,9 @@ class SharedOnnxSam(OnnxSam):
         self._dense = self.masks.get_outputs()[0].name
         rest = split_graph(rest, ("image_embeddings", self._dense), kinds)[1]
         self.image = sessions[1]
-        super().__init__(config, encoder, open_session(rest.SerializeToString(), name), name)
+        # A few prompts at a time need little memory, again and again.
+        prompts = open_session(rest.SerializeToString(), name, arena=True)
+        super().__init__(config, encoder, prompts, name)
         self._nothing = no_mask.astype(np.float32).reshape(1, -1, 1, 1)
         self._sides = [one.name for one in self.image.get_outputs()]
         self._latest: tuple[Tensor, dict[str, Any]] | None = None
