@@ -103,6 +103,8 @@ def decode(
         parts = [_decode_shared(model, decoder, group, frame, multimask_output) for group in groups]
     else:
         parts = [_decode_plain(model, embeddings, group, frame, multimask_output) for group in groups]
+    if len(parts) == 1:
+        return parts[0]
     return torch.cat([logits for logits, _ in parts]), torch.cat([scores for _, scores in parts])
 
 

@@ -98,7 +98,11 @@ class OnnxSam:
             for index in range(len(image_embeddings))
         ]
         kept = slice(1, None) if multimask_output else slice(0, 1)
-        logits, scores = (torch.stack(parts)[:, :, kept] for parts in zip(*found, strict=True))
+        # One image's masks are not copied: PyTorch's threads would wake up and spin beside the engine's.
+        logits, scores = (
+            (torch.stack(parts) if len(parts) > 1 else parts[0][None])[:, :, kept]
+            for parts in zip(*found, strict=True)
+        )
         return MaskOutput(logits, scores)
 
     def decode(

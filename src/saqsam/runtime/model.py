@@ -17,6 +17,9 @@ from saqsam.export.session import open_session, run_session
 from saqsam.export.split import split_graph
 
 _KINDS = {"tensor(float)": 1, "tensor(uint8)": 2, "tensor(int8)": 3, "tensor(int32)": 6, "tensor(int64)": 7}
+_YIELDING = {"session.intra_op.allow_spinning": "0"}
+"""Each session has threads of its own; those that spin while waiting keep the next session from its cores."""
+
 _MASK = ("mask_input", "has_mask_input")
 
 
@@ -45,7 +48,7 @@ class SharedOnnxSam(OnnxSam):
         sessions: list[onnxruntime.InferenceSession] = []
 
         def kinds(part: onnx.ModelProto) -> dict[str, int]:
-            sessions.append(open_session(part.SerializeToString(), name))
+            sessions.append(open_session(part.SerializeToString(), name, _YIELDING))
             return {one.name: _KINDS[one.type] for one in sessions[-1].get_outputs()}
 
         rest = split_graph(decoder, _MASK, kinds)[1]
@@ -54,11 +57,11 @@ class SharedOnnxSam(OnnxSam):
         rest = split_graph(rest, ("image_embeddings", self._dense), kinds)[1]
         self.image = sessions[1]
         # A few prompts at a time need little memory, again and again.
-        prompts = open_session(rest.SerializeToString(), name, arena=True)
+        prompts = open_session(rest.SerializeToString(), name, _YIELDING, arena=True)
         super().__init__(config, encoder, prompts, name)
         self._nothing = no_mask.astype(np.float32).reshape(1, -1, 1, 1)
         self._sides = [one.name for one in self.image.get_outputs()]
-        self._latest: tuple[Tensor, dict[str, Any]] | None = None
+        self._latest: tuple[npt.NDArray[Any], dict[str, Any]] | None = None
 
     def decode(
         self, embedding: Tensor, coords: Tensor, labels: Tensor, mask: Tensor | None = None
@@ -77,8 +80,9 @@ class SharedOnnxSam(OnnxSam):
     def _shared(self, embedding: Tensor) -> dict[str, Any]:
         """The image side without a mask; embeddings are compared by value, which costs next to nothing."""
         latest = self._latest
-        if latest is None or not torch.equal(latest[0], embedding):
-            latest = (embedding.clone(), self._image_side(embedding, self._nothing))
+        values = embedding.numpy()
+        if latest is None or not np.array_equal(latest[0], values):
+            latest = (values.copy(), self._image_side(embedding, self._nothing))
             self._latest = latest
         return latest[1]
 
