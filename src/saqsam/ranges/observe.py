@@ -10,10 +10,16 @@ from saqsam.ranges.channels import ChannelObserver
 from saqsam.ranges.histogram import Histogram
 from saqsam.recipe import Ranges
 
-_MANY, _EVERY = 1 << 21, 7
-"""Of a tensor with more than two million values every seventh is counted, which no quantile or error
-notices; smallest and largest are those of all. Seven divides no width of any SAM, so that every channel
-is counted alike."""
+_ENOUGH = 1 << 18
+"""So many values of a tensor are counted at least, where it has them."""
+_STRIDES = (61, 31, 7)
+"""Of a large tensor every so-manieth value is counted, which no quantile or error notices; smallest and
+largest are those of all. The strides divide no width of any SAM, so that every channel is counted alike."""
+
+
+def stride_for(values: int) -> int:
+    """The longest stride that leaves enough of so many values; 1 for a small tensor."""
+    return next((stride for stride in _STRIDES if values // stride >= _ENOUGH), 1)
 
 
 class HistogramObserver:
@@ -26,8 +32,8 @@ class HistogramObserver:
     def update(self, x: Tensor, value: Tensor | None) -> None:
         """Add the values of ``x`` (any shape); ``value`` is not looked at."""
         del value
-        every = _EVERY if x.numel() > _MANY else 1
-        self.histogram = self.histogram.merge(Histogram.of(x, self.site, every=every))
+        seen = Histogram.of(x, self.site, every=stride_for(x.numel()))
+        self.histogram = self.histogram.merge(seen)
 
 
 def observer_for(
