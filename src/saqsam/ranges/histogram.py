@@ -126,7 +126,8 @@ class Histogram:
 def _in_memory_order(x: Tensor) -> Tensor:
     """The same values with the dimensions of longest stride first: heads set apart, for one, are read without
     jumps or a copy."""
-    order = sorted(range(x.ndim), key=lambda dimension: -x.stride(dimension))
+    strides = list(x.stride())
+    order = sorted(range(x.ndim), key=lambda dimension: -strides[dimension])
     ordered: Tensor = x.permute(order)
     return ordered
 
