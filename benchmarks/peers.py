@@ -34,7 +34,7 @@ from saqsam.tasks.instance import image_figures, summary
 
 TEST_SEED, CALIBRATION_SEED = 880_001, 880_100
 FIRST = 60
-"""As many scenes as in the other tables; figures of all scenes, less noisy, stand beside those of the first."""
+"""As many scenes as in the other tables; figures of all scenes are less noisy."""
 
 Builder = Callable[[peers.Calibration], peers.Built]
 
