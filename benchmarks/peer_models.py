@@ -93,7 +93,12 @@ class Watched(OnnxSam):
         self.config, self.feeds = config, feeds
 
     def decode(
-        self, embedding: Tensor, coords: Tensor, labels: Tensor, mask: Tensor | None = None
+        self,
+        embedding: Tensor,
+        coords: Tensor,
+        labels: Tensor,
+        mask: Tensor | None = None,
+        kept: slice = slice(None),
     ) -> tuple[Tensor, Tensor]:
         """As of ``OnnxSam``."""
         low, outputs = 4 * embedding.shape[-1], 1 + self.config.mask_decoder_config.num_multimask_outputs
@@ -104,9 +109,12 @@ class Watched(OnnxSam):
                 "point_labels": labels.numpy(),
                 "mask_input": torch.zeros(1, 1, low, low).numpy(),
                 "has_mask_input": torch.zeros(1).numpy(),
+                "mask_slots": torch.arange(outputs)[kept].numpy(),
             }
         )
-        return torch.zeros(len(coords), outputs, low, low), torch.zeros(len(coords), outputs)
+        return torch.zeros(len(coords), outputs, low, low)[:, kept], torch.zeros(len(coords), outputs)[
+            :, kept
+        ]
 
 
 Built = tuple[Any, int]

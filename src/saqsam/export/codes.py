@@ -112,6 +112,7 @@ def decoder_codes(
         "point_labels": kinds[0].numpy(),
         "mask_input": np.zeros((1, 1, low, low), np.float32),
         "has_mask_input": np.zeros(1, np.float32),
+        "mask_slots": np.arange(1),
     }
     return _compare(graph, arithmetic, seen, inputs)
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from onnx import TensorProto
 
 from saqsam.export.arithmetic import Portable
 from saqsam.export.graph import Graph
@@ -29,7 +30,8 @@ def decoder_graph(graph: Graph, source: Source, arithmetic: Portable, *, full_si
     ``low_res_masks (B, M, 4g, 4g)``. Mask 0 is the single answer, 1 to 3 those to an ambiguous prompt.
 
     Args:
-        full_size: ``False`` leaves out ``masks`` and ``orig_im_size``.
+        full_size: ``False`` leaves out ``masks`` and ``orig_im_size``, and computes only the masks that an
+            input ``mask_slots (K,)`` int64 names, K of 0 to M - 1.
     """
     writer = _Decoder(graph, source, arithmetic)
     grid, low = source.grid, 4 * source.grid
@@ -41,7 +43,8 @@ def decoder_graph(graph: Graph, source: Source, arithmetic: Portable, *, full_si
     points = writer.points(coords, labels)
     image = writer.image_tokens(embeddings, writer.dense(mask, has_mask))
     tokens, image = writer.transformer(writer.prompt_tokens(points), image)
-    logits, scores = writer.masks(tokens, image)
+    slots = None if full_size else graph.input("mask_slots", ("slots",), TensorProto.INT64)
+    logits, scores = writer.masks(tokens, image, slots)
     outputs = int(source.decoder["num_multimask_outputs"]) + 1
     if full_size:
         size = graph.input("orig_im_size", (2,))
@@ -49,7 +52,7 @@ def decoder_graph(graph: Graph, source: Source, arithmetic: Portable, *, full_si
         masks = full_size_masks(graph, logits, size, source.image_size)
         graph.output("masks", masks, ("prompts", outputs, "height", "width"))
     graph.output("iou_predictions", scores, ("prompts", outputs))
-    graph.output("low_res_masks", logits, ("prompts", outputs, low, low))
+    graph.output("low_res_masks", logits, ("prompts", outputs if full_size else "slots", low, low))
 
 
 @dataclass(frozen=True)
@@ -177,8 +180,8 @@ class _Decoder:
         output = graph.transpose(self.arithmetic.weighted(scores, v, path), 0, 2, 1, 3)
         return self.arithmetic.linear(graph.reshape(output, 0, 0, inner), f"{path}.out_proj")
 
-    def masks(self, tokens: str, image: str) -> tuple[str, str]:
-        """Logits ``(B, M, 4g, 4g)`` and predicted IoU ``(B, M)``.
+    def masks(self, tokens: str, image: str, slots: str | None) -> tuple[str, str]:
+        """Logits ``(B, M, 4g, 4g)``, or of the masks in ``slots``, and predicted IoU ``(B, M)``.
 
         A 2x2 transposed convolution of stride 2 gives every token four pixels that share nothing with
         their neighbours: it is a linear layer. Pixels stay in the order of their tokens until the end,
@@ -198,12 +201,14 @@ class _Decoder:
             for index, one in enumerate(each)
         ]
         vector = graph.add("Concat", *vectors, axis=1) if outputs > 1 else vectors[0]
-        logits = graph.reshape(graph.add("MatMul", vector, x), -1, outputs, grid, grid, 2, 2, 2, 2)
+        if slots is not None:
+            vector = graph.add("Gather", vector, slots, axis=1)
+        logits = graph.reshape(graph.add("MatMul", vector, x), 0, 0, grid, grid, 2, 2, 2, 2)
         logits = graph.transpose(logits, 0, 1, 2, 4, 6, 3, 5, 7)
         depth = int(self.source.decoder["iou_head_depth"])
         first = graph.slice(tokens, 1, 0, 1)
         scores = self._feed_forward(first, "mask_decoder.iou_prediction_head", depth)
-        return graph.reshape(logits, -1, outputs, 4 * grid, 4 * grid), graph.reshape(scores, -1, outputs)
+        return graph.reshape(logits, 0, 0, 4 * grid, 4 * grid), graph.reshape(scores, -1, outputs)
 
     def _fourfold(self, x: str, path: str) -> str:
         """Transposed convolution, 2x2 with stride 2: ``(B, n, in) -> (B, n, 4 * out)``, pixels row by row."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from transformers import SamConfig
 
 from saqsam.errors import ImageError, PromptError
 from saqsam.export.session import run_session
+
+_SLOTS = "mask_slots"
 
 
 @dataclass(frozen=True)
@@ -94,27 +97,32 @@ class OnnxSam:
                 coords[index],
                 labels[index],
                 None if input_masks is None else input_masks[index : index + 1],
+                slice(1, None) if multimask_output else slice(0, 1),
             )
             for index in range(len(image_embeddings))
         ]
-        kept = slice(1, None) if multimask_output else slice(0, 1)
         # One image's masks are not copied: PyTorch's threads would wake up and spin beside the engine's.
         logits, scores = (
-            (torch.stack(parts) if len(parts) > 1 else parts[0][None])[:, :, kept]
-            for parts in zip(*found, strict=True)
+            torch.stack(parts) if len(parts) > 1 else parts[0][None] for parts in zip(*found, strict=True)
         )
         return MaskOutput(logits, scores)
 
     def decode(
-        self, embedding: Tensor, coords: Tensor, labels: Tensor, mask: Tensor | None = None
+        self,
+        embedding: Tensor,
+        coords: Tensor,
+        labels: Tensor,
+        mask: Tensor | None = None,
+        kept: slice = slice(None),
     ) -> tuple[Tensor, Tensor]:
-        """All masks of one image's prompts.
+        """Masks of one image's prompts.
 
         Args:
             embedding: ``(1, C, g, g)``.
             coords: ``(P, N, 2)`` x, y in pixels of the model's input.
             labels: ``(P, N)``: 1, 0, 2 and 3 for corners, -1 for padding.
             mask: ``(1 or P, 1, 4g, 4g)`` logits, or ``None``.
+            kept: which of a prompt's masks; mask 0 is the single answer.
 
         Returns:
             Logits ``(P, M, 4g, 4g)`` and predicted IoU ``(P, M)``.
@@ -130,9 +138,16 @@ class OnnxSam:
             "has_mask_input": np.array([mask is not None], np.float32),
             "orig_im_size": np.array([low, low], np.float32),
         }
-        needed = {name: value for name, value in inputs.items() if name in self._inputs}
-        logits, scores = run_session(self.decoder, self.name, needed, self._outputs)
-        return torch.from_numpy(logits), torch.from_numpy(scores)
+        return self._decoded({name: value for name, value in inputs.items() if name in self._inputs}, kept)
+
+    def _decoded(self, inputs: dict[str, npt.NDArray[Any]], kept: slice) -> tuple[Tensor, Tensor]:
+        """The decoder's answers; a graph that can choose computes no mask that is not kept."""
+        masks = kept
+        if _SLOTS in self._inputs:
+            every = 1 + self.config.mask_decoder_config.num_multimask_outputs  # type: ignore[union-attr]
+            inputs, masks = {**inputs, _SLOTS: np.arange(every)[kept]}, slice(None)
+        logits, scores = run_session(self.decoder, self.name, inputs, self._outputs)
+        return torch.from_numpy(logits)[:, masks], torch.from_numpy(scores)[:, kept]
 
 
 def point_inputs(boxes: Tensor | None, points: Tensor | None, labels: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
-import torch
 from torch import Tensor
 from transformers import SamConfig
 
@@ -64,18 +63,20 @@ class SharedOnnxSam(OnnxSam):
         self._latest: tuple[npt.NDArray[Any], dict[str, Any]] | None = None
 
     def decode(
-        self, embedding: Tensor, coords: Tensor, labels: Tensor, mask: Tensor | None = None
+        self,
+        embedding: Tensor,
+        coords: Tensor,
+        labels: Tensor,
+        mask: Tensor | None = None,
+        kept: slice = slice(None),
     ) -> tuple[Tensor, Tensor]:
         """As of ``OnnxSam``."""
-        inputs = {
+        side = self._shared(embedding) if mask is None else self._image_side(embedding, self._embedded(mask))
+        points = {
             "point_coords": coords.float().contiguous().numpy(),
             "point_labels": labels.float().contiguous().numpy(),
-            **(
-                self._shared(embedding) if mask is None else self._image_side(embedding, self._embedded(mask))
-            ),
         }
-        logits, scores = run_session(self.decoder, self.name, inputs, self._outputs)
-        return torch.from_numpy(logits), torch.from_numpy(scores)
+        return self._decoded({**points, **side}, kept)
 
     def _shared(self, embedding: Tensor) -> dict[str, Any]:
         """The image side without a mask; embeddings are compared by value, which costs next to nothing."""
