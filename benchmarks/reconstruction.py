@@ -42,7 +42,6 @@ RECIPES = (
     "ahcptq",
     "saq-sam",
     "best",
-    "best-mixed",
     "as-published-qdrop",
     "as-published-saq-sam",
 )
