@@ -54,6 +54,21 @@ def test_evaluate_compare_and_everything_take_it(
     assert out.exists()
 
 
+def test_the_choice_is_told_only_if_asked(
+    packed: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = str(scenes / "images" / "000001.png")
+    words = ["segment", str(packed), image, "--point", "60,60", "--runtime", "onnxruntime"]
+    words += ["--out", str(tmp_path / "mask.png"), "--force"]
+    told = []
+    for asked in ([], ["-v"]):
+        assert run([*asked, *words]) == 0
+        told.append(capsys.readouterr().err)
+    assert "integer products" not in told[0]
+    assert told[1].count(f"{packed}: integer products by ONNX Runtime") == 1
+    assert "codes to 15 by integers to" in told[1]
+
+
 @pytest.mark.parametrize(
     ("model", "runtime", "message"),
     [

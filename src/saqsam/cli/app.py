@@ -28,6 +28,7 @@ from saqsam.cli import (
     segment,
     verify,
 )
+from saqsam.cli.details import details
 from saqsam.errors import SaqsamError
 
 app = typer.Typer(
@@ -71,11 +72,16 @@ class _Options:
 def _before_the_verb(
     context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say on stderr what was chosen, and why.")
+    ] = False,
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
     """Quantize the Segment Anything Model to 2 to 8 bits, pack it, audit it, and measure it."""
     if isinstance(context.obj, _Options):
         context.obj.debug = debug
+    if verbose:
+        context.with_resource(details())
     if version:
         typer.echo(f"saqsam {__version__}")
         raise typer.Exit

@@ -39,7 +39,7 @@ def progress() -> Iterator[Report]:
             bars.update(tasks[stage], completed=done, total=total)  # type: ignore[arg-type]
 
         logger.addHandler(messages)
-        logger.setLevel(logging.INFO)
+        logger.setLevel(min(level or logging.INFO, logging.INFO))
         try:
             yield report
         finally:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from transformers import SamConfig, SamModel
 
 from saqsam.errors import CorruptCheckpoint, RecipeError, UsageError
@@ -16,6 +18,8 @@ from saqsam.pack.convert import from_packed
 from saqsam.pack.file import PackedModel, is_packed, read_packed, write_packed
 from saqsam.recipe import Recipe
 from saqsam.sam import Sam
+
+logger = logging.getLogger("saqsam")
 
 ENGINES = ("torch", "onnxruntime")
 
@@ -90,6 +94,8 @@ def integer_model(packed: PackedModel, config: SamConfig, name: str) -> Any:
     Raises:
         CorruptCheckpoint: the contents do not fit the configuration.
     """
+    import onnxruntime
+
     from saqsam.export.arithmetic import Portable
     from saqsam.export.graph import Graph
     from saqsam.export.source import Source
@@ -101,7 +107,15 @@ def integer_model(packed: PackedModel, config: SamConfig, name: str) -> Any:
     def integer(graph: Graph, source: Source) -> Portable:
         return Integer(graph, source, exactness)
 
-    return sessions_model(packed, config, name, integer)
+    model = sessions_model(packed, config, name, integer)
+    logger.debug(
+        "%s: integer products by ONNX Runtime %s on the CPU, %d threads; asked of this processor: %s",
+        name,
+        onnxruntime.__version__,
+        torch.get_num_threads(),
+        exactness.describe(),
+    )
+    return model
 
 
 def sessions_model(packed: PackedModel, config: SamConfig, name: str, maker: Callable[..., Any]) -> Any:

@@ -32,6 +32,14 @@ class Exactness:
             self._known[question] = signed_is_exact(*question)
         return self._known[question]
 
+    def describe(self) -> str:
+        """What was asked and answered, for a log."""
+        answers = (
+            f"codes to {code} by integers to {weight}: {'int8' if exact else 'uint8, as int8 saturates'}"
+            for (code, weight), exact in sorted(self._known.items())
+        )
+        return "; ".join(answers) or "no integer products"
+
 
 def signed_is_exact(largest_code: int, largest_weight: int) -> bool:
     """Multiply matrices of extreme values with ONNX Runtime and compare with 64-bit integers.
