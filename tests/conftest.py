@@ -13,10 +13,12 @@ from hypothesis import settings
 from PIL import Image
 from transformers import SamConfig, SamModel
 
+from saqsam import api
 from saqsam.calibration import CalibrationImage
 from saqsam.models.embedded import embedded_sam
 from saqsam.prompts.prompts import Prompts
-from saqsam.scenes import make_scene
+from saqsam.sam import Sam
+from saqsam.scenes import make_scene, write_scenes
 
 # Tiny models: more threads only wait for each other, thirty times as long on a busy machine.
 torch.set_num_threads(1)
@@ -101,6 +103,22 @@ def tiny_sam() -> SamModel:
 def nano() -> SamModel:
     """A fresh copy of the small trained SAM that is shipped, for every test."""
     return embedded_sam("nano")
+
+
+@pytest.fixture(scope="session")
+def float_sam() -> Sam:
+    """The embedded model with its public face; not to be changed."""
+    return api.load("nano")
+
+
+@pytest.fixture(scope="session")
+def packed_sam(float_sam: Sam, tmp_path_factory: pytest.TempPathFactory) -> Sam:
+    """The embedded model at 8 bits, saved and loaded (``file`` says where); not to be changed."""
+    root = tmp_path_factory.mktemp("packed")
+    annotations = write_scenes(root / "scenes", 2, 19)
+    path = root / "nano-w8a8.safetensors"
+    api.quantize(float_sam, "rtn-w8a8", root / "scenes" / "images", annotations).save(path)
+    return api.load(path)
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ The model is a ``transformers.SamModel``, float or quantized: only its public ca
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -28,11 +28,15 @@ from saqsam.segmentation import Segmentation
 
 __all__ = [
     "Frame",
+    "Question",
     "Segmentation",
+    "answer",
+    "ask",
     "best_masks",
     "checked_pixels",
     "decode",
     "embed",
+    "encoded",
     "low_res_side",
     "predict",
     "predict_parts",
@@ -212,8 +216,8 @@ def predict(
         PromptError: a prompt has no meaning on this image.
         ImageError: the pixels are not (H, W, 3) uint8.
     """
-    picture = _prepare(model, pixels, prompts, where)
-    return _answer(model, picture, picture.prompts, multimask_output, chunk, picture.clipped)
+    question = ask(model, pixels, prompts, where)
+    return answer(model, encoded(model, [question])[0], question, multimask_output, chunk)
 
 
 def predict_parts(
@@ -236,25 +240,35 @@ def predict_parts(
     Raises:
         PromptError, ImageError: as :func:`predict`, before the first part.
     """
-    picture = _prepare(model, pixels, prompts, where)
-    clipped = picture.clipped
-    fitting = min(max(1, chunk), _PART_PIXELS // _pixels_each(picture.frame))
-    for rows in _slices(len(picture.prompts), fitting):
-        yield _answer(model, picture, picture.prompts[rows], multimask_output, None, clipped)
-        clipped = 0
+    question = ask(model, pixels, prompts, where)
+    fitting = min(max(1, chunk), _PART_PIXELS // _pixels_each(question.frame))
+    embeddings = encoded(model, [question])[0]
+    for rows in _slices(len(question.prompts), fitting):
+        part = replace(
+            question, prompts=question.prompts[rows], clipped=0 if rows.start else question.clipped
+        )
+        yield answer(model, embeddings, part, multimask_output, None)
 
 
 @dataclass(frozen=True)
-class _Picture:
-    """An encoded image and its checked prompts; ``embeddings`` mean nothing where there is no prompt."""
+class Question:
+    """One image as the model takes it, and what is asked about it.
 
-    embeddings: Tensor
+    Attributes:
+        pixel_values: (1, 3, S, S) float32 on the CPU.
+        frame: where the image lies in them.
+        prompts: checked against the image.
+        clipped: boxes that reached past the image and were clipped to it.
+    """
+
+    pixel_values: Tensor
     frame: Frame
     prompts: Prompts
     clipped: int
 
 
-def _prepare(model: SamModel, pixels: npt.NDArray[np.uint8], prompts: Prompts, where: str) -> _Picture:
+def ask(model: SamModel, pixels: npt.NDArray[np.uint8], prompts: Prompts, where: str) -> Question:
+    """Preprocess an image and check its prompts; arguments and errors as of :func:`predict`."""
     pixel_values, frame = preprocess(model, pixels)
     height, width = frame.original
     checked, clipped = checked_prompts(
@@ -267,30 +281,43 @@ def _prepare(model: SamModel, pixels: npt.NDArray[np.uint8], prompts: Prompts, w
         mask_side=low_res_side(model),
         where=where,
     )
-    embeddings = embed(model, pixel_values) if len(checked) else pixel_values.new_zeros((1, 1, 1, 1))
-    return _Picture(embeddings, frame, checked, clipped)
+    return Question(pixel_values, frame, checked, clipped)
 
 
-def _answer(
-    model: SamModel,
-    picture: _Picture,
-    prompts: Prompts,
-    multimask_output: bool,
-    chunk: int | None,
-    clipped: int,
+def encoded(model: SamModel, questions: Sequence[Question]) -> list[Tensor]:
+    """Embeddings of images that go through the encoder together, those without prompts left out.
+
+    Returns:
+        (1, C, g, g) for each question; where nothing is asked a (1, 1, 1, 1) that means nothing.
+    """
+    asked = [one.pixel_values for one in questions if len(one.prompts)]
+    found = iter(embed(model, torch.cat(asked)).split(1) if asked else ())
+    return [
+        next(found) if len(one.prompts) else one.pixel_values.new_zeros((1, 1, 1, 1)) for one in questions
+    ]
+
+
+def answer(
+    model: SamModel, embeddings: Tensor, question: Question, multimask_output: bool, chunk: int | None
 ) -> Segmentation:
+    """Decode the prompts of one image from its (1, C, g, g) embedding, ``chunk`` at a time."""
     logits, scores = decode(
-        model, picture.embeddings, prompts, picture.frame, multimask_output=multimask_output, chunk=chunk
+        model,
+        embeddings,
+        question.prompts,
+        question.frame,
+        multimask_output=multimask_output,
+        chunk=chunk,
     )
     logits, scores = best_masks(logits.float(), scores.float())
     finite = logits.isfinite().flatten(1).all(1) & scores.isfinite().all(1)
     return Segmentation(
-        masks=upscale_masks(logits, picture.frame)[:, 0].cpu().numpy(),
+        masks=upscale_masks(logits, question.frame)[:, 0].cpu().numpy(),
         iou_scores=scores[:, 0].cpu().numpy(),
         low_res_logits=logits.cpu(),
-        clipped_boxes=clipped,
+        clipped_boxes=question.clipped,
         nan_count=int((~finite).sum()),
-        prompts=prompts,
+        prompts=question.prompts,
     )
 
 

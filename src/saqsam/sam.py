@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,6 +90,42 @@ class Sam:
         prompts, clipped = checked_prompts(width, height, boxes=boxes, points=points, labels=labels)
         found = predict(self.model, pixels, prompts, multimask_output=multimask_output)
         return replace(found, clipped_boxes=clipped)
+
+    def segment_many(
+        self,
+        images: Sequence[str | Path | NDArray[np.uint8]],
+        boxes: Sequence[ArrayLike | None] | NDArray[Any] | None = None,
+        points: Sequence[ArrayLike | None] | NDArray[Any] | None = None,
+        labels: Sequence[ArrayLike | None] | NDArray[Any] | None = None,
+        *,
+        multimask_output: bool = False,
+        batch: int | None = None,
+    ) -> list[Segmentation]:
+        """Segment several images, of any sizes, each with prompts of its own.
+
+        Args:
+            images: N files, or ``(H, W, 3)`` uint8 RGB arrays.
+            boxes: N entries, each as ``boxes`` of :meth:`segment`; None for an image without boxes.
+            points: N entries, each as ``points`` of :meth:`segment`, or None.
+            labels: N entries, each as ``labels`` of :meth:`segment`, or None: all foreground.
+            multimask_output: as of :meth:`segment`.
+            batch: images encoded together; by default 1 on a CPU, where more are no faster, and 4 on an
+                accelerator.
+
+        Returns:
+            N results in the order of the images, each what :meth:`segment` gives, up to the order of float
+            additions where images are encoded together. An image that is asked nothing is not encoded, and
+            its result is empty. All masks are held: for whole folders see ``saqsam segment``.
+
+        Raises:
+            UsageError: no image, or not one entry for each.
+            ImageError, PromptError: as :meth:`segment`; the message says which image. Nothing is returned.
+        """
+        from saqsam.batches import segment_images
+
+        return segment_images(
+            self.model, images, boxes, points, labels, multimask_output=multimask_output, batch=batch
+        )
 
     def everything(
         self,

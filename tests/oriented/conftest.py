@@ -1,4 +1,4 @@
-"""Generated scenes as COCO json and as a DOTA folder, and the embedded model, float and packed."""
+"""Generated scenes as COCO json and as a DOTA folder."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from saqsam import api
-from saqsam.sam import Sam
 from saqsam.scenes import write_scenes
 
 
@@ -29,18 +27,3 @@ def scene_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 lines.append(f"{corners} {names[one['category_id']]} 0")
         (labels / f"{Path(image['file_name']).stem}.txt").write_text("\n".join(lines) + "\n")
     return directory
-
-
-@pytest.fixture(scope="session")
-def float_sam() -> Sam:
-    """The embedded model."""
-    return api.load("nano")
-
-
-@pytest.fixture(scope="session")
-def packed_sam(float_sam: Sam, scene_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Sam:
-    """The embedded model at 8 bits, saved and loaded."""
-    path = tmp_path_factory.mktemp("packed") / "nano-w8a8.safetensors"
-    annotations = scene_directory / "instances.json"
-    api.quantize(float_sam, "rtn-w8a8", scene_directory / "images", annotations).save(path)
-    return api.load(path)

@@ -176,21 +176,27 @@ def test_command(scene_directory: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert sorted(path.name for path in (tmp_path / "show").iterdir()) == ["000001.png", "000002.png"]
 
 
+def shown(directory: Path) -> list[np.ndarray]:
+    return [np.asarray(Image.open(path).convert("RGB")) for path in sorted(directory.glob("*.png"))]
+
+
 def test_the_reference_is_drawn_beside_the_model(
     packed_sam: Sam, scene_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["evaluate", packed_sam.file, "--task", "oriented", "--limit", 1, "--json"]
+    words = ["evaluate", packed_sam.file, "--task", "oriented", "--limit", 3, "--json"]
     words += ["--images", scene_directory / "images", "--annotations", scene_directory / "labels"]
     drawn = []
     for extra in (["--reference", "nano"], []):
         assert run([str(word) for word in [*words, "--show-dir", tmp_path / "show", *extra]]) == 0
-        with Image.open(tmp_path / "show" / "000001.png") as picture:
-            drawn.append(np.asarray(picture.convert("RGB")))
-    pair, alone = drawn
-    size = alone.shape[0]
-    left, right = pair[24 : 24 + size, 8 : 8 + size], pair[24 : 24 + size, 16 + size : 16 + 2 * size]
-    assert (right == alone).all()
-    assert (left != right).any(), "8-bit boxes are not the float ones"
+        drawn.append(shown(tmp_path / "show"))
+    differ = []
+    for pair, alone in zip(*drawn, strict=True):
+        high, wide = alone.shape[:2]
+        left, right = pair[24 : 24 + high, 8 : 8 + wide], pair[24 : 24 + high, 16 + wide : 16 + 2 * wide]
+        assert (right == alone).all()
+        differ.append(bool((left != right).any()))
+    assert len(differ) == 3
+    assert any(differ), "8-bit boxes are not the float ones"
 
 
 @pytest.mark.parametrize(
