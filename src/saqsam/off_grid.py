@@ -23,7 +23,7 @@ from saqsam.predictor import embed
 from saqsam.recipe import Recipe, load_recipe
 from saqsam.reconstruct.published import Count, PublishedWalk, as_published, unquantized_weights
 from saqsam.reconstruct.replace import replaced
-from saqsam.reconstruct.walk import seeded
+from saqsam.reconstruct.seeds import seeded
 from saqsam.sam import Sam
 
 logger = logging.getLogger("saqsam")
@@ -100,8 +100,7 @@ def quantize_as_published(
     chosen = spend_bits(sam.model, chosen, found, progress)
     model = calibrated_copy(sam.model, chosen, found)
     coins = seeded(chosen.calibration.seed, "coins", model.device)
-    walk = PublishedWalk(model, chosen, found, progress, None)
-    walk.coins = coins
+    walk = PublishedWalk(model, chosen, found, progress, coins)
     walk.estimate_all()
     units = [unit.to_dict() for unit in (*walk.encoder(), *walk.decoder())]
     shares = off_grid_shares(model, found)

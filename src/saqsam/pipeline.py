@@ -27,7 +27,8 @@ from saqsam.ranges.observe import observer_for
 from saqsam.ranges.settle import SiteRange, settle_activation, settle_weight
 from saqsam.recipe import Recipe
 from saqsam.reconstruct.kept import calibrated, restore_calibrated
-from saqsam.reconstruct.walk import reconstruct, seeded
+from saqsam.reconstruct.seeds import seeded
+from saqsam.reconstruct.walk import reconstruct
 
 _T = TypeVar("_T")
 Progress = Callable[[str, int, int], None]

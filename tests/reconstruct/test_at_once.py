@@ -22,8 +22,8 @@ Quantized = Callable[..., tuple[SamModel, Report]]
 
 
 def test_it_beats_nearest_rounding(quantized: Quantized) -> None:
-    _, once = quantized("best-closed-form-w3a8", "calibration.images=8")
-    _, each = quantized("best-closed-form-w3a8", "calibration.images=8", "reconstruct.passes=layer")
+    _, once = quantized("best-closed-form-w3a8")
+    _, each = quantized("best-closed-form-w3a8", "reconstruct.passes=layer")
     assert [unit["unit"] for unit in once.units] == [*(f"encoder-block-{i}" for i in range(4)), "neck"]
     first, other = once.units[0], each.units[0]
     assert first["before"] == pytest.approx(other["before"], rel=1e-3)

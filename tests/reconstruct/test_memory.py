@@ -17,7 +17,7 @@ from saqsam.jobs.directory import open_run
 from saqsam.pipeline import Report, quantize_model
 from saqsam.quantizer import Quantizer
 from saqsam.recipe import Recipe, load_recipe
-from saqsam.reconstruct import memory, walk
+from saqsam.reconstruct import memory, solve
 from saqsam.reconstruct.learner import Learner
 from saqsam.reconstruct.loss import Problem
 from saqsam.reconstruct.memory import is_out_of_memory
@@ -64,7 +64,7 @@ def test_parts_of_a_step_add_up_to_the_step(
         seen.append(problem.unit.name)
         return 4
 
-    monkeypatch.setattr(walk, "optimise_within_memory", compare)
+    monkeypatch.setattr(solve, "optimise_within_memory", compare)
     quantized(recipe, BATCH)
     assert len(seen) >= 6
 
@@ -101,8 +101,8 @@ def scarce(monkeypatch: pytest.MonkeyPatch, room: int, unit: str, error: Excepti
     """From now on memory runs out in the third step of a unit if more than ``room`` images meet there."""
 
     def short(problem: Problem, learner, settings, generator, report, at_once: int):  # type: ignore[no-untyped-def]
-        def tell(done: int, loss: float) -> None:
-            report(done, loss)
+        def tell(done: int, terms: dict[str, float]) -> None:
+            report(done, terms)
             if problem.unit.name == unit and at_once > room and done == 3:
                 raise error
 

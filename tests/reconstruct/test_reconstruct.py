@@ -17,8 +17,8 @@ from saqsam.pack.freeze import freeze
 from saqsam.pipeline import Report
 from saqsam.recipe import Recipe, Reconstruct, load_recipe
 from saqsam.reconstruct.replace import replaced, unquantized
+from saqsam.reconstruct.seeds import seeded
 from saqsam.reconstruct.units import encoder_groups
-from saqsam.reconstruct.walk import seeded
 
 QUICK = ("calibration.images=4", "calibration.prompts=3", "reconstruct.iterations=8")
 

@@ -15,7 +15,7 @@ from saqsam.mixed.spend import spend
 from saqsam.models.plan import plan_sites
 from saqsam.pipeline import Progress, calibrated_copy
 from saqsam.recipe import Override, Recipe
-from saqsam.reconstruct.walk import seeded
+from saqsam.reconstruct.seeds import seeded
 
 LEAST, MOST = 2, 8
 """Bits that a packed file can hold."""

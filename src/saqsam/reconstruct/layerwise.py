@@ -112,7 +112,7 @@ def layer_by_layer(
     unit: Unit,
     own: Mapping[Site, Quantizer],
     quantized: Sequence[State],
-    references: Sequence[State],
+    original: Sequence[dict[str, Tensor]],
     tokens: int,
     seed: int,
 ) -> Iterator[LayerInputs]:
@@ -124,14 +124,12 @@ def layer_by_layer(
         unit: its layers are visited.
         own: the unit's quantizers.
         quantized: states that enter the unit in the quantized model, by image.
-        references: states that enter it in the float model.
+        original: what enters each layer in the float model, by image; see ``rows_of``. It is used up.
         tokens: at most so many of each image.
         seed: of the draw of tokens.
     """
     model_layers = {site: quantizer for site, quantizer in own.items() if site.role == WEIGHT}
     layers = {site.name: layer_of(unit, quantizer) for site, quantizer in model_layers.items()}
-    with replaced(unquantized(own.values())):
-        original = [rows_seen(unit, layers, state, tokens, seed, i)[1] for i, state in enumerate(references)]
     unfinished = dict(model_layers)
     for site in model_layers:
         name, layer = site.name, layers[site.name]
@@ -142,6 +140,14 @@ def layer_by_layer(
             ]
         del unfinished[site]
         yield LayerInputs(site, layer, rows, [image.pop(name) for image in original])
+
+
+def rows_of(
+    unit: Unit, own: Mapping[Site, Quantizer], state: State, tokens: int, seed: int, image: int
+) -> tuple[State, dict[str, Tensor]]:
+    """As ``rows_seen``, for all layers of a unit by the names of their sites."""
+    layers = {site.name: layer_of(unit, quantizer) for site, quantizer in own.items() if site.role == WEIGHT}
+    return rows_seen(unit, layers, state, tokens, seed, image)
 
 
 def rows_seen(

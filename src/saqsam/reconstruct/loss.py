@@ -9,7 +9,7 @@ stages do read; the local term ``mean ||y - target||^2`` holds those in place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +28,7 @@ class Problem:
         inputs: states that enter it in the quantized model.
         references: states that enter it in the float model, for QDrop's mixing.
         targets: states that should leave it.
-        views: what the prompt-aware term should see, or ``None`` to do without that term.
+        views: what the prompt-aware term should see, one tensor each, or ``None`` to do without that term.
         weights: of the prompt-aware term and of the local one, as in ``balanced``.
     """
 
@@ -36,7 +36,7 @@ class Problem:
     inputs: Sequence[State]
     references: Sequence[State]
     targets: Sequence[State]
-    views: Sequence[Tensor] | None
+    views: Sequence[State] | None
     weights: tuple[float, float]
 
     def loss(
@@ -50,7 +50,10 @@ class Problem:
             among: all images of the step, if ``images`` is a part of them. The losses of the parts then
                 add up to the loss of the step: each mean is over all of the step's rows.
         """
-        local_share, prompt_share = self._shares(images, among)
+        return total(self.terms(self.run(images, mixing), images, among))
+
+    def run(self, images: Sequence[int], mixing: Mixing | None) -> State:
+        """What leaves the unit for some images; see ``loss``."""
         state = joined(self.inputs, images)
         if mixing is not None:
             float_state = joined(self.references, images)
@@ -58,31 +61,45 @@ class Problem:
                 mixing.between(x, float_state[index]) if index in self.unit.mixed else x
                 for index, x in enumerate(state)
             )
-        found = self.unit.run(state)
+        return self.unit.run(state)
+
+    def terms(
+        self, found: State, images: Sequence[int], among: Sequence[int] | None = None
+    ) -> dict[str, Tensor]:
+        """``local`` and ``prompt``, each with its weight, a scalar; a term that is not used is left out.
+
+        Args:
+            found: what left the unit.
+            images, among: as in ``loss``.
+        """
+        local_share, prompt_share = self._shares(images, among)
         prompt_weight, local_weight = self.weights
-        total = found[0].new_zeros(())
+        terms = {}
         if local_weight:
-            total = total + local_share * local_weight * local_term(
-                self.unit, found, joined(self.targets, images)
-            )
+            local = local_term(self.unit, found, joined(self.targets, images))
+            terms["local"] = local_share * local_weight * local
         if self.views is not None:
-            wanted = torch.cat([self.views[image] for image in images])
-            total = total + prompt_share * prompt_weight * mean_square(
-                self.unit.view(found, images), wanted, -1
-            )
-        return total
+            (wanted,) = joined(self.views, images)
+            prompt = mean_square(self.unit.view(found, images), wanted, -1)
+            terms["prompt"] = prompt_share * prompt_weight * prompt
+        return terms
 
     def _shares(self, images: Sequence[int], among: Sequence[int] | None) -> tuple[float, float]:
         """Shares of a part in the means of the local term and of the prompt-aware one."""
         if among is None or len(among) == len(images):
             return 1.0, 1.0
         rows = [len(state[0]) for state in self.targets]
-        prompts = rows if self.views is None else [len(view) for view in self.views]
+        prompts = rows if self.views is None else [len(view) for (view,) in self.views]
         local, seen = (
             sum(counts[image] for image in images) / sum(counts[image] for image in among)
             for counts in (rows, prompts)
         )
         return local, seen
+
+
+def total(terms: Mapping[str, Tensor]) -> Tensor:
+    """Their sum, a scalar."""
+    return torch.stack(list(terms.values())).sum()
 
 
 def local_term(unit: Unit, found: State, wanted: State) -> Tensor:
@@ -101,7 +118,7 @@ def mean_square(x: Tensor, y: Tensor, channels: int) -> Tensor:
 
 
 def balanced(
-    unit: Unit, targets: Sequence[State], views: Sequence[Tensor] | None, prompt: float, local: float
+    unit: Unit, targets: Sequence[State], views: Sequence[State] | None, prompt: float, local: float
 ) -> tuple[float, float]:
     """Weights of both terms such that ``prompt`` and ``local`` weigh *relative* errors.
 
@@ -110,7 +127,7 @@ def balanced(
     """
     if views is None:
         return 0.0, 1.0
-    seen = sum(float(view.square().sum(-1).mean()) for view in views)
+    seen = sum(float(view.square().sum(-1).mean()) for (view,) in views)
     zeros = [tuple(torch.zeros_like(x) for x in state) for state in targets]
     own = sum(float(local_term(unit, a, b)) for a, b in zip(targets, zeros, strict=True))
     return prompt, local * seen / max(own, 1e-12)

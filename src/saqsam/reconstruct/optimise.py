@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from saqsam.errors import NumericalError
 from saqsam.recipe import Reconstruct
 from saqsam.reconstruct.learner import Learner
-from saqsam.reconstruct.loss import Problem
+from saqsam.reconstruct.loss import Problem, total
 from saqsam.reconstruct.mixing import Mixing
 from saqsam.reconstruct.replace import replaced
 
-Step = Callable[[int, float], None]
-"""Called after each step with the number of steps done and the loss of this one (without rounding term)."""
+Step = Callable[[int, Mapping[str, float]], None]
+"""Called after each step with the number of steps done and the terms of this one: ``loss``, its parts
+``local`` and ``prompt`` as far as they are used, and besides ``rounding``, while that term is on."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def optimise(
     learner: Learner,
     settings: Reconstruct,
     generator: torch.Generator,
-    report: Step = lambda done, loss: None,
+    report: Step = lambda done, terms: None,
     at_once: int | None = None,
 ) -> list[float]:
     """Learn one unit; returns the loss of every step. The results stay in ``learner``.
@@ -81,21 +83,40 @@ def optimise(
             images = _draw(problem, settings.batch, generator)
             learner.advance(step / settings.iterations)
             optimiser.zero_grad(set_to_none=True)
-            loss, beta = 0.0, schedule.beta(step)
+            seen, beta = _Seen(), schedule.beta(step)
             for begin in range(0, len(images), at_once or len(images)):
                 part = images[begin : begin + (at_once or len(images))]
                 with replaced(learner.answers(mixing)):
-                    share = problem.loss(part, mixing, images)
-                loss += float(share.detach())
+                    terms = problem.terms(problem.run(part, mixing), part, images)
+                share = total(terms)
                 if begin == 0 and beta is not None:
-                    share = share + settings.rounding_weight * learner.undecided(beta)
+                    terms["rounding"] = settings.rounding_weight * learner.undecided(beta)
+                    share = share + terms["rounding"]
+                seen.add(terms)
                 share.backward()
             optimiser.step()
-            losses.append(loss)
+            losses.append(seen.loss)
             if not math.isfinite(losses[-1]):
                 raise NumericalError(problem.unit.name, f"the loss became {losses[-1]} at step {step}")
-            report(step + 1, losses[-1])
+            report(step + 1, {"loss": seen.loss, **seen.terms})
     return losses
+
+
+class _Seen:
+    """Terms of one step, added up over its parts."""
+
+    def __init__(self) -> None:
+        self.terms: dict[str, float] = {}
+
+    def add(self, terms: Mapping[str, Tensor]) -> None:
+        found = torch.stack([term.detach() for term in terms.values()]).tolist()  # a GPU is waited for once
+        for name, value in zip(terms, found, strict=True):
+            self.terms[name] = self.terms.get(name, 0.0) + value
+
+    @property
+    def loss(self) -> float:
+        """All terms but that of rounding, which says nothing about the unit's output."""
+        return sum(value for name, value in self.terms.items() if name != "rounding")
 
 
 def _draw(problem: Problem, count: int, generator: torch.Generator) -> list[int]:
@@ -104,10 +125,3 @@ def _draw(problem: Problem, count: int, generator: torch.Generator) -> list[int]
     order: list[int] = torch.randperm(total, generator=generator, device=generator.device).tolist()
     shapes = [tuple(x.shape[1:] for x in problem.inputs[image]) for image in order]
     return [image for image, shape in zip(order, shapes, strict=True) if shape == shapes[0]][:count]
-
-
-@torch.no_grad()
-def mean_loss(problem: Problem) -> float:
-    """The loss over all images as the unit stands now, without mixing."""
-    count = len(problem.inputs)
-    return sum(float(problem.loss([image], None)) for image in range(count)) / count

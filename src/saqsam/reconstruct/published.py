@@ -7,23 +7,27 @@ roundings are never decided but for the first layer of each unit; and no term ma
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
+from transformers import SamModel
 
+from saqsam.calibration import CalibrationImage
 from saqsam.errors import RecipeError
 from saqsam.models.sites import INPUT, WEIGHT, Site
 from saqsam.quantizer import Quantizer
 from saqsam.recipe import Recipe
+from saqsam.reconstruct.judge import UnitRecord, judges, loss_of, outputs_of
 from saqsam.reconstruct.learner import Learner, write_weight
 from saqsam.reconstruct.loss import Problem
-from saqsam.reconstruct.memory import optimise_within_memory
 from saqsam.reconstruct.mixing import Mixing
-from saqsam.reconstruct.optimise import mean_loss
 from saqsam.reconstruct.replace import Answer, replaced_for_good
-from saqsam.reconstruct.walk import UnitRecord, Walk, seeded
+from saqsam.reconstruct.solve import Own, Rows, Solved, Solver
+from saqsam.reconstruct.telling import Progress
+from saqsam.reconstruct.walk import Walk
 
 
 def as_published(recipe: Recipe) -> Recipe:
@@ -49,35 +53,55 @@ def as_published(recipe: Recipe) -> Recipe:
     )
 
 
-class PublishedWalk(Walk):
-    """As ``Walk``, but soft weights and coins stay in place when a unit is done.
+class PublishedSolver(Solver):
+    """As ``Solver``, but soft weights and coins stay in place when a unit is done.
 
     Attributes:
-        coins: drawn from at every forward pass, from then on; set before the walk begins.
+        coins: drawn from at every forward pass, from then on.
     """
 
     coins: torch.Generator
 
-    def _learn(self, problem: Problem, own: dict[Site, Quantizer]) -> UnitRecord:
-        name, settings = problem.unit.name, self.settings
-        before = mean_loss(problem)
-        learner = Learner(self.model, own, settings)
-        self.at_once = optimise_within_memory(
-            problem,
-            learner,
-            settings,
-            lambda: seeded(self.seed, name, self.model.device),
-            lambda done, loss: self._step(name, done, loss),
-            self.at_once,
-            self._again,
+    def learn(self, problem: Problem, own: Own, rows: Rows) -> Solved:
+        """Learn a unit; what comes of it is kept, better or worse."""
+        del rows
+        images = judges(len(problem.inputs))
+        before = loss_of(problem, outputs_of(problem, images))
+        learner = Learner(self.model, own, self.settings)
+        steps = self.optimise(problem, learner)
+        leave(learner, own, Mixing(self.settings.quantized_share, self.coins))
+        outputs = outputs_of(problem, images)
+        after = loss_of(problem, outputs)
+        record = UnitRecord(
+            problem.unit.name, steps, before, after, "as published", self.at_once, len(images)
         )
-        leave(learner, own, Mixing(settings.quantized_share, self.coins))
-        after = mean_loss(problem)
-        return UnitRecord(name, settings.iterations, before, after, "as published", self.at_once)
+        return Solved(record, outputs)
+
+
+class PublishedWalk(Walk):
+    """As ``Walk`` with a ``PublishedSolver``; nothing is kept in a run directory.
+
+    Args:
+        model, recipe, images, progress: as in ``reconstruct``.
+        coins: see ``PublishedSolver``.
+    """
+
+    def __init__(
+        self,
+        model: SamModel,
+        recipe: Recipe,
+        images: Sequence[CalibrationImage],
+        progress: Progress,
+        coins: torch.Generator,
+    ) -> None:
+        super().__init__(model, recipe, images, progress, None)
+        solver = PublishedSolver(model, self.settings, self.seed, None, self.telling)
+        solver.coins = coins
+        self.solver = solver
 
 
 @torch.no_grad()
-def leave(learner: Learner, own: dict[Site, Quantizer], mixing: Mixing) -> None:
+def leave(learner: Learner, own: Own, mixing: Mixing) -> None:
     """End a unit as the released code does: one layer on its grid, the others soft, coins at every input."""
     answers: dict[Quantizer, Answer] = {}
     for quantizer, learned in learner.scales.items():

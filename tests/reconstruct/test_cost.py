@@ -1,0 +1,90 @@
+"""How often the encoder runs: not with the number of units, and hardly beyond two paths of the images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import nn
+from transformers import SamModel
+
+from saqsam.pipeline import Report
+from saqsam.reconstruct import solve
+from saqsam.reconstruct.judge import JUDGES, judges
+
+Quantized = Callable[..., tuple[SamModel, Report]]
+IMAGES, BLOCKS = 8, 4
+MANY = (f"calibration.images={IMAGES}", "reconstruct.iterations=1", "reconstruct.batch=1")
+
+
+@contextmanager
+def counting(kind: type[nn.Module]) -> Iterator[Counter[bool]]:
+    """Forward passes of one image through a block, by whether gradients were recorded."""
+    calls: Counter[bool] = Counter()
+    forward = kind.forward
+
+    def counted(self: nn.Module, *arguments: object, **keywords: object) -> object:
+        calls[torch.is_grad_enabled()] += 1
+        return forward(self, *arguments, **keywords)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kind, "forward", counted)
+        yield calls
+
+
+def passes(quantized: Quantized, tiny_sam: SamModel, *settings: str) -> float:
+    """Passes through the whole encoder that learning adds to calibration, but for its steps."""
+    with counting(type(tiny_sam.vision_encoder.layers[0])) as calls:
+        quantized(
+            "saq-sam-star-w4a4", *MANY, *settings, "reconstruct.encoder=none", "reconstruct.decoder=none"
+        )
+        calibration = calls[False]
+        calls.clear()
+        quantized("saq-sam-w4a4", *MANY, *settings)
+    return (calls[False] - calibration) / BLOCKS
+
+
+@pytest.mark.parametrize(("unit", "objective"), [("stage", "par"), ("block", "par"), ("block", "local")])
+def test_two_passes_of_the_images_and_a_few_whatever_the_number_of_units(
+    quantized: Quantized, tiny_sam: SamModel, unit: str, objective: str
+) -> None:
+    """Float path, quantized path, judging; one image for the estimate. Rates of 0 keep what was learned."""
+    still = ("reconstruct.weight_rate=0", "reconstruct.scale_rate=0")
+    settings = (*still, f"reconstruct.unit={unit}", f"reconstruct.encoder={objective}")
+    assert passes(quantized, tiny_sam, *settings) <= 2 * IMAGES + JUDGES + 1
+
+
+def test_a_unit_that_did_not_profit_costs_its_judges_once_more(
+    quantized: Quantized, tiny_sam: SamModel
+) -> None:
+    ruin = ("reconstruct.weight_rate=1", "reconstruct.scale_rate=1", "reconstruct.iterations=3")
+    _, report = quantized("saq-sam-w4a4", *MANY, *ruin)
+    assert "nearest" in {unit["kept"] for unit in report.units}
+    assert passes(quantized, tiny_sam, *ruin) <= 2 * IMAGES + 2 * JUDGES + 1
+
+
+def test_outputs_that_were_judged_are_those_that_are_carried_on(
+    quantized: Quantized, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Throwing them away and running the unit again changes no loss of any later unit."""
+    _, carried = quantized("saq-sam-w4a4", *MANY)
+    found = solve.Solver.solve
+
+    def forgetful(*arguments: object) -> solve.Solved:
+        return solve.Solved(found(*arguments).record, {})  # type: ignore[arg-type]
+
+    monkeypatch.setattr(solve.Solver, "solve", forgetful)
+    _, again = quantized("saq-sam-w4a4", *MANY)
+    assert again.units == carried.units
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, [0]), (3, [0, 1, 2]), (4, [0, 1, 2, 3])])
+def test_few_images_all_judge(count: int, expected: list[int]) -> None:
+    assert judges(count) == expected
+
+
+def test_judges_are_spread_over_the_set() -> None:
+    assert judges(32) == [0, 8, 16, 24]
