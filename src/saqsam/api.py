@@ -33,7 +33,8 @@ def load(source: str | Path, device: str = "cpu", engine: str = "torch") -> Sam:
             a hub id, a ``.safetensors`` file of weights, a packed file written by ``Sam.save``, or a
             directory written by ``Sam.save_pretrained``.
         device: where the model goes, such as ``cpu`` or ``cuda``.
-        engine: ``torch`` simulates integers; ``onnxruntime`` computes with them, for packed files on the CPU.
+        engine: ``torch`` simulates integers; for packed files, ``onnxruntime`` computes with them on the CPU,
+            and ``int8`` in the linear layers of a PyTorch model, on any device.
 
     Raises:
         CheckpointError: the file is damaged, foreign or unsafe; the message says what to do.

@@ -1,4 +1,4 @@
-"""``--runtime``: what computes a packed model, PyTorch in simulation or ONNX Runtime in integers."""
+"""``--runtime``: who computes a packed model, in simulation or in integers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from saqsam.errors import UsageError
 if TYPE_CHECKING:
     from saqsam.sam import Sam
 
-TORCH, ONNXRUNTIME = "torch", "onnxruntime"
+TORCH, ONNXRUNTIME, INT8 = "torch", "onnxruntime", "int8"
 
 RuntimeOption = Annotated[
     str,
     typer.Option(
         "--runtime",
-        help="torch: integers simulated. onnxruntime: packed files in integers, on the CPU.",
-        metavar="torch|onnxruntime",
+        help="torch: integers simulated. onnxruntime: packed files in integers, on the CPU. "
+        "int8: packed files, linear layers in int8 by PyTorch.",
+        metavar="torch|onnxruntime|int8",
     ),
 ]
 
@@ -30,8 +31,8 @@ def check_runtime(runtime: str) -> str:
     Raises:
         UsageError: there is none.
     """
-    if runtime not in (TORCH, ONNXRUNTIME):
-        raise UsageError(f"--runtime {runtime}: expected torch or onnxruntime")
+    if runtime not in (TORCH, ONNXRUNTIME, INT8):
+        raise UsageError(f"--runtime {runtime}: expected torch, onnxruntime or int8")
     return runtime
 
 

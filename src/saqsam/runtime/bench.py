@@ -126,7 +126,13 @@ def _sizes(path: Path) -> dict[str, int]:
     packed = read_packed(path)
     floats = sum(4 * tensor.numel() for tensor in float_contents(packed).rest.values())
     small = path.stat().st_size
-    return {"torch float": floats, "onnxruntime float": floats, "simulated": small, "integer": small}
+    return {
+        "torch float": floats,
+        "onnxruntime float": floats,
+        "simulated": small,
+        "integer": small,
+        "linear int8": small,
+    }
 
 
 def _summary(

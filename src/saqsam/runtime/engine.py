@@ -1,4 +1,4 @@
-"""``load(file, engine="onnxruntime")``: a ``Sam`` that computes with integers."""
+"""``load(file, engine=...)``: a ``Sam`` that computes with integers, by ONNX Runtime or by PyTorch."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from saqsam.sam import Sam
 
 logger = logging.getLogger("saqsam")
 
-ENGINES = ("torch", "onnxruntime")
+ENGINES = ("torch", "onnxruntime", "int8")
 
 
 @dataclass
 class EngineSam(Sam):
-    """A quantized SAM whose ``model`` is two ONNX Runtime sessions; it segments and is evaluated as any.
+    """A quantized SAM whose ``model`` computes with integers; it segments and is evaluated as any.
 
     Its masks are those of the simulation up to rounding errors, see ``docs/deployment.md``.
     """
@@ -51,27 +51,39 @@ class EngineSam(Sam):
         return Sam(model, self.name, recipe, self.records, file).inspect()
 
 
+class Int8Sam(EngineSam):
+    """One whose linear layers are int8 in PyTorch; it goes where PyTorch goes."""
+
+    def to(self, device: str) -> Sam:
+        """As of ``Sam``."""
+        return Sam.to(self, device)
+
+
 def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
-    """Build optimised sessions from a packed file, in memory.
+    """Build a model that computes with integers from a packed file, in memory.
 
     Args:
         source: a packed file.
-        engine: ``"onnxruntime"``.
-        device: ``"cpu"``.
+        engine: ``"onnxruntime"``, optimised sessions for the CPU; or ``"int8"``, PyTorch with linear layers
+            in int8, see :mod:`saqsam.runtime.int8`.
+        device: ``"cpu"``; with ``"int8"`` any of PyTorch's.
 
     Raises:
-        UsageError: no such engine, another device, a float model, or onnx is not installed.
+        UsageError: no such engine, a device it does not compute on, a float model, or onnx is not installed.
         CorruptCheckpoint: the packed file is damaged.
     """
     if engine not in ENGINES:
         raise UsageError(f"engine '{engine}': the engines are {' and '.join(ENGINES)}")
-    _check_device(device)
+    if engine == "onnxruntime":
+        _check_device(device)
     path = Path(source).expanduser()
     if not is_packed(path):
         raise UsageError(
             f"{source}: engine '{engine}' runs packed files, written by 'saqsam quantize'; "
             "leave the engine out for a float model"
         )
+    if engine == "int8":
+        return _load_int8(path, str(source), device)
     require_onnx()
     packed = read_packed(path)
     try:
@@ -81,6 +93,16 @@ def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
         raise CorruptCheckpoint(path, f"its configuration or recipe cannot be used ({error})") from error
     model = integer_model(packed, config, str(source))
     return EngineSam(cast(SamModel, model), f"{source} ({engine})", recipe, packed.records, path)
+
+
+def _load_int8(path: Path, name: str, device: str) -> Sam:
+    from saqsam.runtime.int8 import convert
+
+    packed = read_packed(path)
+    model, recipe = from_packed(packed, path)
+    count = convert(model)
+    logger.debug("%s: %d linear layers in int8 by PyTorch %s on %s", name, count, torch.__version__, device)
+    return Int8Sam(model, f"{name} (int8)", recipe, packed.records, path).to(device)
 
 
 def integer_model(packed: PackedModel, config: SamConfig, name: str) -> Any:

@@ -17,6 +17,7 @@ from saqsam.grids.affine import affine_values
 from saqsam.pack.convert import from_packed
 from saqsam.pack.file import PackedModel, read_packed
 from saqsam.runtime.engine import integer_model, sessions_model
+from saqsam.runtime.int8 import convert
 
 
 def torch_float(packed: PackedModel, path: Path) -> Any:
@@ -33,6 +34,13 @@ def torch_float(packed: PackedModel, path: Path) -> Any:
 def simulated(packed: PackedModel, path: Path) -> Any:
     """The audited model: integers simulated in floating point."""
     return from_packed(packed, path)[0]
+
+
+def linear_int8(packed: PackedModel, path: Path) -> Any:
+    """The simulation with linear layers in int8."""
+    model = from_packed(packed, path)[0]
+    convert(model)
+    return model
 
 
 def integer(packed: PackedModel, path: Path) -> Any:
@@ -71,6 +79,7 @@ ROWS: dict[str, Callable[[PackedModel, Path], Any]] = {
     "torch float": torch_float,
     "simulated": simulated,
     "integer": integer,
+    "linear int8": linear_int8,
     "onnxruntime float": onnxruntime_float,
     "onnxruntime dynamic int8": onnxruntime_dynamic,
 }
