@@ -1,4 +1,4 @@
-"""How weights are expected to be refused, for every file here that breaks some."""
+"""Good weights and annotations to be broken, and how they are expected to be refused."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from tests.bad_inputs.annotations import sound_document
 from torch import Tensor
 from transformers import SamModel
 
@@ -26,6 +28,12 @@ def state(tiny_sam: SamModel, tmp_path: Path) -> OrderedDict[str, Tensor]:
     loaded: OrderedDict[str, Tensor] = torch.load(tmp_path / "good.pth", weights_only=True)
     (tmp_path / "good.pth").unlink()
     return loaded
+
+
+@pytest.fixture
+def document(tmp_path: Path) -> dict[str, Any]:
+    """A good annotation file, its images beside it, to be broken in one place."""
+    return sound_document(tmp_path)
 
 
 @pytest.fixture

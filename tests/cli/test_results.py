@@ -255,6 +255,11 @@ def test_segment_folder_gives_coco_results(saqsam: Saqsam, ground: Ground, tmp_p
     again = tmp_path / "with-annotations.json"
     assert saqsam(*words, "--annotations", ground.annotations, "--out", again).code == 0
     assert again.read_bytes() == out.read_bytes()
+    document = json.loads(ground.annotations.read_text())
+    del document["annotations"]  # as in COCO's image_info files of its test sets
+    (tmp_path / "image_info.json").write_text(json.dumps(document))
+    assert saqsam(*words, "--annotations", tmp_path / "image_info.json", "--out", again, "--force").code == 0
+    assert again.read_bytes() == out.read_bytes()
 
 
 def test_segment_folder_goes_on_past_bad_images(

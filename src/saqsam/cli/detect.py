@@ -47,8 +47,8 @@ def detect(
         Path | None,
         typer.Option(
             "--annotations",
-            help="COCO instances json: which images, their ids, and the categories. Without it, numbers in "
-            "file names are ids and COCO's categories are used.",
+            help="COCO json: which images, their ids, and the categories; it need not have annotations. "
+            "Without it, numbers in file names are ids and COCO's categories are used.",
             metavar="FILE",
         ),
     ] = None,
@@ -110,7 +110,7 @@ def _dataset(images: Path, annotations: Path | None) -> InstanceSet | None:
         return None
     from saqsam.tasks.coco_json import read_instances
 
-    return read_instances(annotations, images)
+    return read_instances(annotations, images, annotated=False)
 
 
 def _listed(images: Path, dataset: InstanceSet | None) -> list[ListedImage]:

@@ -61,8 +61,9 @@ def segment_folder(
         model: as for ``api.load``.
         folder: its images; not those of folders inside it.
         detections: COCO-results json of boxes.
-        annotations: COCO instances json that says which images, and their ids. Without it, ids are those
-            ``saqsam detect`` gives: names that are numbers, else the place in the order of names, from 1.
+        annotations: COCO json that says which images, and their ids; its ``annotations`` may be absent.
+            Without it, ids are those ``saqsam detect`` gives: names that are numbers, else the place in the
+            order of names, from 1.
         out: json to write; or a directory for shards, which the same call continues, and ``results.json``.
         top_k: keep at most this many detections of each image, best first.
         score_threshold: drop detections with a lower score.
@@ -127,7 +128,7 @@ def _listed(
     from saqsam.tasks.instance_set import ImageRecord, InstanceSet
 
     if annotations is not None:
-        dataset = read_instances(annotations, folder)
+        dataset = read_instances(annotations, folder, annotated=False)
         return from_annotations(dataset), dataset, []
     images, records, failures = [], [], []
     found = from_folder(folder)

@@ -30,7 +30,9 @@ from saqsam.tasks.strict_json import MAX_BYTES, read_json
 Entry = dict[str, Any]
 
 
-def read_instances(annotations: str | Path, images: str | Path, *, max_bytes: int = MAX_BYTES) -> InstanceSet:
+def read_instances(
+    annotations: str | Path, images: str | Path, *, annotated: bool = True, max_bytes: int = MAX_BYTES
+) -> InstanceSet:
     """Read a COCO ``instances`` file and the folder of its images.
 
     Accepted and noted: annotation id 0 (renumbered: metric code takes 0 for "unmatched"), a missing
@@ -43,6 +45,8 @@ def read_instances(annotations: str | Path, images: str | Path, *, max_bytes: in
         annotations: the json file.
         images: folder that the ``file_name`` entries are relative to; they cannot leave it, except by a link
             that stands in it. Pixels are not read here.
+        annotated: False where only images, their ids and the categories are wanted: the list ``annotations``
+            may then be absent, as in COCO's ``image_info`` files. One that is there is held to every rule.
         max_bytes: longest json file that is read.
 
     Raises:
@@ -53,7 +57,7 @@ def read_instances(annotations: str | Path, images: str | Path, *, max_bytes: in
     document = read_json(path, max_bytes=max_bytes)
     if not folder.is_dir():
         raise AnnotationError(folder, ["no such folder of images"])
-    reader = _Reader(folder)
+    reader = _Reader(folder, annotated)
     reader.read(path, document)
     if reader.problems:
         raise AnnotationError(path, reader.problems)
@@ -69,8 +73,8 @@ def read_instances(annotations: str | Path, images: str | Path, *, max_bytes: in
 class _Reader:
     """Collects what is good and what is wrong in one document."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, annotated: bool) -> None:
+        self.folder, self.annotated = folder, annotated
         self.problems: list[str] = []
         self.notes: Counter[str] = Counter()
         self.images: dict[int, ImageRecord] = {}
@@ -85,6 +89,8 @@ class _Reader:
             raise AnnotationError(
                 path, [f"an object with images, annotations, categories expected, got {kind}"]
             )
+        if not self.annotated and "annotations" not in document:
+            document = {**document, "annotations": []}
         for name in ("images", "categories", "annotations"):
             if not isinstance(document.get(name), list):
                 what = "is missing" if name not in document else "is not a list"
