@@ -211,6 +211,38 @@ def test_command(
     assert sorted(path.name for path in (tmp_path / "show").iterdir()) == ["000001.png", "000002.png"]
 
 
+@pytest.mark.parametrize(
+    ("extra", "expected"),
+    [
+        (["--preset", "fast"], {"points_per_side": 32}),
+        (["--preset", "fast", "--everything", "points_per_side=5"], {"points_per_side": 5}),
+        (
+            ["--preset", "paper", "--everything", "points_per_side=6"],
+            {"points_per_side": 6, "crop_n_layers": 1},
+        ),
+        (["--everything", "points_per_side=6"], {"points_per_side": 6, "crop_n_layers": 1}),
+    ],
+)
+def test_presets(
+    float_sam: Sam,
+    scene_directory: Path,
+    capsys: pytest.CaptureFixture[str],
+    extra: list[str],
+    expected: dict[str, int],
+) -> None:
+    loose = {"pred_iou_thresh": 0.6, "stability_score_thresh": 0.7, "min_mask_region_area": 10}
+    words = ["evaluate", "nano", "--task", "semantic", "--images", scene_directory / "images", "--limit", 1]
+    words += ["--annotations", scene_directory / "semantic", "--labels", "noisy", "--json", *extra]
+    words += [word for name, value in loose.items() for word in ("--everything", f"{name}={value}")]
+    assert run([str(word) for word in words]) == 0
+    found = json.loads(capsys.readouterr().out)
+    dataset = read_semantic(scene_directory / "semantic", scene_directory / "images").first(1)
+    options = EverythingOptions(crop_n_points_downscale_factor=2, **{**loose, **expected})
+    result = evaluate_semantic(float_sam, dataset, starting_maps("noisy", dataset), "noisy", options)
+    assert found["masks"] == result.masks > 0
+    assert found["mIoU"] == pytest.approx(result.mIoU)
+
+
 def test_the_reference_is_drawn_beside_the_model(
     float_sam: Sam, scene_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -238,6 +270,15 @@ def test_the_reference_is_drawn_beside_the_model(
         (["--labels", "noisy", "--everything", "points_per_side"], "expected NAME=VALUE"),
         (["--labels", "noisy", "--everything", "points_per_side=many"], "is not a number"),
         (["--labels", "noisy", "--everything", "points=4"], "no option 'points'"),
+        (["--labels", "noisy", "--preset", "quick"], "--preset quick: expected paper or fast"),
+        (
+            ["--labels", "noisy", "--preset", "fast", "--task", "instance"],
+            "--labels belongs to --task semantic",
+        ),
+        (
+            ["--preset", "fast", "--task", "oriented"],
+            "--preset belongs to --task semantic, not to --task orie",
+        ),
         (["--labels", "noisy", "--reference", "nano"], "--reference belongs to --task instance"),
     ],
 )

@@ -82,6 +82,15 @@ def evaluate(
             metavar="DIR|hf:DIR|noisy",
         ),
     ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--preset",
+            help="semantic: settings of everything mode. paper (default): 64 x 64 clicks and crops. "
+            "fast: 32 x 32 clicks, no crops.",
+            metavar="paper|fast",
+        ),
+    ] = None,
     everything: Annotated[
         list[str] | None,
         typer.Option(
@@ -113,6 +122,7 @@ def evaluate(
         {
             "--task1-dir": ("oriented", task1_dir is not None),
             "--labels": ("semantic", labels is not None),
+            "--preset": ("semantic", preset is not None),
             "--everything": ("semantic", bool(everything)),
             "--count-zero": ("semantic", count_zero),
             "--runtime": ("instance", check_runtime(runtime) != TORCH),
@@ -130,7 +140,7 @@ def evaluate(
             )
         request = TaskRequest(model, images, annotations, limit, device, reference, show_dir, json)
         if task == "semantic":
-            evaluate_semantic_task(request, labels, everything or (), ignore_zero=not count_zero)
+            evaluate_semantic_task(request, labels, preset, everything or (), ignore_zero=not count_zero)
             return
         asked = check_prompts(prompts)
         check_choice_of_detections(asked, top_k, score_threshold)

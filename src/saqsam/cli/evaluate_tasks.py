@@ -167,11 +167,24 @@ def _print_oriented(result: OrientedResult) -> None:
 
 
 def evaluate_semantic_task(
-    request: TaskRequest, labels: str | None, settings: Sequence[str], *, ignore_zero: bool
+    request: TaskRequest,
+    labels: str | None,
+    preset: str | None,
+    settings: Sequence[str],
+    *,
+    ignore_zero: bool,
 ) -> None:
     """Semantic segmentation: read, refine, measure, write pictures if asked for, print.
 
+    Args:
+        request: what other tasks take too.
+        labels: where the starting maps come from.
+        preset: settings of everything mode by name; None takes the published ones.
+        settings: ``NAME=VALUE`` changes to them.
+        ignore_zero: label 0 is no class.
+
     Raises:
+        UsageError: an option is missing or makes no sense.
         NumericalError: predicted IoUs were not finite.
     """
     check_directory(request.images, "--images")
@@ -180,7 +193,7 @@ def evaluate_semantic_task(
         raise UsageError("--task semantic needs --labels: a folder of label maps, hf:DIR, or noisy")
     if labels != "noisy" and not labels.startswith("hf:"):
         check_directory(Path(labels), "--labels")
-    options = _everything_options(settings)
+    options = _everything_options(preset, settings)
 
     from saqsam import api
     from saqsam.report.show import make_show_directory
@@ -213,13 +226,16 @@ def evaluate_semantic_task(
     _stop_on_nan(result.model, result.nan_count)
 
 
-def _everything_options(settings: Sequence[str]) -> EverythingOptions:
-    """Semantic Segment Anything's settings with ``NAME=VALUE`` changes."""
+def _everything_options(preset: str | None, settings: Sequence[str]) -> EverythingOptions:
+    """The settings of a preset with ``NAME=VALUE`` changes."""
     from dataclasses import asdict
 
     from saqsam.everything.options import options_from
-    from saqsam.tasks.semantic import SSA_OPTIONS
+    from saqsam.tasks.semantic import SSA_PRESETS
 
+    chosen = "paper" if preset is None else preset
+    if chosen not in SSA_PRESETS:
+        raise UsageError(f"--preset {chosen}: expected {' or '.join(SSA_PRESETS)}")
     changed: dict[str, Any] = {}
     for text in settings:
         name, separator, value = text.partition("=")
@@ -229,7 +245,7 @@ def _everything_options(settings: Sequence[str]) -> EverythingOptions:
             changed[name.strip()] = int(value) if value.strip().lstrip("-").isdigit() else float(value)
         except ValueError:
             raise UsageError(f"--everything {text}: {value!r} is not a number") from None
-    return options_from({**asdict(SSA_OPTIONS), **changed})
+    return options_from({**asdict(SSA_PRESETS[chosen]), **changed})
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,9 @@ SSA_OPTIONS = EverythingOptions(
     min_mask_region_area=100,
 )
 """Everything mode as Semantic Segment Anything uses it: about 8000 clicks an image."""
+
+SSA_PRESETS = {"paper": SSA_OPTIONS, "fast": replace(SSA_OPTIONS, points_per_side=32, crop_n_layers=0)}
+"""``fast`` clicks 32 x 32 times on the whole image: an eighth of the clicks, a fifth of the encoder passes."""
 
 Start = Callable[[int, Pixels, LabelMap], LabelMap]
 """Label map to start from, of image id, pixels and truth."""
