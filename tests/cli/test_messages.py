@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+import saqsam
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Ground, Saqsam
@@ -235,3 +239,11 @@ def assert_one_line(shown: object, code: int, message: str) -> None:
     assert len(shown.err.splitlines()) == 1
     assert shown.err.startswith("saqsam: ")
     assert message in shown.err
+
+
+def test_python_dash_m_is_the_command(command: str) -> None:
+    answers = [
+        subprocess.run([*words, "--version"], capture_output=True, text=True, check=True).stdout
+        for words in ([command], [sys.executable, "-m", "saqsam"])
+    ]
+    assert answers[0] == answers[1] == f"saqsam {saqsam.__version__}\n"
