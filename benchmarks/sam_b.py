@@ -81,6 +81,12 @@ def float_seconds(model, images) -> tuple[float, float]:
     return encoding, decoding
 
 
+def told(stage: str, done: int, total: int) -> None:
+    """A line when a stage ends, and a few on the way."""
+    if done == total or (done and done % 8 == 0):
+        print(f"{time.strftime('%H:%M:%S')} {stage}: {done}/{total}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -108,7 +114,7 @@ def main() -> None:
         images = api.calibration_images(recipe, options.images, annotations)
         encoding, decoding = float_seconds(model, images)
         start = time.perf_counter()
-        packed = api.quantize(Sam(model, "sam-b"), recipe, options.images, annotations)
+        packed = api.quantize(Sam(model, "sam-b"), recipe, options.images, annotations, progress=told)
         seconds = time.perf_counter() - start
         file = Path(directory) / "b.safetensors"
         packed.save(file)
