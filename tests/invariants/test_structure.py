@@ -23,6 +23,7 @@ FLOW = (
     ("reconstruct",),
     ("pack",),
     ("pipeline",),
+    ("mixed",),
     ("tasks", "report", "everything", "detectors"),
     ("many",),
     ("export", "runtime", "drop_in"),
@@ -68,6 +69,15 @@ def imports(path: Path) -> Iterator[tuple[str, int]]:
 def test_the_units_named_here_exist() -> None:
     found = {unit_of(path) for path in FILES}
     assert set(GROUND) | set(RANK) <= found
+
+
+def test_contributing_lists_the_stages_in_this_order() -> None:
+    text = (ROOT.parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    listed = text[text.index("follow the work: ") + len("follow the work: ") : text.index(". A later stage")]
+    stages = [tuple(re.findall(r"`(\w+)`", part)) for part in listed.split("→")]
+    assert stages == [names for names in FLOW if names != ("pipeline",)], "pipeline is a file, not a folder"
+    folders = {path.name for path in ROOT.iterdir() if (path / "__init__.py").is_file()}
+    assert folders - set(GROUND) - {"prompts"} <= set(RANK), "only prompts serve several stages"
 
 
 def test_a_stage_never_imports_a_later_one() -> None:

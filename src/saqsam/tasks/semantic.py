@@ -42,7 +42,7 @@ SSA_OPTIONS = EverythingOptions(
 """Everything mode as Semantic Segment Anything uses it: about 8000 clicks an image."""
 
 SSA_PRESETS = {"paper": SSA_OPTIONS, "fast": replace(SSA_OPTIONS, points_per_side=32, crop_n_layers=0)}
-"""``fast`` clicks 32 x 32 times on the whole image: an eighth of the clicks, a fifth of the encoder passes."""
+"""``fast`` clicks 32 x 32 times on the whole image: an eighth of the clicks, one encoder pass for five."""
 
 Start = Callable[[int, Pixels, LabelMap], LabelMap]
 """Label map to start from, of image id, pixels and truth."""
