@@ -59,6 +59,7 @@ def quantize(
     prompts: str | Path | None = None,
     progress: Progress = lambda stage, done, total: None,
     run_dir: str | Path | None = None,
+    cache_gb: float | None = None,
 ) -> Sam:
     """Quantize a float SAM without labels; the float model is left as it was.
 
@@ -71,6 +72,8 @@ def quantize(
             ``annotations``. Without annotations, a 4 x 4 grid of clicks is used on every image.
         progress: called with a stage's name, steps done and steps in total.
         run_dir: directory that keeps every finished part; the same call continues an interrupted one there.
+        cache_gb: GB of activations that learning holds in memory; what is beyond goes to files in ``run_dir``
+            (or a temporary directory) that vanish again. Changes no result. ``None``: all in memory.
 
     Returns:
         A new ``Sam`` that has passed its audit. Everything random comes from ``recipe.calibration.seed``.
@@ -79,18 +82,21 @@ def quantize(
         UsageError: the model is already quantized, or there are no usable images.
         InvariantError: the audit failed, naming the site; nothing is returned.
         RunLocked: another process works in ``run_dir``. RunMismatch: it was begun for something else.
+        OutOfMemory, OutOfDisk: memory or the disk is too small; what is finished in ``run_dir`` is kept.
     """
     if sam.quantization is not None:
         raise UsageError(f"{sam.name} is already quantized ({sam.bits}); start from the float model")
+    if cache_gb is not None and not cache_gb >= 0:
+        raise UsageError(f"cache_gb {cache_gb}: give GB of memory, 0 or more")
     chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
     found = calibration_images(chosen, images, annotations, prompts)
     chosen = spend_bits(sam.model, chosen, found, progress)
     model = copy.deepcopy(sam.model)
     if run_dir is None:
-        report = quantize_model(model, chosen, found, progress)
+        report = quantize_model(model, chosen, found, progress, cache_gb=cache_gb)
     else:
         with open_run(run_dir, identity_of(model, chosen, found)) as directory:
-            report = quantize_model(model, chosen, found, progress, directory)
+            report = quantize_model(model, chosen, found, progress, directory, cache_gb)
     return Sam(model, f"{sam.name} {chosen.name}", chosen, report.to_dict())
 
 

@@ -16,6 +16,7 @@
     │   ├── RunLocked           1  another process is working in it
     │   └── RunMismatch         1  it was begun with another recipe, model or inputs
     ├── OutOfMemory             3  memory is short even for the smallest part of the work
+    ├── OutOfDisk               3  the disk is full in the middle of long work; what is finished is kept
     └── InvariantError          4  a promise of saqsam itself does not hold: nothing was written
         └── NumericalError      4  NaN or infinity appeared inside the model
 
@@ -121,6 +122,12 @@ class RunMismatch(RunError):
 
 class OutOfMemory(SaqsamError):
     """Memory is short even for the smallest part of the work; the message has the estimate."""
+
+    exit_code = 3
+
+
+class OutOfDisk(SaqsamError):
+    """The disk is full in the middle of long work; what is finished is kept."""
 
     exit_code = 3
 

@@ -91,6 +91,7 @@ def quantize_model(
     images: Sequence[CalibrationImage],
     progress: Progress = lambda stage, done, total: None,
     directory: RunDirectory | None = None,
+    cache_gb: float | None = None,
 ) -> Report:
     """Quantize ``model`` in place by ``recipe``; afterwards it is frozen and has passed its audit.
 
@@ -100,6 +101,7 @@ def quantize_model(
         images: calibration images with prompts; all of them are used.
         progress: see ``Progress``.
         directory: keeps finished parts, and has those of an interrupted run; see ``open_run``.
+        cache_gb: see ``reconstruct``.
 
     Raises:
         UsageError: no images, or none with prompts.
@@ -114,7 +116,7 @@ def quantize_model(
     if not run.restore_calibration():
         run.calibrate()
         run.keep_calibration()
-    run.timed("reconstruct", run.reconstruct)
+    run.timed("reconstruct", lambda: run.reconstruct(cache_gb))
     run.timed("freeze", lambda: freeze(model, recipe, progress))
     return run.report
 
@@ -246,8 +248,9 @@ class _Run:
             self.report.ranges[site.name] = settle_weight(quantizer, self.plan[site.name].ranges, weight)
         self.progress("weights", len(weights), len(weights))
 
-    def reconstruct(self) -> None:
-        records = reconstruct(self.model, self.recipe, self.images, self.progress, self.directory)
+    def reconstruct(self, cache_gb: float | None) -> None:
+        settings = (self.recipe, self.images, self.progress, self.directory, cache_gb)
+        records = reconstruct(self.model, *settings)
         self.report.units = [record.to_dict() for record in records]
 
     def _drawing(self, name: str) -> torch.Generator:

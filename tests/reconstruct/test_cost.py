@@ -17,7 +17,7 @@ from saqsam.reconstruct.judge import JUDGES, judges
 
 Quantized = Callable[..., tuple[SamModel, Report]]
 IMAGES, BLOCKS = 8, 4
-MANY = (f"calibration.images={IMAGES}", "reconstruct.iterations=1", "reconstruct.batch=1")
+MANY = (f"calibration.images={IMAGES}", "clip.method=none", "reconstruct.iterations=1", "reconstruct.batch=1")
 
 
 @contextmanager

@@ -6,6 +6,7 @@
     command.json           how it was asked for, for ``saqsam resume``; written by the command line
     parts/NAME.safetensors one file for each finished part (calibration, each unit), written at its end
     losses.jsonl           loss of every step so far, one JSON object a line
+    activations/           what does not fit into ``--cache-gb`` of memory; only while a process works here
     lock                   held by the process that is working here
 
 A part is there completely or not at all, so a run may be killed at any moment.

@@ -17,6 +17,7 @@ from saqsam.models.layers import QuantizedLayer
 from saqsam.models.sites import WEIGHT, Site
 from saqsam.quantizer import Quantizer
 from saqsam.recipe import Reconstruct
+from saqsam.reconstruct.cache import Kept
 from saqsam.reconstruct.gptq import Moments, round_by
 from saqsam.reconstruct.layerwise import layer_of, rows_seen
 from saqsam.reconstruct.loss import local_term
@@ -36,8 +37,8 @@ class Rounded:
         kept: ``learned``, or ``nearest`` where rounding in closed form made the loss worse.
     """
 
-    targets: list[State]
-    outputs: list[State]
+    targets: Sequence[State]
+    outputs: Sequence[State]
     before: float
     after: float
     kept: str
@@ -51,6 +52,7 @@ def round_at_once(
     settings: Reconstruct,
     seed: int,
     progress: Callable[[int, int], None],
+    new: Callable[[], Kept],
 ) -> Rounded:
     """Put the weights of a unit on their grids, in place.
 
@@ -62,13 +64,14 @@ def round_at_once(
         settings: the recipe's section.
         seed: of the draw of tokens.
         progress: called with passes done and in total.
+        new: makes room for states.
     """
     layers = {site: layer_of(unit, quantizer) for site, quantizer in own.items() if site.role == WEIGHT}
     named = {site.name: layer for site, layer in layers.items()}
     moments = {
         name: Moments.empty(layer.weight[0].numel(), layer.weight.device) for name, layer in named.items()
     }
-    targets, outputs, count = [], [], len(quantized)
+    targets, outputs, again, count = new(), new(), new(), len(quantized)
     for image, (state, reference) in enumerate(zip(quantized, references, strict=True)):
         progress(image, 2 * count)
         with replaced(unquantized(own.values())):
@@ -83,7 +86,6 @@ def round_at_once(
     compensate = settings.compensate in ("all", unit.part)
     for site, layer in layers.items():
         round_by(moments.pop(site.name), layer, own[site], damping=settings.damping, compensate=compensate)
-    again = []
     for image, state in enumerate(quantized):
         progress(count + image, 2 * count)
         again.append(unit.run(state))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -88,13 +89,22 @@ class Problem:
         """Shares of a part in the means of the local term and of the prompt-aware one."""
         if among is None or len(among) == len(images):
             return 1.0, 1.0
-        rows = [len(state[0]) for state in self.targets]
-        prompts = rows if self.views is None else [len(view) for (view,) in self.views]
         local, seen = (
             sum(counts[image] for image in images) / sum(counts[image] for image in among)
-            for counts in (rows, prompts)
+            for counts in self._rows
         )
         return local, seen
+
+    @cached_property
+    def _rows(self) -> tuple[list[int], list[int]]:
+        """Rows of each image in the local term, and in the prompt-aware one."""
+        rows = [len(state[0]) for state in self.targets]
+        return rows, rows if self.views is None else [len(view) for (view,) in self.views]
+
+    @cached_property
+    def shapes(self) -> list[tuple[torch.Size, ...]]:
+        """Shape of each input without its batch; only equal ones can be joined."""
+        return [tuple(x.shape[1:] for x in state) for state in self.inputs]
 
 
 def total(terms: Mapping[str, Tensor]) -> Tensor:

@@ -123,5 +123,5 @@ def _draw(problem: Problem, count: int, generator: torch.Generator) -> list[int]
     """Different images; only such as have equally many tokens for each prompt fit into one batch."""
     total = len(problem.inputs)
     order: list[int] = torch.randperm(total, generator=generator, device=generator.device).tolist()
-    shapes = [tuple(x.shape[1:] for x in problem.inputs[image]) for image in order]
+    shapes = [problem.shapes[image] for image in order]
     return [image for image, shape in zip(order, shapes, strict=True) if shape == shapes[0]][:count]

@@ -20,6 +20,7 @@ from saqsam.errors import RecipeError
 from saqsam.models.sites import INPUT, WEIGHT, Site
 from saqsam.quantizer import Quantizer
 from saqsam.recipe import Recipe
+from saqsam.reconstruct.cache import Cache
 from saqsam.reconstruct.judge import UnitRecord, judges, loss_of, outputs_of
 from saqsam.reconstruct.learner import Learner, write_weight
 from saqsam.reconstruct.loss import Problem
@@ -94,7 +95,7 @@ class PublishedWalk(Walk):
         progress: Progress,
         coins: torch.Generator,
     ) -> None:
-        super().__init__(model, recipe, images, progress, None)
+        super().__init__(model, recipe, images, progress, None, Cache())
         solver = PublishedSolver(model, self.settings, self.seed, None, self.telling)
         solver.coins = coins
         self.solver = solver

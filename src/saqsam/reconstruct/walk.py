@@ -24,6 +24,7 @@ from saqsam.models.sites import WEIGHT, Site
 from saqsam.quantizer import Quantizer
 from saqsam.recipe import Recipe
 from saqsam.reconstruct.at_once import round_at_once
+from saqsam.reconstruct.cache import Cache, opened_cache
 from saqsam.reconstruct.estimate import Estimate
 from saqsam.reconstruct.judge import UnitRecord
 from saqsam.reconstruct.layerwise import layer_by_layer, rows_of
@@ -47,6 +48,7 @@ def reconstruct(
     images: Sequence[CalibrationImage],
     progress: Progress = lambda stage, done, total: None,
     directory: RunDirectory | None = None,
+    cache_gb: float | None = None,
 ) -> list[UnitRecord]:
     """Learn rounding and scales of an attached model whose quantizers all have ranges, in place.
 
@@ -58,25 +60,29 @@ def reconstruct(
         images: calibration images, each with at least one prompt.
         progress: called with the unit's name, steps done and steps in total.
         directory: keeps finished units, and has those of an interrupted run.
+        cache_gb: see ``Cache``; in GB, ``None`` holds all activations in memory.
 
     Raises:
         NumericalError: a loss became NaN or infinite; the unit is named.
         OutOfMemory: memory is short even for one image at a time.
+        OutOfDisk: the disk is full.
     """
     if not recipe.reconstruct.learns:
         return []
-    walk = Walk(model, recipe, images, progress, directory)
-    try:
-        walk.estimate_all()
-        return [*walk.encoder(), *walk.decoder(), *walk.whole()]
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise OutOfMemory(
-            f"reconstruct: memory ran out; activations of {len(images)} images take "
-            f"{walk.estimate.bytes / 1e9:.2f} GB, and a step on one image its share; "
-            "set calibration.images or reconstruct.prompts lower"
-        ) from error
+    budget = None if cache_gb is None else cache_gb * 1e9
+    with opened_cache(budget, None if directory is None else directory.path) as cache:
+        walk = Walk(model, recipe, images, progress, directory, cache)
+        try:
+            walk.estimate_all()
+            return [*walk.encoder(), *walk.decoder(), *walk.whole()]
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemory(
+                f"reconstruct: memory ran out; activations of {len(images)} images take "
+                f"{walk.estimate.bytes / 1e9:.2f} GB, and a step on one image its share; "
+                "set calibration.images or reconstruct.prompts lower"
+            ) from error
 
 
 class Walk:
@@ -89,23 +95,28 @@ class Walk:
         images: Sequence[CalibrationImage],
         progress: Progress,
         directory: RunDirectory | None,
+        cache: Cache,
     ) -> None:
+        self.cache = cache
         self.model, self.settings = model, recipe.reconstruct
         self.seed = recipe.calibration.seed
         self.quantizers = all_quantizers(model)
         self.pending: set[Quantizer] = set(self.quantizers.values())
-        opened = [pixels_of(model, image) for image in images]
-        asked = [(image.prompts, frame) for image, (_, frame) in zip(images, opened, strict=True)]
+        asked = []
+        patches = cache.new()
+        for image in images:
+            pixels, frame = pixels_of(model, image)
+            asked.append((image.prompts, frame))
+            patches.append((self._patches(pixels),))
         generator = seeded(self.seed, "prompts")
         count, clicks = self.settings.prompts, self.settings.clicks
         self.prompting = Prompting.of(model, asked, count, generator, clicks)
-        self.patches: list[State] = [(self._patches(pixels),) for pixels, _ in opened]
-        self.quantized, self.float = list(self.patches), list(self.patches)
-        if not self.settings.whole_iterations:
-            self.patches.clear()
-        self.embeddings: list[State] = []
-        self.masks: list[State] = []
-        self.estimate = Estimate(self.settings, len(opened))
+        self.quantized: Sequence[State] = patches
+        self.float: Sequence[State] = patches
+        self.patches: Sequence[State] = patches if self.settings.whole_iterations else ()
+        self.embeddings: Sequence[State] = ()
+        self.masks: Sequence[State] = ()
+        self.estimate = Estimate(self.settings, len(images))
         self.telling = Telling(progress, directory, self.estimate)
         self.solver = Solver(model, self.settings, self.seed, directory, self.telling)
 
@@ -141,24 +152,30 @@ class Walk:
             self._keep_targets()
         elif self.settings.decoder == "none":
             return
-        self.quantized = [self.prompting.start(x, [image]) for image, (x,) in enumerate(self.quantized)]
-        self.float = [self.prompting.start(x, [image]) for image, (x,) in enumerate(self.float)]
+        self.quantized, self.float = self._started(self.quantized), self._started(self.float)
         for unit in decoder_units(self.model, self.prompting, self.settings.token_weight):
             yield from self._unit(unit, self.settings.decoder)
 
+    def _started(self, embeddings: Sequence[State]) -> Sequence[State]:
+        """The decoder's states before its first layer."""
+        return self.cache.keep(
+            self.prompting.start(embedding, [image]) for image, (embedding,) in enumerate(embeddings)
+        )
+
     def _keep_targets(self) -> None:
         """Embeddings and masks of the float model, while its decoder is still float."""
-        self.embeddings = list(self.float)
+        self.embeddings = self.float
         with replaced(unquantized(self.pending)):
-            self.masks = [
+            self.masks = self.cache.keep(
                 (masks_and_scores(self.model, self.prompting, embedding, [image]),)
                 for image, (embedding,) in enumerate(self.embeddings)
-            ]
+            )
 
     def whole(self) -> Iterator[UnitRecord]:
         """Tune all parts to one another, if the recipe says so."""
         if not self.settings.whole_iterations:
             return
+        self.quantized = self.float = ()  # the decoder's last states, which nothing needs any more
         self.solver.settings = settings_for(self.settings)
         unit = whole_model(self.model, self.prompting)
         weights = balanced(
@@ -177,7 +194,7 @@ class Walk:
         with replaced(unquantized(self.pending)):
             targets, rows = self._targets(unit, own, references, objective)
             if objective == "par":
-                views = [(unit.view(state, [image]),) for image, state in enumerate(targets)]
+                views = self.cache.keep((unit.view(state, [image]),) for image, state in enumerate(targets))
         self.pending -= self._switched_on(own)
         known: Mapping[int, State] = {}
         with replaced(unquantized(self.pending)):
@@ -191,24 +208,25 @@ class Walk:
                 solved = self.solver.solve(problem, own, rows)
                 known = solved.outputs
                 yield solved.record
-            self.quantized = [
+            self.quantized = self.cache.keep(
                 known[image] if image in known else unit.run(state)
                 for image, state in enumerate(self.quantized)
-            ]
+            )
         self.float = targets
 
     def _targets(
         self, unit: Unit, own: Own, references: Sequence[State], objective: str
-    ) -> tuple[list[State], Rows]:
+    ) -> tuple[Sequence[State], Rows]:
         """What leaves the float unit, of each image, and what enters its layers, where that is needed."""
         settings = self.settings
         if objective == "none" or (settings.unit != "layer" and settings.rounding != "gptq"):
-            return [unit.run(state) for state in references], ()
-        seen = [
-            rows_of(unit, own, state, settings.tokens, self.seed, image)
-            for image, state in enumerate(references)
-        ]
-        return [target for target, _ in seen], [rows for _, rows in seen]
+            return self.cache.keep(unit.run(state) for state in references), ()
+        targets, rows = self.cache.new(), []
+        for image, state in enumerate(references):
+            target, seen = rows_of(unit, own, state, settings.tokens, self.seed, image)
+            targets.append(target)
+            rows.append(seen)
+        return targets, rows
 
     def _round_at_once(self, unit: Unit, own: dict[Site, Quantizer]) -> UnitRecord:
         """Closed form from one pass; see ``at_once``."""
@@ -216,10 +234,10 @@ class Walk:
         part = self.solver.stored(unit.name)
         if part is not None:
             with replaced(unquantized(self.pending)):
-                self.float = [unit.run(state) for state in self.float]
+                self.float = self.cache.keep(unit.run(state) for state in self.float)
             record = self.solver.restore(part, own)
             with replaced(unquantized(later)):
-                self.quantized = [unit.run(state) for state in self.quantized]
+                self.quantized = self.cache.keep(unit.run(state) for state in self.quantized)
         else:
 
             def progress(done: int, total: int) -> None:
@@ -227,7 +245,7 @@ class Walk:
 
             states = (self.quantized, self.float)
             with replaced(unquantized(later)):
-                done = round_at_once(unit, own, *states, self.settings, self.seed, progress)
+                done = round_at_once(unit, own, *states, self.settings, self.seed, progress, self.cache.new)
             self.quantized, self.float = done.outputs, done.targets
             record = UnitRecord(unit.name, 0, done.before, done.after, done.kept, judged=len(self.float))
             self.solver.keep(record, own)
