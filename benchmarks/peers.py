@@ -93,7 +93,8 @@ _ORT = ("onnx", "onnxruntime")
 
 
 def _own() -> Iterator[Row]:
-    for recipe in ("saq-sam-star-w8a8", "saq-sam-star-w4a8", "saq-sam-star-w4a4", "saq-sam-fast-w4a4"):
+    star = [f"saq-sam-star-{bits}" for bits in ("w8a8", "w4a8", "w4a4")]
+    for recipe in (*star, "saq-sam-fast-w4a4", "best-w4a8", "best-w4a4"):
         weights, activations = recipe[-3], recipe[-1]
         for engine in ("torch", "onnxruntime"):
             needs = () if engine == "torch" else _ORT
