@@ -14,7 +14,7 @@ from saqsam.errors import UsageError
 from saqsam.jobs.directory import open_run
 from saqsam.jobs.identity import identity_of
 from saqsam.mixed.choose import spend_bits
-from saqsam.models.load import load_float
+from saqsam.models.load import at_hand, load_float
 from saqsam.pack.convert import from_packed
 from saqsam.pack.file import is_packed, read_packed
 from saqsam.pipeline import Progress, quantize_model
@@ -31,7 +31,7 @@ def load(source: str | Path, device: str = "cpu", engine: str = "torch") -> Sam:
     Args:
         source: ``nano`` or ``nano-outliers`` (shipped), an official ``.pth``, a ``transformers`` directory,
             a hub id, a ``.safetensors`` file of weights, a packed file written by ``Sam.save``, or a
-            directory written by ``Sam.save_pretrained``.
+            directory written by ``Sam.save_pretrained``, also as a hub id.
         device: where the model goes, such as ``cpu`` or ``cuda``.
         engine: ``torch`` simulates integers; for packed files, ``onnxruntime`` computes with them on the CPU,
             and ``int8`` in the linear layers of a PyTorch model, on any device.
@@ -39,16 +39,17 @@ def load(source: str | Path, device: str = "cpu", engine: str = "torch") -> Sam:
     Raises:
         CheckpointError: the file is damaged, foreign or unsafe; the message says what to do.
     """
+    given, source = source, at_hand(source)
     path = packed_file(source) or Path(source).expanduser()
     if engine != "torch":
         from saqsam.runtime.engine import load_engine
 
         return load_engine(path if path.is_file() else source, engine, device)
     if not is_packed(path):
-        return Sam(load_float(source, device=device, attention="sdpa"), str(source))
+        return Sam(load_float(source, device=device, attention="sdpa"), str(given))
     packed = read_packed(path)
     model, recipe = from_packed(packed, path)
-    return Sam(model, str(source), recipe, packed.records, path).to(device)
+    return Sam(model, str(given), recipe, packed.records, path).to(device)
 
 
 def quantize(

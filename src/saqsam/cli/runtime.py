@@ -59,8 +59,9 @@ def load_for(runtime: str, model: str, device: str) -> Sam:
 
 def load_where_packed(runtime: str, model: str, device: str) -> Sam:
     """The same among several models: a float one is computed by PyTorch in any case."""
+    from saqsam.drop_in.directory import packed_file
     from saqsam.pack.file import is_packed
 
-    packed = is_packed(Path(model).expanduser())
+    packed = is_packed(packed_file(model) or Path(model).expanduser())
     check_runtime(runtime)
     return load_for(runtime if packed else TORCH, model, device)

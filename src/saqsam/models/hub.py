@@ -12,6 +12,7 @@ _PATTERNS = [
     "model.safetensors",
     "model.safetensors.index.json",
     "model-*.safetensors",
+    "saqsam.safetensors",  # a packed model, see saqsam.drop_in.directory
 ]
 _SECONDS = 5.0
 

@@ -73,10 +73,20 @@ def _load(source: str | Path, attention: str) -> SamModel:
     if exists:
         return _from_file(path, attention)
     if _is_hub_id(name):
-        from saqsam.models.hub import fetch
-
-        return _from_directory(fetch(name), attention)
+        return _from_directory(Path(at_hand(name)), attention)
     raise _unknown(name)
+
+
+def at_hand(source: str | Path) -> str | Path:
+    """The directory to which a hub id was fetched; anything else as it is.
+
+    Raises:
+        CheckpointError: no such model, or no network and no earlier copy of it.
+    """
+    from saqsam.models.hub import fetch
+
+    name = str(source)
+    return fetch(name) if _is_hub_id(name) and not Path(name).exists() else source
 
 
 def _is_hub_id(name: str) -> bool:
