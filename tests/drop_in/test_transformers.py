@@ -8,44 +8,22 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.launcher import Launcher, launcher
 from transformers import SamModel, SamProcessor, pipeline
 
 import saqsam
 from saqsam.cli.app import run
 from saqsam.errors import CheckpointError, CorruptCheckpoint, UsageError
 from saqsam.sam import Sam
-from saqsam.scenes import write_scenes
 
 WEIGHTS = "saqsam.safetensors"
-
-
-@pytest.fixture(scope="session")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_scenes(tmp_path_factory.mktemp("scenes"), 2, 14).parent
-
-
-@pytest.fixture(scope="session")
-def packed(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A nano with log grids, at 4 bits, as one packed file."""
-    path = tmp_path_factory.mktemp("packed") / "nano.saqsam"
-    quantized = saqsam.quantize(
-        saqsam.load("nano"), "ptq4sam-s-w4a4", scenes / "images", scenes / "instances.json"
-    )
-    quantized.save(path)
-    return path
-
-
-@pytest.fixture(scope="session")
-def saved(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("saved") / "model"
-    saqsam.load(packed).save_pretrained(directory)
-    return directory
 
 
 @pytest.fixture
@@ -157,17 +135,29 @@ def test_other_float_types_are_applied_after_loading(saved: Path) -> None:
         assert (outputs(model)[1].float() - expected).abs().max() < 0.2
 
 
-@pytest.mark.parametrize(
-    "first", ["saqsam", "transformers", "from transformers import SamModel; import saqsam"]
+@pytest.fixture(scope="module")
+def transformers_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
+    """Starts processes that have imported transformers' model and nothing of saqsam."""
+    with launcher("from transformers import SamModel", tmp_path_factory.mktemp("printed")) as programs:
+        yield programs
+
+
+LOADING = (
+    "import saqsam, sys; from transformers import SamModel\n"
+    "print(type(SamModel.from_pretrained(sys.argv[1]).hf_quantizer).__name__)\n"
+    "print([f for f in sys.meta_path if type(f).__module__.startswith('saqsam')])"
 )
+
+
+@pytest.mark.parametrize("first", ["saqsam", "transformers"])
 def test_saqsam_may_be_imported_before_or_after(saved: Path, first: str) -> None:
-    imports = first if first.startswith("from") else f"import {first}"
-    code = (
-        f"import sys; {imports}; import saqsam; from transformers import SamModel\n"
-        "print(type(SamModel.from_pretrained(sys.argv[1]).hf_quantizer).__name__)\n"
-        "print([f for f in sys.meta_path if type(f).__module__.startswith('saqsam')])"
-    )
-    done = in_a_fresh_python(code, str(saved))
+    done = in_a_fresh_python(f"import {first}; {LOADING}", str(saved))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["SaqsamQuantizer", "[]"]
+
+
+def test_saqsam_may_be_imported_after_the_model(saved: Path, transformers_alone: Launcher) -> None:
+    done = transformers_alone.run(f"import sys; assert 'saqsam' not in sys.modules; {LOADING}", str(saved))
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["SaqsamQuantizer", "[]"]
 
@@ -175,8 +165,10 @@ def test_saqsam_may_be_imported_before_or_after(saved: Path, first: str) -> None
 WITHOUT = "import sys; from transformers import SamModel; SamModel.from_pretrained(sys.argv[1])"
 
 
-def test_without_saqsam_transformers_stops_as_the_card_and_the_docs_say(saved: Path) -> None:
-    done = in_a_fresh_python(WITHOUT, str(saved))
+def test_without_saqsam_transformers_stops_as_the_card_and_the_docs_say(
+    saved: Path, transformers_alone: Launcher
+) -> None:
+    done = transformers_alone.run(WITHOUT, str(saved))
     page = Path(__file__).resolve().parents[2] / "docs" / "transformers.md"
     assert done.returncode != 0
     for words in (
@@ -189,9 +181,11 @@ def test_without_saqsam_transformers_stops_as_the_card_and_the_docs_say(saved: P
         assert words in page.read_text(encoding="utf-8")
 
 
-def test_renamed_weights_are_random_without_saqsam_which_is_why_they_are_not_named_so(broken: Path) -> None:
+def test_renamed_weights_are_random_without_saqsam_which_is_why_they_are_not_named_so(
+    broken: Path, transformers_alone: Launcher
+) -> None:
     (broken / WEIGHTS).rename(broken / "model.safetensors")
-    done = in_a_fresh_python(WITHOUT, str(broken))
+    done = transformers_alone.run(WITHOUT, str(broken))
     assert done.returncode == 0
     assert "MISSING" in done.stderr
     assert "UNEXPECTED" in done.stderr

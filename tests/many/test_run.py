@@ -6,12 +6,12 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from tests.launcher import launcher
 
 from saqsam.errors import RunError, RunMismatch
 from saqsam.many.merge import merge
@@ -21,26 +21,28 @@ from saqsam.many.work import chunks
 
 from .conftest import Folder, Saqsam
 
+COMMAND = "from saqsam.cli import main; main()"
+IMPORTS = "import saqsam.api, saqsam.cli.app, saqsam.many.run, saqsam.many.tasks, saqsam.detectors.listing"
+
 
 def test_a_killed_run_goes_on_where_it_was(folder: Folder, tmp_path: Path) -> None:
-    """Every run is a process of its own, as a user's: how memory lies in this one moves last digits."""
-    program = [sys.executable, "-c", "from saqsam.cli import main; main()"]
-    words = [*program, "segment", "nano", str(folder.images), "--detections", str(folder.detections)]
+    """No run is in this process, as a user's is not: how memory lies in it moves last digits."""
+    words = ["segment", "nano", str(folder.images), "--detections", str(folder.detections), "--out"]
     out = tmp_path / "run"
-    with subprocess.Popen(
-        [*words, "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
+    with launcher(IMPORTS, tmp_path) as programs:
+        number = programs.start(COMMAND, [*words, str(out)])
         until = time.monotonic() + 60
-        while not (found := list(out.glob("shards/*.jsonl"))) and process.poll() is None:
+        while not (found := list(out.glob("shards/*.jsonl"))):
             assert time.monotonic() < until
-            time.sleep(0.005)
-        os.kill(process.pid, signal.SIGKILL)
-    assert found
-    (out / "results.json").unlink(missing_ok=True)
-    last = sorted(found)[0]
-    kept = last.stat().st_mtime_ns
-    for target in (out, tmp_path / "one.json"):
-        subprocess.run([*words, "--out", str(target)], check=True, capture_output=True)
+            time.sleep(0.002)
+        os.kill(number, signal.SIGKILL)
+        assert programs.wait().returncode == -signal.SIGKILL, "it had ended before it was killed"
+        assert not (out / "results.json").exists()
+        last = sorted(found)[0]
+        kept = last.stat().st_mtime_ns
+        for target in (out, tmp_path / "one.json"):
+            done = programs.run(COMMAND, *words, str(target))
+            assert done.returncode == 0, done.stderr
     assert last.stat().st_mtime_ns == kept  # not done again
     assert (out / "results.json").read_bytes() == (tmp_path / "one.json").read_bytes()
 
