@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.forked import forked, heed_interrupts
 from transformers import SamModel
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def test_an_operating_system_error_is_one_line(saqsam: Saqsam, ground: Ground) -
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_run_leaves_no_file(
-    command: str, ground: Ground, tmp_path: Path, number: signal.Signals, code: int
+    ground: Ground, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     images = tmp_path / "images"
     images.mkdir()
@@ -118,22 +119,17 @@ def test_a_stopped_run_leaves_no_file(
     out = tmp_path / "out.safetensors"
     words = ["quantize", "nano", "--images", str(images), "--recipe", "saq-sam-star", "--out", str(out)]
     screen, terminal = pty.openpty()  # progress is drawn only on a terminal: it tells when work has begun
-    run = subprocess.Popen(
-        [command, *words],
-        stdout=subprocess.PIPE,
-        stderr=terminal,
-        # A shell's background jobs, and so perhaps these tests, are started with interrupts ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    said, stdout = os.pipe()
+    child = forked(words, heed_interrupts, stdout=stdout, stderr=terminal)
     os.close(terminal)
+    os.close(stdout)
     drawn = read_until(screen, b"encoder ranges")
-    run.send_signal(number)
+    os.kill(child, number)
     drawn += read_until(screen, None)
     os.close(screen)
-    assert run.stdout is not None
-    with run.stdout:
-        assert run.stdout.read() == b""
-    assert run.wait(60) == code, drawn
+    with os.fdopen(said, "rb") as printed:
+        assert printed.read() == b""
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code, drawn
     assert b"Traceback" not in drawn
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images"]
     assert len(list(images.iterdir())) == 40

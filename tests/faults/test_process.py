@@ -11,16 +11,16 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from tests.forked import forked, heed_interrupts
 from transformers import SamModel
 
 from saqsam import api
-from saqsam.cli import main
 from saqsam.cli.app import run as command_line
 from saqsam.pack.file import read_packed
 from saqsam.scenes import write_scenes
@@ -70,35 +70,36 @@ def tensors_of(path: Path) -> dict[str, bytes]:
     return {**found, "records": json.dumps(records, sort_keys=True).encode()}
 
 
-def forked(arguments: list[str], before: Callable[[], None] = lambda: None) -> int:
-    """Start a command line in a copy of this process (PyTorch need not be loaded again); its number."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
-    if child == 0:
-        try:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            before()
-            sys.argv = ["saqsam", *arguments]
-            main()
-        except SystemExit as ended:
-            os._exit(ended.code if isinstance(ended.code, int) else 0)
-        finally:
-            os._exit(99)
-    return child
+@dataclass(frozen=True)
+class Whole:
+    """A run that nothing disturbed."""
+
+    directory: Path
+    out: Path
+    seconds: float
 
 
-def test_sigkill_at_random_moments_changes_nothing(words: Callable[..., list[str]], tmp_path: Path) -> None:
-    begin = time.monotonic()
-    assert os.waitpid(forked(words(tmp_path / "whole", tmp_path / "whole.safetensors")), 0)[1] == 0
-    length = time.monotonic() - begin
-    expected = tensors_of(tmp_path / "whole.safetensors")
+@pytest.fixture
+def whole(place: Path, words: Callable[..., list[str]]) -> Whole:
+    """Run once for the whole session; not to be changed."""
+    directory, out, length = place / "whole", place / "whole.safetensors", place / "seconds"
+    if not out.exists():
+        begin = time.monotonic()
+        assert os.waitpid(forked(words(directory, out)), 0)[1] == 0
+        length.write_text(str(time.monotonic() - begin))
+    return Whole(directory, out, float(length.read_text()))
+
+
+def test_sigkill_at_random_moments_changes_nothing(
+    words: Callable[..., list[str]], whole: Whole, tmp_path: Path
+) -> None:
+    expected = tensors_of(whole.out)
     moments = random.Random(7)
     struck = 0
     for kill in range(KILLS):
         directory, out = tmp_path / f"run{kill}", tmp_path / f"{kill}.safetensors"
         child = forked(words(directory, out))
-        time.sleep(moments.uniform(0.05, 0.95) * length)
+        time.sleep(moments.uniform(0.05, 0.95) * whole.seconds)
         os.kill(child, signal.SIGKILL)
         struck += os.WIFSIGNALED(os.waitpid(child, 0)[1])
         before = {path: path.stat().st_mtime_ns for path in directory.glob("parts/*.safetensors")}
@@ -115,10 +116,7 @@ def test_a_signal_ends_the_run_within_five_seconds_and_keeps_finished_parts(
 ) -> None:
     directory, out = tmp_path / "run", tmp_path / "out.safetensors"
 
-    def usual() -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    child = forked(words(directory, out), usual)
+    child = forked(words(directory, out), heed_interrupts)
     wanted = directory / "parts/encoder-stage-0.safetensors"
     until = time.monotonic() + 60
     while not wanted.exists() and time.monotonic() < until:
@@ -137,17 +135,20 @@ def test_a_signal_ends_the_run_within_five_seconds_and_keeps_finished_parts(
 
 @pytest.mark.parametrize("full", ["calibration", "neck", "output"])
 def test_no_room_to_write_ends_with_code_3_and_keeps_earlier_parts(
-    words: Callable[..., list[str]], tmp_path: Path, capfd: pytest.CaptureFixture[str], full: str
+    words: Callable[..., list[str]],
+    whole: Whole,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    full: str,
 ) -> None:
-    whole, directory, out = tmp_path / "whole", tmp_path / "run", tmp_path / "out.safetensors"
-    assert os.waitpid(forked(words(whole, tmp_path / "whole.safetensors")), 0)[1] == 0
-    sizes = {path.stem: path.stat().st_size for path in (whole / "parts").iterdir()}
-    sizes["output"] = (tmp_path / "whole.safetensors").stat().st_size
+    directory, out = tmp_path / "run", tmp_path / "out.safetensors"
+    sizes = {path.stem: path.stat().st_size for path in (whole.directory / "parts").iterdir()}
+    sizes["output"] = whole.out.stat().st_size
     earlier = PARTS[: PARTS.index(full)]
     if earlier:  # what came before is kept, so that the limit meets the file asked for, however small
         (directory / "parts").mkdir(parents=True)
         for name in ("run.json", "command.json", *(f"parts/{part}.safetensors" for part in earlier)):
-            shutil.copy2(whole / name, directory / name)
+            shutil.copy2(whole.directory / name, directory / name)
     before = {path: path.read_bytes() for path in directory.glob("parts/*")}
 
     def scarce() -> None:
@@ -164,7 +165,7 @@ def test_no_room_to_write_ends_with_code_3_and_keeps_earlier_parts(
     assert not list(tmp_path.rglob("*.part"))
     assert {path: path.read_bytes() for path in directory.glob("parts/*")} == before
     assert os.waitpid(forked(words(directory, out)), 0)[1] == 0
-    assert tensors_of(out) == tensors_of(tmp_path / "whole.safetensors")
+    assert tensors_of(out) == tensors_of(whole.out)
 
 
 @pytest.mark.parametrize("name", ["with spaces", "Größe-模型", "two\nlines"])

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.forked import forked
 from transformers import SamModel
 
 from saqsam import api
@@ -154,15 +155,11 @@ def test_sigkill_and_resume_from_the_command_line(workshop: Path, uninterrupted:
     ]
     words += ["--images", str(scenes / "images"), "--annotations", str(scenes / "instances.json")]
     words += [word for setting in SETTINGS for word in ("--set", setting)]
-    code = "import sys, torch; torch.set_num_threads(1)\nfrom saqsam.cli.app import run; sys.exit(run())"
-    process = subprocess.Popen([sys.executable, "-c", code, *words])
-    try:
-        while not (directory / f"parts/{UNITS[1]}.safetensors").exists():
-            assert process.poll() is None, "the run ended before it could be killed"
-            time.sleep(0.01)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    process, until = forked(words), time.monotonic() + 60
+    while not (directory / f"parts/{UNITS[1]}.safetensors").exists() and time.monotonic() < until:
+        time.sleep(0.002)
+    os.kill(process, signal.SIGKILL)
+    assert os.WIFSIGNALED(os.waitpid(process, 0)[1]), "the run ended before it could be killed"
     assert not out.exists()
     assert command_line(["resume", str(directory), "--json"]) == 0
     packed = read_packed(out)
