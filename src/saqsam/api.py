@@ -20,6 +20,7 @@ from saqsam.pack.file import is_packed, read_packed
 from saqsam.pipeline import Progress, quantize_model
 from saqsam.prompts.from_dataset import prompts_for
 from saqsam.recipe import Recipe, load_recipe
+from saqsam.reconstruct.telling import Listener, nobody
 from saqsam.sam import Sam
 from saqsam.tasks.coco_json import read_instances
 from saqsam.tasks.instance import InstanceResult, evaluate_instances
@@ -61,6 +62,7 @@ def quantize(
     progress: Progress = lambda stage, done, total: None,
     run_dir: str | Path | None = None,
     cache_gb: float | None = None,
+    listener: Listener = nobody,
 ) -> Sam:
     """Quantize a float SAM without labels; the float model is left as it was.
 
@@ -75,6 +77,8 @@ def quantize(
         run_dir: directory that keeps every finished part; the same call continues an interrupted one there.
         cache_gb: GB of activations that learning holds in memory; what is beyond goes to files in ``run_dir``
             (or a temporary directory) that vanish again. Changes no result. ``None``: all in memory.
+        listener: called after each learning step with the unit's name, its steps so far, the terms of the
+            loss by name, and the seconds left for all of learning; see ``reconstruct.telling.Listener``.
 
     Returns:
         A new ``Sam`` that has passed its audit. Everything random comes from ``recipe.calibration.seed``.
@@ -94,10 +98,10 @@ def quantize(
     chosen = spend_bits(sam.model, chosen, found, progress)
     model = copy.deepcopy(sam.model)
     if run_dir is None:
-        report = quantize_model(model, chosen, found, progress, cache_gb=cache_gb)
+        report = quantize_model(model, chosen, found, progress, None, cache_gb, listener)
     else:
         with open_run(run_dir, identity_of(model, chosen, found)) as directory:
-            report = quantize_model(model, chosen, found, progress, directory, cache_gb)
+            report = quantize_model(model, chosen, found, progress, directory, cache_gb, listener)
     return Sam(model, f"{sam.name} {chosen.name}", chosen, report.to_dict())
 
 

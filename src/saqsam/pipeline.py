@@ -28,6 +28,7 @@ from saqsam.ranges.settle import SiteRange, settle_activation, settle_weight
 from saqsam.recipe import Recipe
 from saqsam.reconstruct.kept import calibrated, restore_calibrated
 from saqsam.reconstruct.seeds import seeded
+from saqsam.reconstruct.telling import Listener, nobody
 from saqsam.reconstruct.walk import reconstruct
 
 _T = TypeVar("_T")
@@ -92,6 +93,7 @@ def quantize_model(
     progress: Progress = lambda stage, done, total: None,
     directory: RunDirectory | None = None,
     cache_gb: float | None = None,
+    listener: Listener = nobody,
 ) -> Report:
     """Quantize ``model`` in place by ``recipe``; afterwards it is frozen and has passed its audit.
 
@@ -101,7 +103,7 @@ def quantize_model(
         images: calibration images with prompts; all of them are used.
         progress: see ``Progress``.
         directory: keeps finished parts, and has those of an interrupted run; see ``open_run``.
-        cache_gb: see ``reconstruct``.
+        cache_gb, listener: see ``reconstruct``.
 
     Raises:
         UsageError: no images, or none with prompts.
@@ -116,7 +118,7 @@ def quantize_model(
     if not run.restore_calibration():
         run.calibrate()
         run.keep_calibration()
-    run.timed("reconstruct", lambda: run.reconstruct(cache_gb))
+    run.timed("reconstruct", lambda: run.reconstruct(cache_gb, listener))
     run.timed("freeze", lambda: freeze(model, recipe, progress))
     return run.report
 
@@ -248,9 +250,10 @@ class _Run:
             self.report.ranges[site.name] = settle_weight(quantizer, self.plan[site.name].ranges, weight)
         self.progress("weights", len(weights), len(weights))
 
-    def reconstruct(self, cache_gb: float | None) -> None:
-        settings = (self.recipe, self.images, self.progress, self.directory, cache_gb)
-        records = reconstruct(self.model, *settings)
+    def reconstruct(self, cache_gb: float | None, listener: Listener) -> None:
+        records = reconstruct(
+            self.model, self.recipe, self.images, self.progress, self.directory, cache_gb, listener
+        )
         self.report.units = [record.to_dict() for record in records]
 
     def _drawing(self, name: str) -> torch.Generator:

@@ -163,7 +163,9 @@ def test_memory_that_is_short_for_a_single_image_ends_the_run_with_the_estimate(
     run: Callable[[], tuple[SamModel, Report]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scarce(monkeypatch, 0, "encoder-stage-1", torch.OutOfMemoryError("CUDA out of memory"))
-    with pytest.raises(OutOfMemory, match=r"activations of 4 images take 0\.\d\d GB.*calibration\.images"):
+    with pytest.raises(
+        OutOfMemory, match=r"learning on 4 images takes at most 0\.\d\d GB of memory .*calibration\.images"
+    ):
         run()
 
 

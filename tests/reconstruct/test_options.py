@@ -1,11 +1,9 @@
-"""Options beyond the papers: clicks instead of boxes, learned biases, weight-only methods, the estimate."""
+"""Options beyond the papers: clicks instead of boxes, learned biases, weight-only methods."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 
-import pytest
 import torch
 from transformers import SamModel
 
@@ -14,7 +12,6 @@ from saqsam.models.attach import all_quantizers
 from saqsam.models.sites import WEIGHT
 from saqsam.pipeline import Report
 from saqsam.recipe import Recipe, load_recipe
-from saqsam.reconstruct.estimate import Estimate, in_words
 from saqsam.reconstruct.prompting import Prompting
 
 Quantized = Callable[..., tuple[SamModel, Report]]
@@ -61,20 +58,3 @@ def test_weight_only_methods_leave_activation_scales_as_calibrated(quantized: Qu
     for site, quantizer in all_quantizers(learned).items():
         assert torch.equal(quantizer.scale, all_quantizers(plain)[site].scale), site.name
     assert sum(site.role != WEIGHT for site in all_quantizers(learned)) > 80
-
-
-def test_the_estimate_is_said_before_learning(quantized: Quantized, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, logger="saqsam"):
-        quantized("saq-sam-w4a4", "reconstruct.iterations=6")
-    messages = [record.getMessage() for record in caplog.records]
-    assert messages[0].startswith("reconstruct: 6 units of 6 steps on 4 images, 0.0")
-    assert messages[1].startswith("reconstruct: about ")
-    assert messages[2].startswith("encoder-stage-0: loss ")
-
-
-def test_time_left_is_in_proportion_to_the_forward_passes() -> None:
-    recipe = load_recipe("saq-sam", settings=["reconstruct.iterations=10"])
-    estimate = Estimate(recipe.reconstruct, 4, forward={"a": 1.0, "b": 3.0, "c": 2.0})
-    # 4 of 10 steps in 8 s: 2 s a step here, 3 / 3 and 2 / 3 of that later.
-    assert estimate.seconds_left("b", 4, 8.0) == pytest.approx(6 * 2 + 10 * 2 * 2 / 3)
-    assert [in_words(s) for s in (40, 720, 12600)] == ["40 s", "12 min", "3.5 h"]

@@ -69,6 +69,11 @@ class RunDirectory:
         with atomic_write(path) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
+    def bytes(self) -> int:
+        """What all finished parts and losses take on the disk."""
+        files = [self.path / LOSSES, *(self.path / PARTS).iterdir()]
+        return sum(path.stat().st_size for path in files if path.is_file())
+
     def _of_finished(self, line: str) -> bool:
         try:
             return self._part(json.loads(line)["unit"]).is_file()

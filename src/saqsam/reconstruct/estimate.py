@@ -1,69 +1,211 @@
-"""How long learning will take and how much memory its activations need, said before it begins."""
+"""How long learning takes and how much memory and disk it needs, said before it begins.
+
+Everything is tried out on one image: a forward pass of each unit, and one step where it learns in steps.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from torch import Tensor
+import torch
+from transformers import SamModel
 
+from saqsam.models.sites import Site
+from saqsam.quantizer import Quantizer
 from saqsam.recipe import Reconstruct
+from saqsam.reconstruct.layerwise import LayerInputs, layer_of, rows_of
+from saqsam.reconstruct.learner import Learner
+from saqsam.reconstruct.measure import tried
 from saqsam.reconstruct.units import State, Unit
+
+_T = TypeVar("_T")
+RUNTIME = 30_000_000
+"""Bytes that PyTorch's threads and allocator take when they begin to work; measured on the shipped model."""
+LINE = 150
+"""Bytes of one step in the log of losses."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds one unit will take.
+
+    Attributes:
+        steps: learning steps.
+        step: seconds of one.
+        passes: seconds of all passes outside the steps.
+    """
+
+    steps: int
+    step: float
+    passes: float
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return self.steps * self.step + self.passes
 
 
 @dataclass
 class Estimate:
-    """Measured on one image, with one forward pass through every unit and its view.
+    """What lies ahead; units are added in the order in which they will be learned.
 
     Attributes:
+        model: attached, its weights float.
         settings: the recipe's section.
         images: calibration images.
-        forward: seconds of each unit that learns, by name.
-        bytes: most activations held at once, of all images together.
+        image: the one on which units are tried.
+        generator: of the coins of steps that are tried out.
+        units: what each unit that learns will take.
+        activations: bytes of activations of all images, held at once at most.
+        graph: bytes of a step of one unit, at most.
+        learned: bytes of what one unit learns, with its optimiser.
+        peak: bytes at once at most: activations and the rest.
+        codes: bytes that finished units take on the disk.
     """
 
+    model: SamModel
     settings: Reconstruct
     images: int
-    forward: dict[str, float] = field(default_factory=dict)
-    bytes: int = 0
+    image: int
+    generator: torch.Generator
+    units: dict[str, Cost] = field(default_factory=dict)
+    activations: int = 0
+    graph: int = 0
+    learned: int = 0
+    peak: int = 0
+    codes: int = 0
 
-    def measure(self, units: Iterable[Unit], state: State) -> State:
-        """Run one image through some units, in order; returns the state after them."""
-        for unit in units:
-            objective = getattr(self.settings, unit.part)
-            begin = time.perf_counter()
-            after = unit.run(state)
-            view = unit.view(after, [0]) if objective == "par" else None
+    def unit(
+        self, unit: Unit, own: Mapping[Site, Quantizer], state: State, *, paths: int, beside: int
+    ) -> State:
+        """Try a unit on one image; returns the state after it.
+
+        Args:
+            unit: the unit.
+            own: its quantizers.
+            state: what enters it.
+            paths: different states of each image that enter it: 1 as long as nothing is quantized, else 2.
+            beside: bytes of activations of one image that are held for later.
+        """
+        objective = getattr(self.settings, unit.part)
+        if objective == "none" or self.settings.passes == "unit":
+            after, seconds = timed(lambda: unit.run(state))
             if objective != "none":
-                self.forward[unit.name] = time.perf_counter() - begin
-            # Input on both paths, target, and what the prompt-aware term compares.
-            held = 2 * _size(state) + _size(after) + (0 if view is None else view.nbytes)
-            self.bytes = max(self.bytes, held * self.images)
-            state = after
-        return state
+                self.units[unit.name] = Cost(0, 0.0, 3 * self.images * seconds)
+            # Float and quantized outputs, those with nearest rounding and those in closed form.
+            self._held(beside + paths * size(state) + (2 if objective == "none" else 3) * size(after), 0, 0)
+            return after
+        if self.settings.unit == "layer":
+            return self._layers(unit, own, state, paths * size(state) + beside)
+        if self.settings.rounding == "gptq":
+            _, rows = rows_of(unit, own, state, self.settings.tokens, 0, 0)
+            beside += sum(row.nbytes for row in rows.values())
+        seen = self.image if objective == "par" else None
+        step = tried(self.model, unit, own, state, self.settings, self.generator, view=seen)
+        view = 0 if seen is None else size((unit.view(step.after, [seen]),))
+        learner = Learner(self.model, own, self.settings)
+        steps = self.settings.iterations if learner.learns else 0
+        # A step is about three passes: forward, and backward to inputs and to what is learned.
+        per_image = step.seconds / 3
+        self.units[unit.name] = Cost(steps, self._batch * step.seconds, 2 * self.images * per_image)
+        held = beside + paths * size(state) + size(step.after) + view
+        self._held(held, self._batch * step.graph, step.learned)
+        self._held(held + size(step.after), 0, 0)  # outputs of the finished unit come when its steps are over
+        self.codes += sum(layer.weight.numel() for layer in learner.layers.values())
+        return step.after
 
-    def seconds_left(self, name: str, done: int, seconds: float) -> float:
-        """Time for the rest of this unit and all later ones.
+    def whole(self, unit: Unit, own: Mapping[Site, Quantizer], state: State, settings: Reconstruct) -> None:
+        """Try the last unit, the whole model; ``settings`` are its own."""
+        step = tried(self.model, unit, own, state, settings, self.generator, view=self.image)
+        held = size(state) + size(step.after) + size((unit.view(step.after, [self.image]),))
+        self.units[unit.name] = Cost(settings.iterations, self._batch * step.seconds, 8 * step.seconds / 3)
+        self._held(held, self._batch * step.graph, step.learned)
+
+    def _layers(self, unit: Unit, own: Mapping[Site, Quantizer], state: State, beside: int) -> State:
+        (after, rows), seconds = timed(lambda: rows_of(unit, own, state, self.settings.tokens, 0, 0))
+        held = beside + size(after) + sum(row.nbytes for row in rows.values())
+        # Beside one pass to see what enters each layer, one on each path for the unit.
+        seconds *= 1 + 2 / len(rows)
+        for site, quantizer in own.items():
+            row = rows.get(site.name)
+            if row is None:
+                continue
+            layer = layer_of(unit, quantizer)
+            problem = LayerInputs(site, layer, [row], [row]).as_problem(targets_from_quantized=False)
+            mine = problem.unit.quantizers(dict(own))
+            step = tried(self.model, problem.unit, mine, (row,), self.settings, self.generator, view=None)
+            cost = Cost(self.settings.iterations, self._batch * step.seconds, self.images * seconds)
+            self.units[problem.unit.name] = cost
+            self._held(held + row.nbytes + size(step.after), self._batch * step.graph, step.learned)
+            self.codes += layer.weight.numel()
+        self._held(held + size(after), 0, 0)
+        return after
+
+    @property
+    def _batch(self) -> int:
+        return min(self.settings.batch, self.images)
+
+    def _held(self, one_image: int, graph: int, learned: int) -> None:
+        activations = self.images * one_image
+        self.activations = max(self.activations, activations)
+        self.graph, self.learned = max(self.graph, graph), max(self.learned, learned)
+        self.peak = max(self.peak, activations + graph + learned + RUNTIME)
+
+    @property
+    def seconds(self) -> float:
+        """Time for everything."""
+        return sum(cost.seconds for cost in self.units.values())
+
+    def seconds_left(self, name: str, done: int, pace: float = 1.0) -> float:
+        """Time for the rest of a unit and all later ones.
 
         Args:
             name: the unit being learned.
-            done: its steps so far, at least 1.
-            seconds: what they took.
+            done: its steps so far.
+            pace: how much longer steps really took so far than they were tried out to take.
         """
-        steps = self.settings.iterations
-        names = list(self.forward)
-        later = sum(self.forward[each] for each in names[names.index(name) + 1 :])
-        per_step = seconds / done
-        return per_step * (steps - done) + per_step * steps * later / max(self.forward[name], 1e-9)
+        names = list(self.units)
+        own = self.units[name]
+        later = sum(self.units[each].seconds for each in names[names.index(name) + 1 :])
+        return pace * (own.seconds - done * own.step + later)
+
+    def said(self, budget: float, stored: int | None) -> str:
+        """All of it in words.
+
+        Args:
+            budget: bytes of activations that may lie in memory.
+            stored: bytes that the run directory has already; ``None`` without one.
+        """
+        over = max(0.0, self.activations - budget)
+        model = sum(parameter.nbytes for parameter in self.model.parameters())
+        memory = (
+            f"at most {_gb(self.peak - over)} of memory beside the model's {_gb(model)}: activations "
+            f"{_gb(min(self.activations, budget))}, a step {_gb(self.graph)}, what a unit learns "
+            f"{_gb(self.learned)}"
+        )
+        disk = self.disk(budget) + stored if stored is not None else over
+        place = "temporary files" if stored is None else "run directory"
+        return memory + (f"; {place} up to {_gb(disk)}" if disk else "")
+
+    def disk(self, budget: float) -> float:
+        """Bytes that will be added to a run directory, most of them if activations go beyond ``budget``."""
+        steps = sum(cost.steps for cost in self.units.values())
+        return max(0.0, self.activations - budget) + self.codes + LINE * steps
 
 
-def _size(state: State) -> int:
-    return sum(_own_bytes(tensor) for tensor in state)
+def timed(action: Callable[[], _T]) -> tuple[_T, float]:
+    """A result and the seconds it took."""
+    begin = time.perf_counter()
+    result = action()
+    return result, time.perf_counter() - begin
 
 
-def _own_bytes(tensor: Tensor) -> int:
-    return min(tensor.nbytes, tensor.untyped_storage().nbytes())
+def size(state: State) -> int:
+    """Bytes of a state; views count with the storage they have, if that is smaller."""
+    return sum(min(tensor.nbytes, tensor.untyped_storage().nbytes()) for tensor in state)
 
 
 def in_words(seconds: float) -> str:
@@ -71,3 +213,7 @@ def in_words(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.2f} GB"

@@ -89,7 +89,7 @@ def optimise(
                 with replaced(learner.answers(mixing)):
                     terms = problem.terms(problem.run(part, mixing), part, images)
                 share = total(terms)
-                if begin == 0 and beta is not None:
+                if begin == 0 and beta is not None and learner.roundings:
                     terms["rounding"] = settings.rounding_weight * learner.undecided(beta)
                     share = share + terms["rounding"]
                 seen.add(terms)

@@ -74,6 +74,12 @@ class Prompting:
         chosen = [self.tokens[image] for image in images]
         return torch.cat(chosen), torch.tensor([len(each) for each in chosen], device=self.dense.device)
 
+    def usual(self) -> int:
+        """An image with about as many prompts as the images have on average, and not fewer."""
+        counts = [len(tokens) for tokens in self.tokens]
+        mean = sum(counts) / len(counts)
+        return min(range(len(counts)), key=lambda image: (counts[image] < mean, counts[image]))
+
     def start(self, embedding: Tensor, images: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """The decoder's state before its first layer: queries, keys and tokens of all prompts.
 

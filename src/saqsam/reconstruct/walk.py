@@ -25,7 +25,7 @@ from saqsam.quantizer import Quantizer
 from saqsam.recipe import Recipe
 from saqsam.reconstruct.at_once import round_at_once
 from saqsam.reconstruct.cache import Cache, opened_cache
-from saqsam.reconstruct.estimate import Estimate
+from saqsam.reconstruct.estimate import Estimate, in_words, size
 from saqsam.reconstruct.judge import UnitRecord
 from saqsam.reconstruct.layerwise import layer_by_layer, rows_of
 from saqsam.reconstruct.loss import Problem, balanced
@@ -34,7 +34,7 @@ from saqsam.reconstruct.prompting import Prompting
 from saqsam.reconstruct.replace import replaced, unquantized
 from saqsam.reconstruct.seeds import seeded
 from saqsam.reconstruct.solve import Own, Rows, Solver
-from saqsam.reconstruct.telling import Progress, Telling
+from saqsam.reconstruct.telling import Listener, Progress, Telling, nobody
 from saqsam.reconstruct.units import State, Unit, decoder_units, encoder_units
 from saqsam.reconstruct.whole import masks_and_scores, settings_for, whole_model
 
@@ -49,6 +49,7 @@ def reconstruct(
     progress: Progress = lambda stage, done, total: None,
     directory: RunDirectory | None = None,
     cache_gb: float | None = None,
+    listener: Listener = nobody,
 ) -> list[UnitRecord]:
     """Learn rounding and scales of an attached model whose quantizers all have ranges, in place.
 
@@ -61,6 +62,7 @@ def reconstruct(
         progress: called with the unit's name, steps done and steps in total.
         directory: keeps finished units, and has those of an interrupted run.
         cache_gb: see ``Cache``; in GB, ``None`` holds all activations in memory.
+        listener: see ``Listener``.
 
     Raises:
         NumericalError: a loss became NaN or infinite; the unit is named.
@@ -71,7 +73,7 @@ def reconstruct(
         return []
     budget = None if cache_gb is None else cache_gb * 1e9
     with opened_cache(budget, None if directory is None else directory.path) as cache:
-        walk = Walk(model, recipe, images, progress, directory, cache)
+        walk = Walk(model, recipe, images, progress, directory, cache, listener)
         try:
             walk.estimate_all()
             return [*walk.encoder(), *walk.decoder(), *walk.whole()]
@@ -79,9 +81,8 @@ def reconstruct(
             if not is_out_of_memory(error):
                 raise
             raise OutOfMemory(
-                f"reconstruct: memory ran out; activations of {len(images)} images take "
-                f"{walk.estimate.bytes / 1e9:.2f} GB, and a step on one image its share; "
-                "set calibration.images or reconstruct.prompts lower"
+                f"reconstruct: memory ran out; learning on {len(images)} images takes {walk.said()}; "
+                "set calibration.images or reconstruct.prompts lower, or give a --cache-gb"
             ) from error
 
 
@@ -96,8 +97,9 @@ class Walk:
         progress: Progress,
         directory: RunDirectory | None,
         cache: Cache,
+        listener: Listener = nobody,
     ) -> None:
-        self.cache = cache
+        self.cache, self.directory = cache, directory
         self.model, self.settings = model, recipe.reconstruct
         self.seed = recipe.calibration.seed
         self.quantizers = all_quantizers(model)
@@ -116,8 +118,9 @@ class Walk:
         self.patches: Sequence[State] = patches if self.settings.whole_iterations else ()
         self.embeddings: Sequence[State] = ()
         self.masks: Sequence[State] = ()
-        self.estimate = Estimate(self.settings, len(images))
-        self.telling = Telling(progress, directory, self.estimate)
+        coins = seeded(self.seed, "estimate", model.device)
+        self.estimate = Estimate(model, self.settings, len(images), self.prompting.usual(), coins)
+        self.telling = Telling(progress, listener, directory, self.estimate)
         self.solver = Solver(model, self.settings, self.seed, directory, self.telling)
 
     def _patches(self, pixels: Tensor) -> Tensor:
@@ -127,19 +130,39 @@ class Walk:
         return tokens if encoder.pos_embed is None else tokens + encoder.pos_embed
 
     def estimate_all(self) -> None:
-        """Time and memory of what lies ahead, measured on one image; logged."""
+        """Time, memory and disk of what lies ahead, tried out on one image; logged."""
+        settings, estimate = self.settings, self.estimate
+        whole = settings.whole_iterations > 0
+        usual = estimate.image
+        first = state = self.float[usual]
+        beside, paths = 0, 1
         with replaced(unquantized(self.quantizers.values())):
-            units = encoder_units(self.model, self.prompting, self.settings.unit)
-            (embedding,) = self.estimate.measure(units, self.float[0])
-            decoder = decoder_units(self.model, self.prompting, self.settings.token_weight)
-            self.estimate.measure(decoder, self.prompting.start(embedding, [0]))
+            for unit in encoder_units(self.model, self.prompting, settings.unit):
+                state = estimate.unit(unit, self._own(unit), state, paths=paths, beside=beside)
+                beside, paths = size(first) if whole else 0, 2
+            if whole:
+                masks = masks_and_scores(self.model, self.prompting, state[0], [usual])
+                beside += size(state) + size((masks,))
+            if whole or settings.decoder != "none":
+                state = self.prompting.start(state[0], [usual])
+                for unit in decoder_units(self.model, self.prompting, settings.token_weight):
+                    state = estimate.unit(unit, self._own(unit), state, paths=2, beside=beside)
+            if whole:
+                unit = whole_model(self.model, self.prompting)
+                estimate.whole(unit, self._own(unit), first, settings_for(settings))
+        units = len(estimate.units)
         logger.info(
-            "reconstruct: %d units of %d steps on %d images, %.2f GB of activations",
-            len(self.estimate.forward),
-            self.settings.iterations,
-            len(self.float),
-            self.estimate.bytes / 1e9,
+            "reconstruct: %d units on %d images, roughly %s; %s",
+            *(units, len(self.float), in_words(estimate.seconds), self.said()),
         )
+
+    def said(self) -> str:
+        """Memory and disk in words."""
+        stored = None if self.directory is None else self.directory.bytes()
+        return self.estimate.said(self.cache.budget, stored)
+
+    def _own(self, unit: Unit) -> dict[Site, Quantizer]:
+        return unit.quantizers(self.quantizers)
 
     def encoder(self) -> Iterator[UnitRecord]:
         """Learn the encoder's units and the neck; afterwards the states are embeddings."""
@@ -182,10 +205,10 @@ class Walk:
             unit, self.embeddings, self.masks, self.settings.prompt_weight, self.settings.local_weight
         )
         problem = Problem(unit, self.patches, self.patches, self.embeddings, self.masks, weights)
-        yield self.solver.solve(problem, unit.quantizers(self.quantizers)).record
+        yield self.solver.solve(problem, self._own(unit)).record
 
     def _unit(self, unit: Unit, objective: str) -> Iterator[UnitRecord]:
-        own = unit.quantizers(self.quantizers)
+        own = self._own(unit)
         if objective != "none" and self.settings.passes == "unit":
             yield self._round_at_once(unit, own)
             return

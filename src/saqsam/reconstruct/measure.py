@@ -1,0 +1,128 @@
+"""One learning step on one image, tried out before learning begins: how long it takes and what it holds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from transformers import SamModel
+
+from saqsam.models.sites import Site
+from saqsam.quantizer import Quantizer
+from saqsam.recipe import Reconstruct
+from saqsam.reconstruct.learner import Learner
+from saqsam.reconstruct.mixing import Mixing
+from saqsam.reconstruct.replace import replaced
+from saqsam.reconstruct.units import State, Unit
+
+COPIES = 7
+"""Numbers held for each learned one: itself, its gradient, Adam's two, where it began; of a weight besides
+its floor and its result."""
+
+SHORT = 0.5
+"""Seconds; a step that takes less is tried twice."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One step of one unit.
+
+    Attributes:
+        after: the state that left the unit.
+        seconds: of the step.
+        graph: bytes held for the backward pass.
+        learned: bytes of what is learned and what its optimiser keeps.
+    """
+
+    after: State
+    seconds: float
+    graph: int
+    learned: int
+
+
+def tried(
+    model: SamModel,
+    unit: Unit,
+    own: Mapping[Site, Quantizer],
+    state: State,
+    settings: Reconstruct,
+    generator: torch.Generator,
+    *,
+    view: int | None,
+) -> Tried:
+    """Run a step of a unit on one image and throw its result away.
+
+    Args:
+        model: attached, its weights float.
+        unit: to be tried.
+        own: its quantizers.
+        state: what enters it.
+        settings: the recipe's section.
+        generator: of coins.
+        view: which image it is, if the prompt-aware term is used.
+    """
+    learner = Learner(model, own, settings)
+    mixing = Mixing(settings.quantized_share, generator) if settings.quantized_share < 1.0 else None
+    learned = COPIES * sum(tensor.nbytes for group in learner.groups().values() for tensor in group)
+    begin = time.perf_counter()
+    after, saved = _step(unit, learner, mixing, state, settings, view=view)
+    seconds = time.perf_counter() - begin
+    if seconds < SHORT:  # the first call of anything takes longer
+        begin = time.perf_counter()
+        after, saved = _step(unit, learner, mixing, state, settings, view=view)
+        seconds = min(seconds, time.perf_counter() - begin)
+    return Tried(after, seconds, saved.bytes + 2 * saved.largest, learned)
+
+
+def _step(
+    unit: Unit,
+    learner: Learner,
+    mixing: Mixing | None,
+    state: State,
+    settings: Reconstruct,
+    *,
+    view: int | None,
+) -> tuple[State, _Saved]:
+    """One step as ``optimise`` makes it, but for what it is compared with: itself."""
+    tensors = [tensor for group in learner.groups().values() for tensor in group]
+    saved = _Saved(parameter for module in unit.modules for parameter in module.parameters())
+    with torch.enable_grad(), learner.learning(), saved_tensors_hooks(saved.see, _same):
+        with replaced(learner.answers(mixing)):
+            # Images of a step are joined and mixed, so what enters the unit is a copy.
+            after = unit.run(tuple(x.clone() for x in state))
+            compared = [x for x in after if x.requires_grad]
+            if view is not None:
+                compared.append(unit.view(after, [view]))
+        wanted = [x.detach().clone() for x in compared]
+        if not learner.learns:
+            return tuple(x.detach() for x in after), saved
+        loss = torch.stack([(x - y).square().mean() for x, y in zip(compared, wanted, strict=True)]).sum()
+        if settings.rounding_weight and learner.roundings:
+            loss = loss + learner.undecided(settings.beta_start)
+        torch.autograd.grad(loss, tensors, allow_unused=True)
+    saved.bytes += sum(x.nbytes for x in wanted)
+    return tuple(x.detach() for x in after), saved
+
+
+class _Saved:
+    """Bytes of different tensors that a graph holds, but for those that are there anyway."""
+
+    def __init__(self, there: Iterable[Tensor]) -> None:
+        self.seen = {tensor.untyped_storage().data_ptr() for tensor in there}
+        self.bytes = self.largest = 0
+
+    def see(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self.seen:
+            self.seen.add(storage.data_ptr())
+            self.bytes += storage.nbytes()
+            self.largest = max(self.largest, storage.nbytes())
+        return tensor
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor

@@ -1,0 +1,183 @@
+"""What is said before and while learning goes on: memory, disk, time, and every step's loss to a listener."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import SamModel
+
+from saqsam import api
+from saqsam.recipe import load_recipe
+from saqsam.reconstruct import memory
+from saqsam.reconstruct.estimate import Cost, Estimate, in_words
+from saqsam.reconstruct.optimise import optimise
+from saqsam.sam import Sam
+
+UNITS = (
+    *("encoder-stage-0", "encoder-stage-1", "neck"),
+    *("decoder-layer-0", "decoder-layer-1", "final-attention"),
+)
+STEPS = 6
+FEW = ("calibration.images=3", "calibration.prompts=2", "clip.method=none", f"reconstruct.iterations={STEPS}")
+Heard = list[tuple[str, int, dict[str, float], float]]
+
+
+def listened(
+    sam: SamModel, scenes: Path, recipe: str, run_dir: Path | None = None, *more: str
+) -> tuple[Sam, Heard]:
+    """A quantized tiny SAM, and what a listener heard."""
+    heard: Heard = []
+
+    def listener(unit: str, step: int, terms: Mapping[str, float], seconds_left: float) -> None:
+        heard.append((unit, step, dict(terms), seconds_left))
+
+    chosen = load_recipe(recipe, settings=(*FEW, *more))
+    files = (scenes / "images", scenes / "instances.json")
+    model = Sam(copy.deepcopy(sam), "tiny")
+    return api.quantize(model, chosen, *files, run_dir=run_dir, listener=listener), heard
+
+
+def test_a_listener_hears_every_step_with_its_terms_and_the_time_left(
+    tiny_sam: SamModel, scenes: Path, tmp_path: Path
+) -> None:
+    whole = "reconstruct.whole_iterations=4"
+    _, heard = listened(tiny_sam, scenes, "saq-sam-w4a4", tmp_path / "run", whole)
+    expected = [(unit, step) for unit in UNITS for step in range(1, STEPS + 1)]
+    expected += [("whole-model", step) for step in range(1, 5)]
+    assert [(unit, step) for unit, step, _, _ in heard] == expected
+    for unit, step, terms, _ in heard:
+        parts = {"loss", "local", "prompt"}
+        # The rounding term begins after a fifth of the steps, and the last unit has none.
+        decides = unit != "whole-model" and step > 0.2 * STEPS + 1
+        assert set(terms) == (parts | {"rounding"} if decides else parts), (unit, step)
+        assert terms["loss"] == pytest.approx(terms["local"] + terms["prompt"])
+    left = [seconds for *_, seconds in heard]
+    assert all(seconds >= 0 for seconds in left)
+    assert left[-1] < 0.3 * left[STEPS]
+    log = [json.loads(line) for line in (tmp_path / "run/losses.jsonl").read_text().splitlines()]
+    assert log == [{"unit": unit, "step": step, **terms} for unit, step, terms, _ in heard]
+
+
+def test_single_layers_have_a_time_left_too(tiny_sam: SamModel, scenes: Path) -> None:
+    _, heard = listened(tiny_sam, scenes, "adaround-w4a4")
+    assert len({unit for unit, *_ in heard}) > 20
+    left = [seconds for *_, seconds in heard]
+    assert left[0] > left[len(left) // 2] > left[-1] >= 0
+
+
+def test_steps_that_are_done_again_are_heard_once(
+    tiny_sam: SamModel, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(problem, learner, settings, generator, report, at_once):  # type: ignore[no-untyped-def]
+        def tell(done: int, terms: Mapping[str, float]) -> None:
+            report(done, terms)
+            if problem.unit.name == "neck" and at_once > 1 and done == 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+        return optimise(problem, learner, settings, generator, tell, at_once)
+
+    monkeypatch.setattr(memory, "optimise", short)
+    result, heard = listened(tiny_sam, scenes, "saq-sam-w4a4", None, "reconstruct.batch=2")
+    assert [unit["at_once"] for unit in result.records["units"]] == [2, 2, 1, 1, 1, 1]
+    assert [(unit, step) for unit, step, *_ in heard] == [(u, s) for u in UNITS for s in range(1, STEPS + 1)]
+
+
+def test_only_what_is_learned_now_is_heard(tiny_sam: SamModel, scenes: Path, tmp_path: Path) -> None:
+    listened(tiny_sam, scenes, "saq-sam-w4a4", tmp_path / "run")
+    for unit in UNITS[4:]:
+        (tmp_path / f"run/parts/{unit}.safetensors").unlink()
+    _, heard = listened(tiny_sam, scenes, "saq-sam-w4a4", tmp_path / "run")
+    assert {unit for unit, *_ in heard} == set(UNITS[4:])
+
+
+def test_memory_disk_and_time_are_said_before_learning(
+    tiny_sam: SamModel, scenes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="saqsam"):
+        listened(tiny_sam, scenes, "saq-sam-w4a4", tmp_path / "run")
+    said = [record.getMessage() for record in caplog.records]
+    assert re.fullmatch(
+        r"reconstruct: 6 units on 3 images, roughly \d+ s; at most 0\.\d\d GB of memory beside the model's "
+        r"0\.00 GB: activations 0\.\d\d GB, a step 0\.\d\d GB, what a unit learns 0\.\d\d GB; "
+        r"run directory up to 0\.\d\d GB",
+        said[0],
+    )
+    assert said[1].startswith("reconstruct: about ")
+    assert re.fullmatch(r"encoder-stage-0: loss .* \(3 images\), kept: \w+; about \d+ s left", said[2])
+    assert said[-1].endswith("about 0 s left")
+
+
+def test_the_disk_estimate_is_what_the_run_directory_takes(
+    tiny_sam: SamModel, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[tuple[Estimate, float, int | None]] = []
+    said = Estimate.said
+
+    def keep(self: Estimate, budget: float, stored: int | None) -> str:
+        found.append((self, budget, stored))
+        return said(self, budget, stored)
+
+    monkeypatch.setattr(Estimate, "said", keep)
+    listened(tiny_sam, scenes, "saq-sam-w4a4", tmp_path / "run")
+    ((estimate, budget, stored),) = found
+    assert stored is not None
+    files = (path for path in (tmp_path / "run").rglob("*") if path.is_file())
+    taken = sum(path.stat().st_size for path in files)
+    assert stored + estimate.disk(budget) == pytest.approx(taken, rel=0.3)
+    assert estimate.disk(0.0) - estimate.disk(budget) == estimate.activations
+
+
+def test_time_left_is_what_steps_and_passes_to_come_take() -> None:
+    settings = load_recipe("saq-sam").reconstruct
+    units = {"a": Cost(10, 1.0, 3.0), "b": Cost(10, 2.0, 4.0), "c": Cost(5, 3.0, 6.0)}
+    estimate = Estimate(SamModel.__new__(SamModel), settings, 4, 0, torch.Generator(), units)
+    # 6 of 10 steps of 2 s and 4 s of passes here; 5 steps of 3 s and 6 s of passes later.
+    assert estimate.seconds_left("b", 4) == pytest.approx(6 * 2 + 4 + 15 + 6)
+    assert estimate.seconds_left("b", 4, pace=0.5) == pytest.approx((6 * 2 + 4 + 15 + 6) / 2)
+    assert [in_words(s) for s in (40, 720, 12600)] == ["40 s", "12 min", "3.5 h"]
+
+
+PEAK = """
+import sys, gc, ctypes
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from saqsam import api
+from saqsam.models.embedded import embedded_sam
+from saqsam.pipeline import calibrated_copy
+from saqsam.recipe import load_recipe
+from saqsam.reconstruct import walk
+def resident(key):
+    line, = (x for x in open("/proc/self/status") if x.startswith(key))
+    return 1024 * int(line.split()[1])
+scenes = Path(sys.argv[1])
+recipe = load_recipe(sys.argv[2], settings=sys.argv[3:])
+images = api.calibration_images(recipe, scenes / "images", scenes / "instances.json")
+model = calibrated_copy(embedded_sam("nano"), recipe, images)
+gc.collect(); ctypes.CDLL("libc.so.6").malloc_trim(0)
+before, seen, said = resident("VmRSS"), [], walk.Estimate.said
+walk.Estimate.said = lambda self, *rest: (seen.append(self.peak), said(self, *rest))[1]
+open("/proc/self/clear_refs", "w").write("5")
+walk.reconstruct(model, recipe, images)
+print(seen[0], resident("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux to measure memory")
+def test_the_memory_estimate_is_near_what_learning_takes(scenes: Path) -> None:
+    """A loose bound, since a test must not depend on an allocator's mood; docs have measured figures."""
+    few = ("clip.method=none", "calibration.images=8", "reconstruct.iterations=2", "reconstruct.batch=8")
+    words = [sys.executable, "-c", PEAK, str(scenes), "saq-sam-w4a4", *few]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    estimated, measured = map(int, done.stdout.split())
+    assert 0.6 * measured < estimated < 1.6 * measured, (estimated, measured)
