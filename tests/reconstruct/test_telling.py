@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import logging
 import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
+from rich.progress import Progress, TextColumn
 from transformers import SamModel
 
 from saqsam import api
+from saqsam.cli.app import run as command_line
+from saqsam.cli.progress import Bars
 from saqsam.recipe import load_recipe
-from saqsam.reconstruct import memory
-from saqsam.reconstruct.estimate import Cost, Estimate, in_words
+from saqsam.reconstruct import memory, walk
+from saqsam.reconstruct.cache import Cache
+from saqsam.reconstruct.estimate import Cost, Estimate
 from saqsam.reconstruct.optimise import optimise
+from saqsam.reconstruct.words import in_words
 from saqsam.sam import Sam
 
 UNITS = (
@@ -152,6 +160,8 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from saqsam import api
+from saqsam.cli.app import run as command_line
+from saqsam.cli.progress import Bars
 from saqsam.models.embedded import embedded_sam
 from saqsam.pipeline import calibrated_copy
 from saqsam.recipe import load_recipe
@@ -181,3 +191,43 @@ def test_the_memory_estimate_is_near_what_learning_takes(scenes: Path) -> None:
     assert done.returncode == 0, done.stderr
     estimated, measured = map(int, done.stdout.split())
     assert 0.6 * measured < estimated < 1.6 * measured, (estimated, measured)
+
+
+def test_the_progress_line_has_loss_and_time_left() -> None:
+    screen = io.StringIO()
+    with Progress(TextColumn("{task.description}"), console=Console(file=screen, width=120)) as drawn:
+        bars = Bars(drawn)
+        bars("neck", 0, 20)
+        bars("neck", 3, 20)
+        bars.heard("neck", 3, {"loss": 0.012348, "local": 0.01}, 150.0)
+        bars.heard("unheard of", 3, {"loss": 1.0}, 150.0)
+    assert "neck  loss 0.01235, all units 2 min" in screen.getvalue()
+
+
+def test_the_command_line_takes_a_budget_and_resume_keeps_it(
+    tiny_sam: SamModel, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budgets: list[float | None] = []
+    opened = walk.opened_cache
+
+    def watch(budget: float | None, directory: Path | None) -> AbstractContextManager[Cache]:
+        budgets.append(budget)
+        return opened(budget, directory)
+
+    monkeypatch.setattr(walk, "opened_cache", watch)
+    tiny_sam.save_pretrained(tmp_path / "model")
+    words = ["quantize", str(tmp_path / "model"), "--images", str(scenes / "images"), "--cache-gb", "0.5"]
+    words += [
+        "--recipe",
+        "saq-sam-w4a4",
+        "--run",
+        str(tmp_path / "run"),
+        "--out",
+        str(tmp_path / "a.safetensors"),
+    ]
+    words += [word for setting in (*FEW, "reconstruct.iterations=1") for word in ("--set", setting)]
+    assert command_line(words) == 0
+    for more in ([], ["--cache-gb", "0"]):
+        assert command_line(["resume", str(tmp_path / "run"), "--force", *more]) == 0
+    assert budgets == [0.5e9, 0.5e9, 0.0]
+    assert command_line([*words, "--force", "--cache-gb", "-1"]) == 2

@@ -4,20 +4,42 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as TimeLeftColumn
+
+from saqsam.reconstruct.words import in_words
 
 Report = Callable[[str, int, int], None]
 """Called with the stage's name, how many steps are done, and how many there are."""
 
 
+class Bars:
+    """One bar for each stage; a ``Report``, and a listener to learning."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """See ``Report``."""
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage, total=total)
+        self._bars.update(self._tasks[stage], completed=done, total=total)
+
+    def heard(self, unit: str, step: int, terms: Mapping[str, float], seconds_left: float) -> None:
+        """Show the loss of a learning step, and the time left for all units, on the unit's bar."""
+        if unit in self._tasks:
+            told = f"{unit}  loss {terms['loss']:.4g}, all units {in_words(seconds_left)}"
+            self._bars.update(self._tasks[unit], description=told)
+
+
 @contextmanager
-def progress() -> Iterator[Report]:
-    """Yield a function that draws one bar for each stage it hears of."""
+def progress() -> Iterator[Bars]:
+    """Yield what draws one bar for each stage it hears of."""
     console = Console(file=sys.stderr)
     columns = (
         TextColumn("{task.description}"),
@@ -28,20 +50,13 @@ def progress() -> Iterator[Report]:
         TimeLeftColumn(),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
-        tasks: dict[str, int] = {}
         messages = _Messages(console)
         logger = logging.getLogger("saqsam")
         level = logger.level
-
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = int(bars.add_task(stage, total=total))
-            bars.update(tasks[stage], completed=done, total=total)  # type: ignore[arg-type]
-
         logger.addHandler(messages)
         logger.setLevel(min(level or logging.INFO, logging.INFO))
         try:
-            yield report
+            yield Bars(bars)
         finally:
             logger.removeHandler(messages)
             logger.setLevel(level)

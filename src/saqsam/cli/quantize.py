@@ -30,6 +30,17 @@ from saqsam.errors import ImageError, UsageError
 from saqsam.recipe import Recipe, load_recipe
 from saqsam.recipe.fast import fast
 
+CacheOption = Annotated[
+    float | None,
+    typer.Option(
+        "--cache-gb",
+        help="Memory for activations while learning; what is beyond goes to files in --run DIR or a "
+        "temporary directory, and vanishes again. Changes no result [all in memory].",
+        metavar="GB",
+        min=0.0,
+    ),
+]
+
 
 def quantize(
     model: Model,
@@ -63,6 +74,7 @@ def quantize(
             metavar="DIR",
         ),
     ] = None,
+    cache_gb: CacheOption = None,
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -88,6 +100,7 @@ def quantize(
         prompts=asked if asked in (None, *PROMPT_WORDS) else str(Path(str(asked)).absolute()),
         out=str(out),
         device=device,
+        cache_gb=cache_gb,
     )
     if run is not None:
         begin_run(run, command)
@@ -105,6 +118,7 @@ class Command:
         prompts: ``boxes``, ``points``, the absolute path of detections, or ``None``.
         out: the packed file to write.
         device: torch device.
+        cache_gb: GB of activations in memory; ``None`` for all. Older runs do not have it.
     """
 
     model: str
@@ -114,6 +128,7 @@ class Command:
     prompts: str | None
     out: str
     device: str
+    cache_gb: float | None = None
 
 
 def begin_run(run: Path, command: Command) -> None:
@@ -152,6 +167,8 @@ def carry_out(command: Command, run: Path | None, *, json: bool) -> None:
                 prompts=command.prompts,
                 progress=report,
                 run_dir=run,
+                cache_gb=command.cache_gb,
+                listener=report.heard,
             )
         except ImageError as error:
             hint = "calibration stops here, since other images give other ranges: mend or remove this one"

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from saqsam.cli.arguments import ForceOption, JsonOption, check_directory, check_output
-from saqsam.cli.quantize import Command, carry_out
+from saqsam.cli.quantize import CacheOption, Command, carry_out
 from saqsam.errors import RunError
 
 
@@ -19,6 +19,7 @@ def resume(
         Path | None,
         typer.Option("--out", help="Write here instead of the file named at first.", metavar="FILE"),
     ] = None,
+    cache_gb: CacheOption = None,
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -34,5 +35,7 @@ def resume(
         raise RunError(f"{run}: no run was begun here from the command line; {hint}") from error
     if out is not None:
         command = replace(command, out=str(out))
+    if cache_gb is not None:
+        command = replace(command, cache_gb=cache_gb)
     check_output(Path(command.out), "--out", force)
     carry_out(command, run, json=json)

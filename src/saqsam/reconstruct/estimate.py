@@ -208,12 +208,5 @@ def size(state: State) -> int:
     return sum(min(tensor.nbytes, tensor.untyped_storage().nbytes()) for tensor in state)
 
 
-def in_words(seconds: float) -> str:
-    """``40 s``, ``12 min``, ``3.5 h``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def _gb(size: float) -> str:
     return f"{size / 1e9:.2f} GB"

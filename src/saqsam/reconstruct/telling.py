@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 
 from saqsam.jobs.directory import RunDirectory
-from saqsam.reconstruct.estimate import Estimate, in_words
+from saqsam.reconstruct.estimate import Estimate
 from saqsam.reconstruct.judge import UnitRecord
+from saqsam.reconstruct.words import in_words
 
 logger = logging.getLogger("saqsam")
 TIMED_STEPS = 5

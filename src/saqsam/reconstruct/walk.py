@@ -25,7 +25,7 @@ from saqsam.quantizer import Quantizer
 from saqsam.recipe import Recipe
 from saqsam.reconstruct.at_once import round_at_once
 from saqsam.reconstruct.cache import Cache, opened_cache
-from saqsam.reconstruct.estimate import Estimate, in_words, size
+from saqsam.reconstruct.estimate import Estimate, size
 from saqsam.reconstruct.judge import UnitRecord
 from saqsam.reconstruct.layerwise import layer_by_layer, rows_of
 from saqsam.reconstruct.loss import Problem, balanced
@@ -37,6 +37,7 @@ from saqsam.reconstruct.solve import Own, Rows, Solver
 from saqsam.reconstruct.telling import Listener, Progress, Telling, nobody
 from saqsam.reconstruct.units import State, Unit, decoder_units, encoder_units
 from saqsam.reconstruct.whole import masks_and_scores, settings_for, whole_model
+from saqsam.reconstruct.words import in_words
 
 logger = logging.getLogger("saqsam")
 
