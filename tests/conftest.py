@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,13 +113,27 @@ def float_sam() -> Sam:
 
 
 @pytest.fixture(scope="session")
-def packed_sam(float_sam: Sam, tmp_path_factory: pytest.TempPathFactory) -> Sam:
-    """The embedded model at 8 bits, saved and loaded (``file`` says where); not to be changed."""
-    root = tmp_path_factory.mktemp("packed")
-    annotations = write_scenes(root / "scenes", 2, 19)
-    path = root / "nano-w8a8.safetensors"
-    api.quantize(float_sam, "rtn-w8a8", root / "scenes" / "images", annotations).save(path)
-    return api.load(path)
+def packed_nano(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """``packed_nano("rtn-w8a8")``: the embedded model quantized by a recipe, one file for all tests.
+
+    Calibrated on three scenes. The file is not to be changed.
+    """
+    root = tmp_path_factory.mktemp("packed-nano")
+
+    def file_of(recipe: str) -> Path:
+        path = root / f"nano-{recipe}.safetensors"
+        if not path.exists():
+            annotations = write_scenes(root / "scenes", 3, 12)
+            api.quantize(api.load("nano"), recipe, root / "scenes" / "images", annotations).save(path)
+        return path
+
+    return file_of
+
+
+@pytest.fixture(scope="session")
+def packed_sam(packed_nano: Callable[[str], Path]) -> Sam:
+    """The embedded model at 8 bits, loaded from its file (``file`` says where); not to be changed."""
+    return api.load(packed_nano("rtn-w8a8"))
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,14 +17,9 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def packed(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def packed(packed_nano: Callable[[str], Path]) -> Path:
     """A nano with log grids, at 4 bits, as one packed file."""
-    path = tmp_path_factory.mktemp("packed") / "nano.saqsam"
-    quantized = saqsam.quantize(
-        saqsam.load("nano"), "ptq4sam-s-w4a4", scenes / "images", scenes / "instances.json"
-    )
-    quantized.save(path)
-    return path
+    return packed_nano("ptq4sam-s-w4a4")
 
 
 @pytest.fixture(scope="session")

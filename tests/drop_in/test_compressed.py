@@ -16,18 +16,12 @@ from saqsam.errors import UsageError
 from saqsam.recipe import load_recipe
 from saqsam.recipe.settings import apply_setting
 from saqsam.sam import Sam
-from saqsam.scenes import write_scenes
 
 NO_ATTENTION = [
     *(f"overrides.*:{role}.keep_float=true" for role in ("attention", "key", "query", "value")),
     "overrides.vision_encoder.neck.*.keep_float=true",
 ]
 WEIGHTS_ONLY = [*NO_ATTENTION, "overrides.*:input.keep_float=true"]
-
-
-@pytest.fixture(scope="session")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_scenes(tmp_path_factory.mktemp("scenes"), 2, 14).parent
 
 
 def quantized(scenes: Path, recipe: str, settings: list[str]) -> Sam:
@@ -106,14 +100,12 @@ def test_the_library_quantizes_inputs_alike(scenes: Path) -> None:
 
 
 def test_what_it_cannot_express_is_refused_by_name_and_the_hint_works(
-    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    packed: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sam = quantized(scenes, "ptq4sam-s-w4a4", [])
     path = tmp_path / "nano.saqsam"
-    sam.save(path)
     out = tmp_path / "out"
     capsys.readouterr()
-    assert run(["export", str(path), "--format", "compressed-tensors", "--out", str(out)]) == 2
+    assert run(["export", str(packed), "--format", "compressed-tensors", "--out", str(out)]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "vision_encoder.layers.0.attn:query" in said

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -213,9 +213,8 @@ def test_a_changed_configuration_is_refused_by_key(broken: Path) -> None:
             load(broken)
 
 
-def test_the_weights_of_another_model_are_refused(broken: Path, scenes: Path) -> None:
-    other = saqsam.quantize(saqsam.load("nano"), "rtn-w8a8", scenes / "images", scenes / "instances.json")
-    other.save(broken / WEIGHTS)
+def test_the_weights_of_another_model_are_refused(broken: Path, packed_nano: Callable[[str], Path]) -> None:
+    shutil.copy(packed_nano("rtn-w8a8"), broken / WEIGHTS)
     for load in (SamModel.from_pretrained, saqsam.load):
         with pytest.raises(CorruptCheckpoint, match="another file"):
             load(broken)

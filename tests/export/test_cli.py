@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from saqsam.api import load, quantize
 from saqsam.cli.app import run
 from saqsam.scenes import write_scenes
 
@@ -18,10 +18,8 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def packed(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("packed") / "nano.saqsam"
-    quantize(load("nano"), "rtn-w4a8", scenes / "images", scenes / "instances.json").save(path)
-    return path
+def packed(packed_nano: Callable[[str], Path]) -> Path:
+    return packed_nano("rtn-w4a8")
 
 
 def test_it_verifies_on_the_users_images(

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from saqsam.api import load, quantize
 from saqsam.cli.app import run
 from saqsam.errors import SaqsamError, UsageError
 from saqsam.pack.file import read_packed
 from saqsam.runtime.bench import bench
 from saqsam.runtime.rows import ROWS, build_row, float_contents
-from saqsam.scenes import write_scenes
 
 
 @pytest.fixture(scope="session")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    scenes = write_scenes(tmp_path_factory.mktemp("scenes"), 2, 13).parent
-    path = tmp_path_factory.mktemp("packed") / "nano.saqsam"
-    quantize(load("nano"), "rtn-w8a8", scenes / "images", scenes / "instances.json").save(path)
-    return path
+def packed(packed_nano: Callable[[str], Path]) -> Path:
+    return packed_nano("rtn-w8a8")
 
 
 def test_rows_have_speed_memory_size_and_agreement(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saqsam.api import evaluate, load, quantize
+from saqsam.api import evaluate, load
 from saqsam.errors import CorruptCheckpoint, ImageError, PromptError, UsageError
 from saqsam.export.cases import generated_cases
 from saqsam.export.codes import decoder_codes, encoder_codes, total_share
@@ -51,9 +52,8 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session", params=["ptq4sam-s-w4a4", "rtn-w8a8", "rtn-w4a8"])
-def both(request: pytest.FixtureRequest, scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Both:
-    path = tmp_path_factory.mktemp("packed") / "nano.saqsam"
-    quantize(load("nano"), request.param, scenes / "images", scenes / "instances.json").save(path)
+def both(request: pytest.FixtureRequest, packed_nano: Callable[[str], Path]) -> Both:
+    path = packed_nano(request.param)
     return Both(path, load(path), load(path, engine="onnxruntime"))
 
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from transformers import SamConfig
 
-from saqsam.api import load, quantize
 from saqsam.export.arithmetic import Portable
 from saqsam.export.build import OPSETS, build_graphs
 from saqsam.export.graph import Graph
@@ -21,7 +20,6 @@ from saqsam.pack.file import read_packed
 from saqsam.runtime.engine import sessions_model
 from saqsam.runtime.exactness import Exactness
 from saqsam.runtime.integer import Integer
-from saqsam.scenes import write_scenes
 
 Pair = tuple[OnnxSam, OnnxSam]
 Maker = Callable[[Graph, Source], Portable]
@@ -33,13 +31,9 @@ def integer(graph: Graph, source: Source) -> Portable:
 
 
 @pytest.fixture(scope="module", params=[integer, Portable], ids=["integer", "portable"])
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+def pair(request: pytest.FixtureRequest, packed_nano: Callable[[str], Path]) -> Pair:
     """The whole graph and the cut one."""
-    directory = tmp_path_factory.mktemp("shared")
-    scenes = write_scenes(directory, 2, 12).parent
-    path: Path = directory / "nano.saqsam"
-    quantize(load("nano"), "ptq4sam-s-w4a4", scenes / "images", scenes / "instances.json").save(path)
-    packed = read_packed(path)
+    packed = read_packed(packed_nano("ptq4sam-s-w4a4"))
     config = SamConfig(**packed.config)
     encoder, decoder = (
         open_session(graph.SerializeToString(), "whole")
