@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 from transformers import SamModel
 
-from saqsam.models.sites import Site
+from saqsam.models.sites import WEIGHT, Site
 from saqsam.quantizer import Quantizer
 from saqsam.recipe import Reconstruct
 from saqsam.reconstruct.layerwise import LayerInputs, layer_of, rows_of
@@ -24,6 +24,8 @@ from saqsam.reconstruct.units import State, Unit
 _T = TypeVar("_T")
 RUNTIME = 30_000_000
 """Bytes that PyTorch's threads and allocator take when they begin to work; measured on the shipped model."""
+MATRICES, WORKED = 2, 6
+"""Matrices of closed-form rounding: of each layer, and besides while it is at work on one; see ``gptq``."""
 LINE = 150
 """Bytes of one step in the log of losses."""
 
@@ -61,7 +63,7 @@ class Estimate:
         units: what each unit that learns will take.
         activations: bytes of activations of all images, held at once at most.
         graph: bytes of a step of one unit, at most.
-        learned: bytes of what one unit learns, with its optimiser.
+        learned: bytes of what one unit learns, with its optimiser, or of its matrices in closed form.
         peak: bytes at once at most: activations and the rest.
         codes: bytes that finished units take on the disk.
     """
@@ -93,24 +95,34 @@ class Estimate:
         objective = getattr(self.settings, unit.part)
         if objective == "none" or self.settings.passes == "unit":
             after, seconds = timed(lambda: unit.run(state))
+            moments = 0
             if objective != "none":
                 self.units[unit.name] = Cost(0, 0.0, 3 * self.images * seconds)
+                moments = self._moments(unit, own)
+                self.codes += sum(
+                    layer_of(unit, q).weight.numel() for s, q in own.items() if s.role == WEIGHT
+                )
             # Float and quantized outputs, those with nearest rounding and those in closed form.
-            self._held(beside + paths * size(state) + (2 if objective == "none" else 3) * size(after), 0, 0)
+            self._held(
+                beside + paths * size(state) + (2 if objective == "none" else 3) * size(after), 0, moments
+            )
             return after
         if self.settings.unit == "layer":
             return self._layers(unit, own, state, paths * size(state) + beside)
+        passes = 2
         if self.settings.rounding == "gptq":
             _, rows = rows_of(unit, own, state, self.settings.tokens, 0, 0)
+            passes += len(rows)
             beside += sum(row.nbytes for row in rows.values())
+            self._held(beside + paths * size(state), 0, self._moments(unit, own))
         seen = self.image if objective == "par" else None
         step = tried(self.model, unit, own, state, self.settings, self.generator, view=seen)
         view = 0 if seen is None else size((unit.view(step.after, [seen]),))
         learner = Learner(self.model, own, self.settings)
         steps = self.settings.iterations if learner.learns else 0
         # A step is about three passes: forward, and backward to inputs and to what is learned.
-        per_image = step.seconds / 3
-        self.units[unit.name] = Cost(steps, self._batch * step.seconds, 2 * self.images * per_image)
+        per_image = step.seconds / (3 if learner.learns else 1)
+        self.units[unit.name] = Cost(steps, self._batch * step.seconds, passes * self.images * per_image)
         held = beside + paths * size(state) + size(step.after) + view
         self._held(held, self._batch * step.graph, step.learned)
         self._held(held + size(step.after), 0, 0)  # outputs of the finished unit come when its steps are over
@@ -143,6 +155,13 @@ class Estimate:
             self.codes += layer.weight.numel()
         self._held(held + size(after), 0, 0)
         return after
+
+    def _moments(self, unit: Unit, own: Mapping[Site, Quantizer]) -> int:
+        """Bytes of what closed-form rounding of a unit knows of its layers' inputs, and works with."""
+        layers = [layer_of(unit, quantizer) for site, quantizer in own.items() if site.role == WEIGHT]
+        squares = [8 * layer.weight[0].numel() ** 2 for layer in layers]
+        known = sum(squares) if self.settings.passes == "unit" else max(squares)
+        return MATRICES * known + WORKED * max(squares)
 
     @property
     def _batch(self) -> int:
