@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--recipe", default="saq-sam-w4a4")
     parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--set", action="append", default=[], help="a key of the recipe and its value")
     options = parser.parse_args()
     if any(os.environ.get(key) != value for key, value in MALLOC.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **MALLOC})
@@ -57,8 +58,8 @@ def main() -> None:
     from saqsam.sam import Sam
 
     torch.set_num_threads(2)
-    whole = load_recipe(options.recipe).reconstruct
-    settings = ["calibration.images=4", f"reconstruct.iterations={options.steps}"]
+    whole = load_recipe(options.recipe, settings=tuple(options.set)).reconstruct
+    settings = [*options.set, "calibration.images=4", f"reconstruct.iterations={options.steps}"]
     if whole.whole_iterations:
         settings.append(f"reconstruct.whole_iterations={options.steps}")
     recipe = load_recipe(options.recipe, settings=settings)

@@ -17,7 +17,7 @@ from saqsam.jobs.directory import open_run
 from saqsam.pipeline import Report, quantize_model
 from saqsam.quantizer import Quantizer
 from saqsam.recipe import Recipe, load_recipe
-from saqsam.reconstruct import memory, solve
+from saqsam.reconstruct import estimate, measure, memory, solve, walk
 from saqsam.reconstruct.learner import Learner
 from saqsam.reconstruct.loss import Problem
 from saqsam.reconstruct.memory import is_out_of_memory
@@ -182,3 +182,40 @@ def test_what_pytorch_really_says_when_memory_is_short() -> None:
         torch.empty(1 << 55)
     assert is_out_of_memory(caught.value)
     assert not is_out_of_memory(ValueError("DefaultCPUAllocator"))
+
+
+def test_a_step_larger_than_the_machine_is_refused_before_it_is_taken(
+    quantized: Quantized, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "usable_memory", lambda: 1e6)
+    message = "encoder-stage-0: a learning step on one image holds more than the 0.0 GB"
+    with pytest.raises(OutOfMemory, match=message):
+        quantized("saq-sam-w4a4", BATCH)
+
+
+def test_a_step_is_planned_in_parts_that_fit(
+    quantized: Quantized, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What fits is known before the system ends the process for it."""
+    beside, graph = _planned(quantized, caplog)
+    fits = beside + 2.5 * graph
+    monkeypatch.setattr(walk, "usable_memory", lambda: fits)
+    _, report = quantized("saq-sam-w4a4", BATCH)
+    assert {unit["at_once"] for unit in report.units} == {2}
+    assert "2 of a step's 4 images are worked through at once" in caplog.text
+
+
+def _planned(quantized: Quantized, caplog: pytest.LogCaptureFixture) -> tuple[float, float]:
+    """Bytes of everything but the step, and of a step on one image."""
+    seen: list[tuple[float, float]] = []
+
+    def look(plan: estimate.Estimate, memory: float) -> int:
+        del memory
+        seen.append((plan.activations + plan.learned, plan.graph / 4))
+        return 4
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(estimate.Estimate, "at_once", look)
+        quantized("saq-sam-w4a4", BATCH)
+    caplog.clear()
+    return seen[0]

@@ -129,6 +129,11 @@ class Estimate:
         self.codes += sum(layer.weight.numel() for layer in learner.layers.values())
         return step.after
 
+    def at_once(self, memory: float) -> int:
+        """Images of a step to work through together, so that all fits in ``memory`` bytes."""
+        room = memory - self.activations - self.learned
+        return self.settings.batch if self.graph <= room else max(1, int(room * self._batch / self.graph))
+
     def whole(self, unit: Unit, own: Mapping[Site, Quantizer], state: State, settings: Reconstruct) -> None:
         """Try the last unit, the whole model; ``settings`` are its own."""
         step = tried(self.model, unit, own, state, settings, self.generator, view=self.image)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,10 +12,12 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import SamModel
 
+from saqsam.errors import OutOfMemory
 from saqsam.models.sites import Site
 from saqsam.quantizer import Quantizer
 from saqsam.recipe import Reconstruct
 from saqsam.reconstruct.learner import Learner
+from saqsam.reconstruct.machine import usable_memory
 from saqsam.reconstruct.mixing import Mixing
 from saqsam.reconstruct.replace import replaced
 from saqsam.reconstruct.units import State, Unit
@@ -22,6 +25,10 @@ from saqsam.reconstruct.units import State, Unit
 COPIES = 7
 """Numbers held for each learned one: itself, its gradient, Adam's two, where it began; of a weight besides
 its floor and its result."""
+
+AT_WORK = 6
+"""Tensors of the size of the largest that live beside the graph at the worst moment of a step; measured on
+the global blocks of a SAM-B, where attention maps are nearly everything."""
 
 SHORT = 0.5
 """Seconds; a step that takes less is tried twice."""
@@ -34,7 +41,7 @@ class Tried:
     Attributes:
         after: the state that left the unit.
         seconds: of the step.
-        graph: bytes held for the backward pass.
+        graph: bytes held for the backward pass, and at work beside it.
         learned: bytes of what is learned and what its optimiser keeps.
     """
 
@@ -64,6 +71,10 @@ def tried(
         settings: the recipe's section.
         generator: of coins.
         view: which image it is, if the prompt-aware term is used.
+
+    Raises:
+        OutOfMemory: on a CPU, the graph of the step is larger than memory, which the system would notice too
+            late to say so.
     """
     learner = Learner(model, own, settings)
     mixing = Mixing(settings.quantized_share, generator) if settings.quantized_share < 1.0 else None
@@ -75,7 +86,7 @@ def tried(
         begin = time.perf_counter()
         after, saved = _step(unit, learner, mixing, state, settings, view=view)
         seconds = min(seconds, time.perf_counter() - begin)
-    return Tried(after, seconds, saved.bytes + 2 * saved.largest, learned)
+    return Tried(after, seconds, saved.bytes + AT_WORK * saved.largest, learned)
 
 
 def _step(
@@ -89,7 +100,7 @@ def _step(
 ) -> tuple[State, _Saved]:
     """One step as ``optimise`` makes it, but for what it is compared with: itself."""
     tensors = [tensor for group in learner.groups().values() for tensor in group]
-    saved = _Saved(parameter for module in unit.modules for parameter in module.parameters())
+    saved = _Saved(unit, state[0].device)
     with torch.enable_grad(), learner.learning(), saved_tensors_hooks(saved.see, _same):
         with replaced(learner.answers(mixing)):
             # Images of a step are joined and mixed, so what enters the unit is a copy.
@@ -109,11 +120,14 @@ def _step(
 
 
 class _Saved:
-    """Bytes of different tensors that a graph holds, but for those that are there anyway."""
+    """Bytes of different tensors that a unit's graph holds, but for its parameters."""
 
-    def __init__(self, there: Iterable[Tensor]) -> None:
+    def __init__(self, unit: Unit, device: torch.device) -> None:
+        there = (parameter for module in unit.modules for parameter in module.parameters())
         self.seen = {tensor.untyped_storage().data_ptr() for tensor in there}
         self.bytes = self.largest = 0
+        self.name = unit.name
+        self.most = usable_memory() if device.type == "cpu" else math.inf
 
     def see(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -121,6 +135,12 @@ class _Saved:
             self.seen.add(storage.data_ptr())
             self.bytes += storage.nbytes()
             self.largest = max(self.largest, storage.nbytes())
+            if self.bytes > self.most:
+                raise OutOfMemory(
+                    f"{self.name}: a learning step on one image holds more than the {self.most / 1e9:.1f} GB "
+                    "of this machine's memory that can be planned with; learn smaller units with --set "
+                    "reconstruct.unit=block, or take best-closed-form, which learns without steps"
+                )
         return tensor
 
 

@@ -29,6 +29,7 @@ from saqsam.reconstruct.estimate import Estimate, size
 from saqsam.reconstruct.judge import UnitRecord
 from saqsam.reconstruct.layerwise import layer_by_layer, rows_of
 from saqsam.reconstruct.loss import Problem, balanced
+from saqsam.reconstruct.machine import usable_memory
 from saqsam.reconstruct.memory import is_out_of_memory
 from saqsam.reconstruct.prompting import Prompting
 from saqsam.reconstruct.replace import replaced, unquantized
@@ -151,11 +152,18 @@ class Walk:
             if whole:
                 unit = whole_model(self.model, self.prompting)
                 estimate.whole(unit, self._own(unit), first, settings_for(settings))
+        if self.model.device.type == "cpu":
+            self.solver.at_once = estimate.at_once(usable_memory())
         units = len(estimate.units)
         logger.info(
             "reconstruct: %d units on %d images, roughly %s; %s",
             *(units, len(self.float), in_words(estimate.seconds), self.said()),
         )
+        if self.solver.at_once < settings.batch:
+            logger.warning(
+                "reconstruct: %d of a step's %d images are worked through at once, more would not fit",
+                *(self.solver.at_once, settings.batch),
+            )
 
     def said(self) -> str:
         """Memory and disk in words."""
