@@ -41,3 +41,8 @@ def test_a_name_that_is_not_at_hand(cached: Path) -> None:
     del cached
     with pytest.raises(CheckpointError, match="somebody/else: not on this machine"):
         saqsam.load("somebody/else")
+
+
+def test_a_name_too_long_for_a_file_is_refused_in_words() -> None:
+    with pytest.raises(CheckpointError, match="A model is nano"):
+        saqsam.load("a/" + "b" * 5000)

@@ -25,6 +25,8 @@ _FILE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".pkl")
 _OFFICIAL_NAME = re.compile(r"sam_(vit_[blh])(_[0-9a-f]{6})?")
 _MODEL = f"A model is {' or '.join(EMBEDDED)}, a file, a transformers directory, or a hub id with one slash"
 _MAX_CONFIG_BYTES = 2**20
+_LONGEST_ID = 96
+"""Of a hub id, by the hub's rules; a longer name is not a file that could be asked for either."""
 _GIVE_SAM = "Give the weights of a SAM ViT-B, ViT-L or ViT-H, or of one with other sizes"
 _COPY = "Copy the whole directory again"
 
@@ -90,7 +92,8 @@ def at_hand(source: str | Path) -> str | Path:
 
 
 def _is_hub_id(name: str) -> bool:
-    return bool(re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name)) and not name.endswith(_FILE_SUFFIXES)
+    fits = len(name) <= _LONGEST_ID and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name)
+    return bool(fits) and not name.endswith(_FILE_SUFFIXES)
 
 
 def _unknown(name: str) -> CheckpointError:

@@ -139,7 +139,7 @@ class _Saved:
                 raise OutOfMemory(
                     f"{self.name}: a learning step on one image holds more than the {self.most / 1e9:.1f} GB "
                     "of this machine's memory that can be planned with; learn smaller units with --set "
-                    "reconstruct.unit=block, or take best-closed-form, which learns without steps"
+                    "reconstruct.unit=block or layer, or take best-closed-form, which learns without steps"
                 )
         return tensor
 
