@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,6 +27,9 @@ from saqsam.models.attach import all_quantizers
 from saqsam.models.sites import WEIGHT
 from saqsam.pack.file import read_packed
 from saqsam.recipe import load_recipe
+from saqsam.reconstruct import estimate
+from saqsam.reconstruct.measure import Tried
+from saqsam.reconstruct.units import Unit
 from saqsam.sam import Sam
 from saqsam.scenes import write_scenes
 
@@ -126,6 +130,33 @@ def test_a_run_that_died_is_taken_up_and_ends_the_same(
     assert kept == finished
     assert_same_integers(resumed, uninterrupted)
     assert resumed.records["units"] == uninterrupted.records["units"]
+
+
+def test_what_lies_ahead_of_a_resumed_run_is_what_is_unfinished(
+    run: Run,
+    tmp_path: Path,
+    uninterrupted: Sam,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def die(stage: str, done: int, total: int) -> None:
+        if (stage, done) == (UNITS[4], 1):
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(tmp_path / "run", progress=die)
+    tried, names = estimate.tried, []
+
+    def spied(model: SamModel, unit: Unit, *rest: Any, **options: Any) -> Tried:
+        names.append(unit.name)
+        return tried(model, unit, *rest, **options)
+
+    monkeypatch.setattr(estimate, "tried", spied)
+    with caplog.at_level("INFO", "saqsam"):
+        resumed = run(tmp_path / "run")
+    assert names == list(UNITS[4:]), "a step of a finished unit was tried out again"
+    assert "reconstruct: 2 units on 3 images" in caplog.text
+    assert_same_integers(resumed, uninterrupted)
 
 
 def test_losses_are_logged_once_for_each_step(run: Run, tmp_path: Path, uninterrupted: Sam) -> None:

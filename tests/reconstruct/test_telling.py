@@ -147,7 +147,7 @@ def test_the_disk_estimate_is_what_the_run_directory_takes(
 def test_time_left_is_what_steps_and_passes_to_come_take() -> None:
     settings = load_recipe("saq-sam").reconstruct
     units = {"a": Cost(10, 1.0, 3.0), "b": Cost(10, 2.0, 4.0), "c": Cost(5, 3.0, 6.0)}
-    estimate = Estimate(SamModel.__new__(SamModel), settings, 4, 0, torch.Generator(), units)
+    estimate = Estimate(SamModel.__new__(SamModel), settings, 4, 0, torch.Generator(), units=units)
     # 6 of 10 steps of 2 s and 4 s of passes here; 5 steps of 3 s and 6 s of passes later.
     assert estimate.seconds_left("b", 4) == pytest.approx(6 * 2 + 4 + 15 + 6)
     assert estimate.seconds_left("b", 4, pace=0.5) == pytest.approx((6 * 2 + 4 + 15 + 6) / 2)

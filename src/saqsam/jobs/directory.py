@@ -39,6 +39,10 @@ class RunDirectory:
         self.path = path
         self.reused: list[str] = []
 
+    def has(self, name: str) -> bool:
+        """Whether a part is finished."""
+        return self._part(name).is_file()
+
     def load(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Tensors and record of a finished part, ``None`` if it has to be done.
 

@@ -60,12 +60,14 @@ class Estimate:
         images: calibration images.
         image: the one on which units are tried.
         generator: of the coins of steps that are tried out.
+        finished: whether a unit of that name need not be learned any more.
         units: what each unit that learns will take.
         activations: bytes of activations of all images, held at once at most.
-        graph: bytes of a step of one unit, at most.
+        graph: bytes of a step of one unit, at most, if all of its images are worked through together.
         learned: bytes of what one unit learns, with its optimiser, or of its matrices in closed form.
-        peak: bytes at once at most: activations and the rest.
         codes: bytes that finished units take on the disk.
+        together: images of a step that are worked through together, if not all of them.
+        held: activations, graph and what is learned at each moment that was tried out.
     """
 
     model: SamModel
@@ -73,12 +75,14 @@ class Estimate:
     images: int
     image: int
     generator: torch.Generator
+    finished: Callable[[str], bool] = lambda name: False
     units: dict[str, Cost] = field(default_factory=dict)
     activations: int = 0
     graph: int = 0
     learned: int = 0
-    peak: int = 0
     codes: int = 0
+    together: int | None = None
+    held: list[tuple[int, int, int]] = field(default_factory=list)
 
     def unit(
         self, unit: Unit, own: Mapping[Site, Quantizer], state: State, *, paths: int, beside: int
@@ -93,6 +97,11 @@ class Estimate:
             beside: bytes of activations of one image that are held for later.
         """
         objective = getattr(self.settings, unit.part)
+        if self.finished(unit.name):
+            after, seconds = timed(lambda: unit.run(state))
+            self.units[unit.name] = Cost(0, 0.0, 2 * self.images * seconds)
+            self._held(beside + paths * size(state) + size(after), 0, 0)
+            return after
         if objective == "none" or self.settings.passes == "unit":
             after, seconds = timed(lambda: unit.run(state))
             moments = 0
@@ -131,11 +140,28 @@ class Estimate:
 
     def at_once(self, memory: float) -> int:
         """Images of a step to work through together, so that all fits in ``memory`` bytes."""
-        room = memory - self.activations - self.learned
-        return self.settings.batch if self.graph <= room else max(1, int(room * self._batch / self.graph))
+        together = self.settings.batch
+        for activations, graph, learned in self.held:
+            room = memory - activations - learned
+            if graph > max(room, 0.0):
+                together = min(together, max(1, int(room * self._batch / graph)))
+        return together
+
+    @property
+    def peak(self) -> int:
+        """Bytes at once at most."""
+        at_work = (states + round(self._share * graph) + learned for states, graph, learned in self.held)
+        return max(at_work) + RUNTIME
+
+    @property
+    def _share(self) -> float:
+        """Of a step's images, those worked through together."""
+        return 1.0 if self.together is None else min(1.0, self.together / self._batch)
 
     def whole(self, unit: Unit, own: Mapping[Site, Quantizer], state: State, settings: Reconstruct) -> None:
         """Try the last unit, the whole model; ``settings`` are its own."""
+        if self.finished(unit.name):
+            return
         step = tried(self.model, unit, own, state, settings, self.generator, view=self.image)
         held = size(state) + size(step.after) + size((unit.view(step.after, [self.image]),))
         self.units[unit.name] = Cost(settings.iterations, self._batch * step.seconds, 8 * step.seconds / 3)
@@ -152,6 +178,9 @@ class Estimate:
                 continue
             layer = layer_of(unit, quantizer)
             problem = LayerInputs(site, layer, [row], [row]).as_problem(targets_from_quantized=False)
+            if self.finished(problem.unit.name):
+                self.units[problem.unit.name] = Cost(0, 0.0, self.images * seconds)
+                continue
             mine = problem.unit.quantizers(dict(own))
             step = tried(self.model, problem.unit, mine, (row,), self.settings, self.generator, view=None)
             cost = Cost(self.settings.iterations, self._batch * step.seconds, self.images * seconds)
@@ -176,7 +205,7 @@ class Estimate:
         activations = self.images * one_image
         self.activations = max(self.activations, activations)
         self.graph, self.learned = max(self.graph, graph), max(self.learned, learned)
-        self.peak = max(self.peak, activations + graph + learned + RUNTIME)
+        self.held.append((activations, graph, learned))
 
     @property
     def seconds(self) -> float:
@@ -205,10 +234,11 @@ class Estimate:
         """
         over = max(0.0, self.activations - budget)
         model = sum(parameter.nbytes for parameter in self.model.parameters())
+        step = self._share * self.graph
         memory = (
             f"at most {_gb(self.peak - over)} of memory beside the model's {_gb(model)}: activations "
-            f"{_gb(min(self.activations, budget))}, a step {_gb(self.graph)}, what a unit learns "
-            f"{_gb(self.learned)}"
+            f"{_gb(min(self.activations, budget))}, a step {_gb(step)}, "
+            f"what a unit learns {_gb(self.learned)}"
         )
         disk = self.disk(budget) + stored if stored is not None else over
         place = "temporary files" if stored is None else "run directory"

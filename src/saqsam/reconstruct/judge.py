@@ -31,8 +31,8 @@ class UnitRecord:
         before: mean loss over the judging images with nearest rounding and calibrated scales.
         after: the same with what was learned, weights on their grids.
         kept: ``learned``, or ``nearest`` where learning made the loss worse.
-        at_once: images of a step worked through together, fewer than its batch where memory ran out; 0 where
-            nothing was learned in steps.
+        at_once: images of a step worked through together, fewer than its batch where more do not fit; a
+            resumed run goes on with it, since sums depend on it in their last digits. 0 if not recorded.
         judged: number of calibration images on which both losses were measured; 0 if not recorded.
     """
 

@@ -112,8 +112,7 @@ class Solver:
         if not after <= before:
             learner.restore()
             outputs, kept = {}, NEAREST
-        at_once = self.at_once if steps else 0
-        record = UnitRecord(problem.unit.name, steps, before, after, kept, at_once, len(images))
+        record = UnitRecord(problem.unit.name, steps, before, after, kept, self.at_once, len(images))
         return Solved(record, outputs)
 
     def optimise(self, problem: Problem, learner: Learner) -> int:

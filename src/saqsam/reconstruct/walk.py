@@ -121,7 +121,9 @@ class Walk:
         self.embeddings: Sequence[State] = ()
         self.masks: Sequence[State] = ()
         coins = seeded(self.seed, "estimate", model.device)
-        self.estimate = Estimate(model, self.settings, len(images), self.prompting.usual(), coins)
+        finished = directory.has if directory is not None else _none_is
+        usual = self.prompting.usual()
+        self.estimate = Estimate(model, self.settings, len(images), usual, coins, finished)
         self.telling = Telling(progress, listener, directory, self.estimate)
         self.solver = Solver(model, self.settings, self.seed, directory, self.telling)
 
@@ -153,8 +155,8 @@ class Walk:
                 unit = whole_model(self.model, self.prompting)
                 estimate.whole(unit, self._own(unit), first, settings_for(settings))
         if self.model.device.type == "cpu":
-            self.solver.at_once = estimate.at_once(usable_memory())
-        units = len(estimate.units)
+            self.solver.at_once = estimate.together = estimate.at_once(usable_memory())
+        units = sum(not estimate.finished(name) for name in estimate.units)
         logger.info(
             "reconstruct: %d units on %d images, roughly %s; %s",
             *(units, len(self.float), in_words(estimate.seconds), self.said()),
@@ -279,7 +281,9 @@ class Walk:
             with replaced(unquantized(later)):
                 done = round_at_once(unit, own, *states, self.settings, self.seed, progress, self.cache.new)
             self.quantized, self.float = done.outputs, done.targets
-            record = UnitRecord(unit.name, 0, done.before, done.after, done.kept, judged=len(self.float))
+            record = UnitRecord(
+                unit.name, 0, done.before, done.after, done.kept, self.solver.at_once, judged=len(self.float)
+            )
             self.solver.keep(record, own)
         self.pending = later
         return record
@@ -294,3 +298,9 @@ class Walk:
         """What a finished unit quantizes as far as later ones see; all of it, but for weight-only methods."""
         weights_only = self.settings.activations == "float"
         return {quantizer for site, quantizer in own.items() if site.role == WEIGHT or not weights_only}
+
+
+def _none_is(name: str) -> bool:
+    """Without a run directory no unit is finished."""
+    del name
+    return False
