@@ -3,13 +3,14 @@
 # make lint   formatting, lint and types
 #
 # Variables: PYTHON (3.11 or newer), VENV, PIP_ARGS (for example an index of CPU-only torch wheels),
-# DEMO_ARGS, PYTEST_ARGS.
+# DEMO_ARGS, PYTEST_ARGS, WORKERS (processes that share the suite's files; 0 for a debugger).
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 PIP_ARGS ?=
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
+WORKERS ?= logical
 
 BIN := $(VENV)/bin
 PINS := pyproject.toml constraints.txt
@@ -24,7 +25,7 @@ demo: $(VENV)/installed
 	$(BIN)/saqsam demo --out demo-output --force $(DEMO_ARGS)
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

@@ -73,7 +73,7 @@ def test_the_choice_is_told_only_if_asked(
     ("model", "runtime", "message"),
     [
         ("nano", "onnxruntime", "runs packed files"),
-        ("nano", "tensorrt", "--runtime tensorrt: expected torch, onnxruntime or int8"),
+        ("nano", "tensorrt", "--runtime tensorrt: expected torch, onnxruntime, int8 or compiled"),
     ],
 )
 def test_what_it_cannot_do_is_one_line(

@@ -12,15 +12,17 @@ from saqsam.errors import UsageError
 if TYPE_CHECKING:
     from saqsam.sam import Sam
 
-TORCH, ONNXRUNTIME, INT8 = "torch", "onnxruntime", "int8"
+TORCH = "torch"
+RUNTIMES = (TORCH, "onnxruntime", "int8", "compiled")
 
 RuntimeOption = Annotated[
     str,
     typer.Option(
         "--runtime",
         help="torch: integers simulated. onnxruntime: packed files in integers, on the CPU. "
-        "int8: packed files, linear layers in int8 by PyTorch.",
-        metavar="torch|onnxruntime|int8",
+        "int8: packed files, linear layers in int8 by PyTorch. compiled: as int8, with the encoder compiled "
+        "for this machine, attention in half precision.",
+        metavar="torch|onnxruntime|int8|compiled",
     ),
 ]
 
@@ -31,8 +33,8 @@ def check_runtime(runtime: str) -> str:
     Raises:
         UsageError: there is none.
     """
-    if runtime not in (TORCH, ONNXRUNTIME, INT8):
-        raise UsageError(f"--runtime {runtime}: expected torch, onnxruntime or int8")
+    if runtime not in RUNTIMES:
+        raise UsageError(f"--runtime {runtime}: expected {', '.join(RUNTIMES[:-1])} or {RUNTIMES[-1]}")
     return runtime
 
 

@@ -8,6 +8,8 @@ formula of ONNX ``QuantizeLinear`` and gives the same codes bit for bit, which
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -56,8 +58,19 @@ def affine_round_trip(x: Tensor, scale: Tensor, zero_point: Tensor, bits: int) -
     """
     steps = (x / scale).round_()
     if zero_point.ndim == 0:
-        origin = float(zero_point)
-        steps.clamp_(-origin, 2**bits - 1 - origin)
+        steps.clamp_(*step_limits(zero_point, bits))
     else:
         steps = torch.minimum(torch.maximum(steps, -zero_point), 2**bits - 1 - zero_point)
     return steps.mul_(scale)
+
+
+def step_limits(zero_point: Tensor, bits: int) -> tuple[Any, Any]:
+    """Smallest and largest step of a grid with one zero point, for ``clamp``.
+
+    Numbers on a CPU, where clamping by them is many times faster; scalar tensors on other devices, which
+    would have to finish all their work to tell a number, and while a program is compiled.
+    """
+    if zero_point.device.type == "cpu" and not torch.compiler.is_compiling():
+        origin = float(zero_point)
+        return -origin, 2**bits - 1 - origin
+    return -zero_point, 2**bits - 1 - zero_point

@@ -21,7 +21,7 @@ _CHUNK = 1 << 25
 """Elements of the attention map held at once. Maps of different heads and windows do not touch each
 other, so splitting them is exact, and the 805 MB map of a global SAM-B block is never materialised."""
 _CACHED = 1 << 20
-"""Elements of the map that are quantized together: four megabytes, which stay in the processor's cache."""
+"""Elements of the map that are quantized together on a CPU: four megabytes, which stay in its cache."""
 
 
 class AttentionQuantizers(nn.Module):
@@ -53,6 +53,11 @@ class AttentionQuantizers(nn.Module):
         if not has_steps(self.attention) or not has_steps(self.value):
             return probabilities @ value
         return exact_weighted(probabilities, value, self.attention, self.value)
+
+
+def _together(x: Tensor) -> int:
+    """Elements of the map to quantize together: a GPU wants few large operations."""
+    return _CACHED if x.device.type == "cpu" else _CHUNK
 
 
 def _through(quantizer: Quantizer | None, x: Tensor) -> Tensor:
@@ -111,7 +116,7 @@ class QuantVisionAttention(SamVisionAttention):
     ) -> Tensor:
         """All maps, a bounded number at a time: ``(maps, N, d) -> (maps, N, d)``."""
         maps, tokens, _ = query.shape
-        per_chunk = max(1, _CACHED // (tokens * tokens))
+        per_chunk = max(1, _together(query) // (tokens * tokens))
         outputs = []
         for start in range(0, maps, per_chunk):
             chunk = slice(start, start + per_chunk)
@@ -124,8 +129,9 @@ class QuantVisionAttention(SamVisionAttention):
         tokens = query.shape[1]
         bias = None if positions is None else positions.reshape(len(query), tokens, tokens)
         outputs = []
-        for rows in torch.arange(tokens).split(max(1, _CACHED // (len(query) * tokens))):
-            part = slice(int(rows[0]), int(rows[-1]) + 1)
+        rows = max(1, _together(query) // (len(query) * tokens))
+        for start in range(0, tokens, rows):
+            part = slice(start, start + rows)
             scores = self.quantizers.scores(query[:, part], key, self.scale)
             if bias is not None:
                 scores += bias[:, part]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from saqsam.grids.affine import step_limits
 from saqsam.grids.log2 import log2_values
 
 
@@ -22,7 +23,7 @@ class _Affine(torch.autograd.Function):
     ) -> Tensor:
         steps = x / scale
         codes = steps.round()
-        clamped = codes.clamp(-float(zero_point), 2**bits - 1 - float(zero_point))
+        clamped = codes.clamp(*step_limits(zero_point, bits))
         inside = codes == clamped
         output = clamped * scale
         slope = clamped - steps * inside

@@ -21,7 +21,8 @@ from saqsam.sam import Sam
 
 logger = logging.getLogger("saqsam")
 
-ENGINES = ("torch", "onnxruntime", "int8")
+ENGINES = ("torch", "onnxruntime", "int8", "compiled")
+PYTORCH = ("int8", "compiled")
 
 
 @dataclass
@@ -51,7 +52,7 @@ class EngineSam(Sam):
         return Sam(model, self.name, recipe, self.records, file).inspect()
 
 
-class Int8Sam(EngineSam):
+class PyTorchSam(EngineSam):
     """One whose linear layers are int8 in PyTorch; it goes where PyTorch goes."""
 
     def to(self, device: str) -> Sam:
@@ -64,9 +65,10 @@ def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
 
     Args:
         source: a packed file.
-        engine: ``"onnxruntime"``, optimised sessions for the CPU; or ``"int8"``, PyTorch with linear layers
-            in int8, see :mod:`saqsam.runtime.int8`.
-        device: ``"cpu"``; with ``"int8"`` any of PyTorch's.
+        engine: ``"onnxruntime"``, optimised sessions for the CPU; ``"int8"``, PyTorch with linear layers in
+            int8, see :mod:`saqsam.runtime.int8`; ``"compiled"``, the same with the encoder compiled and its
+            attention in half precision, see :mod:`saqsam.runtime.compiled`.
+        device: ``"cpu"``; with PyTorch's engines any of PyTorch's.
 
     Raises:
         UsageError: no such engine, a device it does not compute on, a float model, or onnx is not installed.
@@ -82,8 +84,8 @@ def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
             f"{source}: engine '{engine}' runs packed files, written by 'saqsam quantize'; "
             "leave the engine out for a float model"
         )
-    if engine == "int8":
-        return _load_int8(path, str(source), device)
+    if engine in PYTORCH:
+        return _load_pytorch(path, str(source), device, engine)
     require_onnx()
     packed = read_packed(path)
     try:
@@ -95,14 +97,17 @@ def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
     return EngineSam(cast(SamModel, model), f"{source} ({engine})", recipe, packed.records, path)
 
 
-def _load_int8(path: Path, name: str, device: str) -> Sam:
+def _load_pytorch(path: Path, name: str, device: str, engine: str) -> Sam:
+    from saqsam.runtime.compiled import compile_encoder
     from saqsam.runtime.int8 import convert
 
     packed = read_packed(path)
     model, recipe = from_packed(packed, path)
     count = convert(model)
     logger.debug("%s: %d linear layers in int8 by PyTorch %s on %s", name, count, torch.__version__, device)
-    return Int8Sam(model, f"{name} (int8)", recipe, packed.records, path).to(device)
+    if engine == "compiled":
+        compile_encoder(model)
+    return PyTorchSam(model, f"{name} ({engine})", recipe, packed.records, path).to(device)
 
 
 def integer_model(packed: PackedModel, config: SamConfig, name: str) -> Any:

@@ -1,0 +1,70 @@
+"""``engine="compiled"``: one program for the whole encoder, close to the simulation."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import SamModel
+
+from saqsam.api import load, quantize
+from saqsam.errors import UsageError
+from saqsam.predictor import embed
+from saqsam.runtime.int8 import convert
+from saqsam.sam import Sam
+from saqsam.scenes import write_scenes
+
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+"""PyTorch's own, when its compiler is imported."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled() -> None:
+    """What another test compiled would be used again."""
+    torch.compiler.reset()
+
+
+@pytest.fixture
+def packed(tmp_path: Path, tiny_sam: SamModel) -> Path:
+    scenes = write_scenes(tmp_path / "scenes", 2, 12, size=(64, 64)).parent
+    path = tmp_path / "tiny.safetensors"
+    quantize(Sam(tiny_sam, "tiny"), "ptq4sam-s-w8a8", scenes / "images", scenes / "instances.json").save(path)
+    return path
+
+
+def pixels_for(model: SamModel) -> torch.Tensor:
+    side = model.config.vision_config.image_size
+    return torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_encoder_is_one_graph(packed: Path) -> None:
+    """Each break would send a GPU back to Python at every quantizer."""
+    model = load(packed).model
+    convert(model)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found = torch._dynamo.explain(model.vision_encoder)(pixels_for(model))
+    assert (found.graph_count, found.graph_break_count) == (1, 0), found.break_reasons
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="PyTorch compiles for a CPU with a C++ compiler")
+def test_embeddings_are_near_the_simulations(packed: Path) -> None:
+    simulated, compiled = load(packed), load(packed, engine="compiled")
+    assert compiled.name.endswith("(compiled)")
+    pixels = pixels_for(simulated.model)
+    expected, found = embed(simulated.model, pixels), embed(compiled.model, pixels)
+    assert found.dtype == torch.float32
+    assert 0 < float((found - expected).norm() / expected.norm()) < 0.1
+    assert torch.equal(embed(compiled.model, pixels), found)
+
+
+def test_without_a_compiler_it_says_what_is_missing(packed: Path) -> None:
+    from torch._inductor import config
+
+    sam = load(packed, engine="compiled")
+    with (
+        config.patch({"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True}),
+        pytest.raises(UsageError, match=r"cannot compile on cpu here .*; install a compiler"),
+    ):
+        embed(sam.model, pixels_for(sam.model))
