@@ -67,7 +67,7 @@ _CLOSED = (
     *("reconstruct.encoder=local", "reconstruct.unit=block", "reconstruct.rounding=gptq"),
     *("reconstruct.passes=unit", "reconstruct.scales=false", "reconstruct.tokens=512"),
 )
-_STAYS, _DAMPED = "reconstruct.compensate=none", "reconstruct.damping=0.1"
+_MOVED, _DAMPED = "reconstruct.compensate=encoder", "reconstruct.damping=0.1"
 _EVERYWHERE = "reconstruct.decoder=local"
 _WHOLE = ("reconstruct.whole_iterations=60", "reconstruct.whole_rate=0.006")
 _BIASES = "reconstruct.bias_rate=0.003"
@@ -86,23 +86,20 @@ ROWS = (
     _star("mixed precision", _MIXED),
     _star("mixed precision, stream rotation", _MIXED, _STREAM),
     _star("mixed precision, folds, rotations", _MIXED, *_FOLDS, *_ROTATIONS),
-    _star("closed form", *_CLOSED),
-    _star("closed form, stream rotation", *_CLOSED, _STREAM),
-    _star("closed form, stream rotation, mixed precision", *_CLOSED, _STREAM, _MIXED),
+    _star("closed form", *_CLOSED, _MOVED),
+    _star("closed form, stream rotation", *_CLOSED, _MOVED, _STREAM),
+    _star("closed form, stream rotation, mixed precision", *_CLOSED, _MOVED, _STREAM, _MIXED),
     _star("mixed precision, value/output scaling", _MIXED, _SCALE),
-    _star("mixed precision, closed form", _MIXED, *_CLOSED),
-    _star("mixed precision, closed form, weights not moved", _MIXED, *_CLOSED, _STAYS),
-    _star("mixed precision, closed form, weights not moved, damping 0.1", _MIXED, *_CLOSED, _STAYS, _DAMPED),
+    _star("mixed precision, closed form", _MIXED, *_CLOSED, _MOVED),
+    _star("mixed precision, closed form, weights not moved", _MIXED, *_CLOSED),
+    _star("mixed precision, closed form, weights not moved, damping 0.1", _MIXED, *_CLOSED, _DAMPED),
     _star(
         "mixed precision, closed form, weights not moved, value/output scaling",
         _MIXED,
         *_CLOSED,
-        _STAYS,
         _SCALE,
     ),
-    _star(
-        "mixed precision, closed form everywhere, weights not moved", _MIXED, *_CLOSED, _STAYS, _EVERYWHERE
-    ),
+    _star("mixed precision, closed form everywhere, weights not moved", _MIXED, *_CLOSED, _EVERYWHERE),
     _star("mixed precision, whole", _MIXED, *_WHOLE),
     # With learning.
     _row("fast", "saq-sam-fast"),

@@ -121,8 +121,8 @@ class Reconstruct(Section):
     )
     compensate: Literal["none", "encoder", "all"] = option(
         "where each weight first makes up for the error of its quantized input, and each bias for the mean "
-        "error of its layer (gptq); the decoder would learn the calibrated kind of prompt by heart",
-        "encoder",
+        "error of its layer (gptq); weights then fit the calibration images, and lose on others",
+        "none",
     )
 
     def __post_init__(self) -> None:
