@@ -6,7 +6,7 @@ scale, add relative positions, softmax, quantize the map, multiply with V.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -91,10 +91,19 @@ class QuantVisionAttention(SamVisionAttention):
     ) -> tuple[Tensor, None]:
         """``(B, H, W, C) -> (B, H, W, C)`` and ``None`` in place of the map."""
         del output_attentions
+        return self.some_rows(hidden_states, slice(None)), None
+
+    def some_rows(self, hidden_states: Tensor, rows: slice) -> Tensor:
+        """Some rows of what ``forward`` gives, without the attention of others' queries.
+
+        ``(B, H, W, C) -> (B, rows, W, C)``; keys and values are those of all tokens.
+        """
         batch, height, width, _ = hidden_states.shape
         heads = self.num_attention_heads
-        qkv = self.qkv(hidden_states).reshape(batch, height * width, 3, heads, -1)
-        float_query, key, value = (part.flatten(0, 1) for part in qkv.permute(2, 0, 3, 1, 4).unbind(0))
+        qkv = self.qkv(hidden_states).reshape(batch, height, width, 3, heads, -1)
+        float_query, key, value = qkv.permute(3, 0, 4, 1, 2, 5).unbind(0)
+        float_query = float_query[:, :, rows].flatten(2, 3).flatten(0, 1)
+        key, value = (part.flatten(2, 3).flatten(0, 1) for part in (key, value))
         query = _through(self.quantizers.query, float_query)
         key = _through(self.quantizers.key, key)
         value = _through(self.quantizers.value, value)
@@ -102,9 +111,9 @@ class QuantVisionAttention(SamVisionAttention):
         if self._samples_rows():
             output = self._observe_rows(query, key, value, position_query, (height, width))
         else:
-            output = self._attend(query, key, value, position_query, (height, width))
-        output = output.view(batch, heads, height, width, -1).permute(0, 2, 3, 1, 4)
-        return self.proj(output.reshape(batch, height, width, -1)), None
+            output = self._attend(query, key, value, position_query, (height, width), rows)
+        output = output.view(batch, heads, -1, width, output.shape[-1]).permute(0, 2, 3, 1, 4)
+        return cast(Tensor, self.proj(output.flatten(3)))
 
     def _samples_rows(self) -> bool:
         """While a logarithmic grid is searched, a few rows of the map suffice and SDPA does the rest."""
@@ -112,24 +121,29 @@ class QuantVisionAttention(SamVisionAttention):
         return quantizer is None or (quantizer.stage is Stage.OBSERVE and quantizer.grid == LOG2)
 
     def _attend(
-        self, query: Tensor, key: Tensor, value: Tensor, position_query: Tensor, size: tuple[int, int]
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        position_query: Tensor,
+        size: tuple[int, int],
+        rows: slice,
     ) -> Tensor:
         """All maps, a bounded number at a time: ``(maps, N, d) -> (maps, N, d)``."""
-        maps, tokens, _ = query.shape
-        per_chunk = max(1, _together(query) // (tokens * tokens))
+        per_chunk = max(1, _together(query) // (query.shape[1] * key.shape[1]))
         outputs = []
-        for start in range(0, maps, per_chunk):
+        for start in range(0, len(query), per_chunk):
             chunk = slice(start, start + per_chunk)
-            positions = self._positions(position_query[chunk], size) if self.use_rel_pos else None
+            positions = self._positions(position_query[chunk], size, rows) if self.use_rel_pos else None
             outputs.append(self._attend_rows(query[chunk], key[chunk], value[chunk], positions))
         return torch.cat(outputs)
 
     def _attend_rows(self, query: Tensor, key: Tensor, value: Tensor, positions: Tensor | None) -> Tensor:
         """A few maps, a bounded number of their rows at a time: rows do not touch each other either."""
-        tokens = query.shape[1]
-        bias = None if positions is None else positions.reshape(len(query), tokens, tokens)
+        maps, tokens, keys = len(query), query.shape[1], key.shape[1]
+        bias = None if positions is None else positions.reshape(maps, tokens, keys)
         outputs = []
-        rows = max(1, _together(query) // (len(query) * tokens))
+        rows = max(1, _together(query) // (maps * keys))
         for start in range(0, tokens, rows):
             part = slice(start, start + rows)
             scores = self.quantizers.scores(query[:, part], key, self.scale)
@@ -166,10 +180,19 @@ class QuantVisionAttention(SamVisionAttention):
             outputs.append(F.scaled_dot_product_attention(q, k, v, attn_mask=bias)[0])
         return torch.cat(outputs)
 
-    def _positions(self, query: Tensor, size: tuple[int, int]) -> Tensor:
-        """Relative-position scores of transformers' own attention, ``(maps, H, W, H, W)``."""
-        positions: Tensor = self.get_decomposed_rel_pos(query, self.rel_pos_h, self.rel_pos_w, size, size)
-        return positions
+    def _positions(self, query: Tensor, size: tuple[int, int], rows: slice = slice(None)) -> Tensor:
+        """Relative-position scores of ``query (maps, rows * W, d)``: ``(maps, rows, W, H, W)``.
+
+        Each query meets a vector for the rows and one for the columns between it and a key; the tables are
+        those of transformers' own attention.
+        """
+        height, width = size
+        down: Tensor = self.get_rel_pos(height, height, self.rel_pos_h)[rows]
+        across: Tensor = self.get_rel_pos(width, width, self.rel_pos_w)
+        grid = query.unflatten(1, (len(down), width))
+        by_row = torch.einsum("bhwc,hkc->bhwk", grid, down)
+        by_column = torch.einsum("bhwc,wkc->bhwk", grid, across)
+        return by_row[..., :, None] + by_column[..., None, :]
 
 
 class QuantDecoderAttention(nn.Module):

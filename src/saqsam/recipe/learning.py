@@ -48,6 +48,13 @@ class Reconstruct(Section):
     )
     iterations: int = option("steps for each unit", 2000, minimum=1, maximum=1_000_000)
     batch: int = option("images in each step", 1, minimum=1, maximum=1024)
+    row_share: float = option(
+        "share of an image's rows of tokens that each step looks at, by lot, in blocks of the encoder; needs "
+        "the local loss of single blocks, of which it is an unbiased sample",
+        1.0,
+        minimum=0.01,
+        maximum=1.0,
+    )
     prompts: int = option("prompts used of each image", 16, minimum=1, maximum=16)
     clicks: float = option(
         "share of the boxes that learning asks as a click on the box's centre instead, so that it does not "
@@ -134,6 +141,11 @@ class Reconstruct(Section):
         if self.passes == "unit" and (self.rounding != "gptq" or self.scales or self.bias_rate):
             raise RecipeError(
                 "reconstruct: passes: unit is for closed form alone: rounding gptq, scales false, bias_rate 0"
+            )
+        if self.row_share < 1.0 and (self.unit, self.encoder) != ("block", "local"):
+            raise RecipeError(
+                "reconstruct: row_share is for losses in which every token counts for itself: unit block, "
+                "encoder local"
             )
         if self.whole_iterations and (self.targets, self.activations) != ("float", "quantized"):
             raise RecipeError(

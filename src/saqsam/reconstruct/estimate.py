@@ -131,12 +131,19 @@ class Estimate:
         steps = self.settings.iterations if learner.learns else 0
         # A step is about three passes: forward, and backward to inputs and to what is learned.
         per_image = step.seconds / (3 if learner.learns else 1)
-        self.units[unit.name] = Cost(steps, self._batch * step.seconds, passes * self.images * per_image)
+        looked_at = self._batch * self._row_share(unit, state)
+        self.units[unit.name] = Cost(steps, looked_at * step.seconds, passes * self.images * per_image)
         held = beside + paths * size(state) + size(step.after) + view
-        self._held(held, self._batch * step.graph, step.learned)
+        self._held(held, round(looked_at * step.graph), step.learned)
         self._held(held + size(step.after), 0, 0)  # outputs of the finished unit come when its steps are over
         self.codes += sum(layer.weight.numel() for layer in learner.layers.values())
         return step.after
+
+    def _row_share(self, unit: Unit, state: State) -> float:
+        """Of a block's rows of tokens, those that a step looks at."""
+        if unit.strips is None:
+            return 1.0
+        return 1 / len(unit.strips.split(state[0].shape[1], self.settings.row_share))
 
     def at_once(self, memory: float) -> int:
         """Images of a step to work through together, so that all fits in ``memory`` bytes."""

@@ -53,8 +53,8 @@ class Problem:
         """
         return total(self.terms(self.run(images, mixing), images, among))
 
-    def run(self, images: Sequence[int], mixing: Mixing | None) -> State:
-        """What leaves the unit for some images; see ``loss``."""
+    def run(self, images: Sequence[int], mixing: Mixing | None, rows: slice | None = None) -> State:
+        """What leaves the unit for some images; see ``loss``. With ``rows``, only a strip of it."""
         state = joined(self.inputs, images)
         if mixing is not None:
             float_state = joined(self.references, images)
@@ -62,22 +62,32 @@ class Problem:
                 mixing.between(x, float_state[index]) if index in self.unit.mixed else x
                 for index, x in enumerate(state)
             )
+        if rows is not None and self.unit.strips is not None:
+            return (self.unit.strips.run(state[0], rows),)
         return self.unit.run(state)
 
     def terms(
-        self, found: State, images: Sequence[int], among: Sequence[int] | None = None
+        self,
+        found: State,
+        images: Sequence[int],
+        among: Sequence[int] | None = None,
+        rows: slice | None = None,
     ) -> dict[str, Tensor]:
         """``local`` and ``prompt``, each with its weight, a scalar; a term that is not used is left out.
 
         Args:
             found: what left the unit.
             images, among: as in ``loss``.
+            rows: the strip that ``found`` is, if it is not all; there is no prompt-aware term then.
         """
         local_share, prompt_share = self._shares(images, among)
         prompt_weight, local_weight = self.weights
         terms = {}
         if local_weight:
-            local = local_term(self.unit, found, joined(self.targets, images))
+            wanted_state = joined(self.targets, images)
+            if rows is not None:
+                wanted_state = tuple(x[:, rows] for x in wanted_state)
+            local = local_term(self.unit, found, wanted_state)
             terms["local"] = local_share * local_weight * local
         if self.views is not None:
             (wanted,) = joined(self.views, images)

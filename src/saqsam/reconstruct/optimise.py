@@ -81,13 +81,14 @@ def optimise(
             for group in optimiser.param_groups:
                 group["lr"] = schedule.rate(group["kind"], step)
             images = _draw(problem, settings.batch, generator)
+            rows = _strip(problem, settings.row_share, generator)
             learner.advance(step / settings.iterations)
             optimiser.zero_grad(set_to_none=True)
             seen, beta = _Seen(), schedule.beta(step)
             for begin in range(0, len(images), at_once or len(images)):
                 part = images[begin : begin + (at_once or len(images))]
                 with replaced(learner.answers(mixing)):
-                    terms = problem.terms(problem.run(part, mixing), part, images)
+                    terms = problem.terms(problem.run(part, mixing, rows), part, images, rows)
                 share = total(terms)
                 if begin == 0 and beta is not None and learner.roundings:
                     terms["rounding"] = settings.rounding_weight * learner.undecided(beta)
@@ -125,3 +126,12 @@ def _draw(problem: Problem, count: int, generator: torch.Generator) -> list[int]
     order: list[int] = torch.randperm(total, generator=generator, device=generator.device).tolist()
     shapes = [problem.shapes[image] for image in order]
     return [image for image, shape in zip(order, shapes, strict=True) if shape == shapes[0]][:count]
+
+
+def _strip(problem: Problem, share: float, generator: torch.Generator) -> slice | None:
+    """Rows of tokens that a step looks at, ``None`` for all; every row is as likely as any other."""
+    if share >= 1.0 or problem.unit.strips is None:
+        return None
+    strips = problem.unit.strips.split(problem.inputs[0][0].shape[1], share)
+    heights = torch.tensor([float(rows.stop - rows.start) for rows in strips], device=generator.device)
+    return strips[int(torch.multinomial(heights, 1, generator=generator))]

@@ -16,6 +16,7 @@ from transformers import SamModel
 from saqsam.models.sites import DECODER, ENCODER, Site
 from saqsam.quantizer import Quantizer
 from saqsam.reconstruct.prompting import Prompting
+from saqsam.reconstruct.strips import Strips
 
 State = tuple[Tensor, ...]
 """What flows from unit to unit. Encoder: tokens ``(images, H, W, D)``, after the neck ``(images, C, g, g)``.
@@ -35,6 +36,7 @@ class Unit:
         mixed: indices of the state's tensors that QDrop mixes at the unit's input.
         local: weight of each of the state's tensors in the local term; 0 leaves it out.
         channels: dimension over which the local term sums squares.
+        strips: of a single block of the encoder: its rows of tokens can be learned apart.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Unit:
     mixed: tuple[int, ...]
     local: tuple[float, ...]
     channels: int = -1
+    strips: Strips | None = None
 
     def quantizers(self, quantizers: dict[Site, Quantizer]) -> dict[Site, Quantizer]:
         """Those of the model's quantizers that lie inside this unit, in the same order."""
@@ -63,7 +66,9 @@ def encoder_units(model: SamModel, prompting: Prompting, kind: str) -> Iterator[
 
     for index, blocks in enumerate(encoder_groups(model, kind)):
         modules = tuple(encoder.layers[block] for block in blocks)
-        yield Unit(f"encoder-{word}-{index}", ENCODER, modules, _chain(modules), view, (0,), (1.0,))
+        strips = Strips(modules[0]) if len(modules) == 1 else None
+        name = f"encoder-{word}-{index}"
+        yield Unit(name, ENCODER, modules, _chain(modules), view, (0,), (1.0,), strips=strips)
 
     def after_neck(state: State, images: Sequence[int]) -> Tensor:
         return prompting.image_tokens(state[0], images)
