@@ -48,6 +48,18 @@ def test_every_method_ends_audited_and_no_worse(
         assert unit["after"] <= unit["before"] * (1 + 1e-5) or unit["kept"] == "nearest"
 
 
+def test_learning_in_half_precision_helps_and_ends_on_the_grid(quantized: Quantized) -> None:
+    settings = ("reconstruct.iterations=40", "reconstruct.weight_rate=0.05", "reconstruct.scale_rate=0.01")
+    full, _ = quantized("saq-sam-w4a4", *settings)
+    half, report = quantized("saq-sam-w4a4", *settings, "reconstruct.autocast=true")
+    assert {unit["kept"] for unit in report.units} == {"learned"}
+    assert audit(half, load_recipe("saq-sam-w4a4", settings=QUICK)).ok
+    sites = [site for site in all_quantizers(full) if site.role == WEIGHT]
+    same = [torch.equal(*(m.get_submodule(s.path).weight for m in (full, half))) for s in sites]
+    assert not all(same)
+    assert all(parameter.dtype == torch.float32 for parameter in half.parameters())
+
+
 def test_held_out_images_profit(quantized: Quantized, tiny_sam: SamModel, images_for: ImagesFor) -> None:
     """The embeddings of images that were not calibrated on come nearer to the float model's."""
     settings = ("reconstruct.iterations=60", "reconstruct.weight_rate=0.02", "reconstruct.scale_rate=0.01")

@@ -48,6 +48,11 @@ class Reconstruct(Section):
     )
     iterations: int = option("steps for each unit", 2000, minimum=1, maximum=1_000_000)
     batch: int = option("images in each step", 1, minimum=1, maximum=1024)
+    autocast: bool = option(
+        "multiply matrices in bfloat16 while learning; grids and what is learned stay float32, and so does "
+        "all that is measured or stored",
+        False,
+    )
     row_share: float = option(
         "share of an image's rows of tokens that each step looks at, by lot, in blocks of the encoder; needs "
         "the local loss of single blocks, of which it is an unbiased sample",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import cast
 
@@ -133,6 +133,11 @@ class Learner:
                 layer.bias.data = bias
 
 
+def precision(settings: Reconstruct, device: torch.device) -> AbstractContextManager[object]:
+    """Of matrix products in learning steps; grids are float32 in any case, see ``_learned``."""
+    return torch.autocast(device.type, torch.bfloat16) if settings.autocast else nullcontext()
+
+
 def learned_grid(quantizer: Quantizer) -> LearnedGrid:
     """What is learned of an activation's grid; a logarithmic one has nothing to learn."""
     if quantizer.grid == GROUPED:
@@ -164,13 +169,15 @@ def _soft(rounding: LearnedRounding, x: Tensor, value: Tensor | None) -> Tensor:
 
 
 def _learned(learned: LearnedGrid, mixing: Mixing | None, x: Tensor, value: Tensor | None) -> Tensor:
+    """A grid that is learned, in float32 also where autocast gives something smaller."""
     del value
-    return learned.answer(x, mixing)
+    return learned.answer(x.float(), mixing)
 
 
 def _fixed(quantizer: Quantizer, mixing: Mixing | None, x: Tensor, value: Tensor | None) -> Tensor:
     """A grid that is not learned, but lets gradients through to what is."""
     del value
+    x = x.float()
     mask = None if mixing is None else mixing.mask(x)
     scale, zero_point, bits = quantizer.scale, quantizer.zero_point, quantizer.bits
     if quantizer.grid == LOG2:

@@ -16,7 +16,7 @@ from saqsam.errors import OutOfMemory
 from saqsam.models.sites import Site
 from saqsam.quantizer import Quantizer
 from saqsam.recipe import Reconstruct
-from saqsam.reconstruct.learner import Learner
+from saqsam.reconstruct.learner import Learner, precision
 from saqsam.reconstruct.machine import usable_memory
 from saqsam.reconstruct.mixing import Mixing
 from saqsam.reconstruct.replace import replaced
@@ -106,7 +106,7 @@ def _step(
     tensors = [tensor for group in learner.groups().values() for tensor in group]
     saved = _Saved(unit, state[0].device)
     with torch.enable_grad(), learner.learning(), saved_tensors_hooks(saved.see, _same):
-        with replaced(learner.answers(mixing)):
+        with replaced(learner.answers(mixing)), precision(settings, state[0].device):
             # Images of a step are joined and mixed, so what enters the unit is a copy.
             after = unit.run(tuple(x.clone() for x in state))
             compared = [x for x in after if x.requires_grad]
@@ -114,13 +114,13 @@ def _step(
                 compared.append(unit.view(after, [view]))
         wanted = [x.detach().clone() for x in compared]
         if not learner.learns:
-            return tuple(x.detach() for x in after), saved
+            return tuple(x.detach().float() for x in after), saved
         loss = torch.stack([(x - y).square().mean() for x, y in zip(compared, wanted, strict=True)]).sum()
         if settings.rounding_weight and learner.roundings:
             loss = loss + learner.undecided(settings.beta_start)
         torch.autograd.grad(loss, tensors, allow_unused=True)
     saved.bytes += sum(x.nbytes for x in wanted)
-    return tuple(x.detach() for x in after), saved
+    return tuple(x.detach().float() for x in after), saved
 
 
 class _Saved:

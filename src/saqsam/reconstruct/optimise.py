@@ -11,7 +11,7 @@ from torch import Tensor
 
 from saqsam.errors import NumericalError
 from saqsam.recipe import Reconstruct
-from saqsam.reconstruct.learner import Learner
+from saqsam.reconstruct.learner import Learner, precision
 from saqsam.reconstruct.loss import Problem, total
 from saqsam.reconstruct.mixing import Mixing
 from saqsam.reconstruct.replace import replaced
@@ -87,7 +87,7 @@ def optimise(
             seen, beta = _Seen(), schedule.beta(step)
             for begin in range(0, len(images), at_once or len(images)):
                 part = images[begin : begin + (at_once or len(images))]
-                with replaced(learner.answers(mixing)):
+                with replaced(learner.answers(mixing)), precision(settings, generator.device):
                     terms = problem.terms(problem.run(part, mixing, rows), part, images, rows)
                 share = total(terms)
                 if begin == 0 and beta is not None and learner.roundings:
