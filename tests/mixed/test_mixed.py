@@ -14,6 +14,7 @@ from transformers import SamModel
 
 from saqsam import api
 from saqsam.calibration import CalibrationImage, pixels_of
+from saqsam.mixed import sensitivity
 from saqsam.mixed.choose import spend_bits
 from saqsam.mixed.sensitivity import sensitivities
 from saqsam.mixed.spend import spend
@@ -89,6 +90,20 @@ def test_slopes_agree_with_quantizing_one_site_for_real(
     for site in checked:
         real = float((run(quantizers[site]) - wanted).square().sum())
         assert errors[site][0] / probes == pytest.approx(real, rel=0.35), site.name
+
+
+def test_large_maps_are_worked_through_in_strips_with_the_same_slopes(
+    tiny_sam: SamModel, scenes: tuple[CalibrationImage, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = load_recipe("saq-sam-star-w8a8", settings=("clip.method=none",))
+    model = calibrated_copy(tiny_sam, recipe, [scenes[0]])
+    whole, sizes = sensitivities([model], scenes[:1], 2, torch.Generator().manual_seed(0))
+    monkeypatch.setattr(sensitivity, "_LARGE_MAP", 0)
+    parts, same = sensitivities([model], scenes[:1], 2, torch.Generator().manual_seed(0))
+    assert sizes == same
+    largest = max(error[0] for error in whole.values())
+    for site, error in whole.items():
+        assert parts[site][0] == pytest.approx(error[0], rel=1e-2, abs=1e-6 * largest), site.name
 
 
 def test_sizes_are_elements_and_multiplications(

@@ -25,10 +25,13 @@ from saqsam.models.sites import ATTENTION, INPUT, KEY, QUERY, VALUE, WEIGHT, Sit
 from saqsam.quantizer import Quantizer
 from saqsam.reconstruct.prompting import Prompting
 from saqsam.reconstruct.replace import Answer, replaced
+from saqsam.reconstruct.strips import Strips
 from saqsam.reconstruct.whole import masks_and_scores
 
 _PROMPTS = 8
 """Prompts used of each image."""
+_LARGE_MAP, _STRIP = 1 << 22, 0.25
+"""Elements of an attention map beyond which a block is worked through strip by strip, and a strip's share."""
 
 Errors = dict[Site, list[float]]
 """Squared change of the outputs by site, one for each calibrated model."""
@@ -61,20 +64,16 @@ def sensitivities(
     first = models[0]
     quantizers = [all_quantizers(model) for model in models]
     scales = {site: torch.zeros(len(models), requires_grad=True) for site in quantizers[0]}
-    products: dict[Site, int] = dict.fromkeys((s for s in scales if s.role != WEIGHT), 0)
     answers: dict[Quantizer, Answer] = {}
     for site, quantizer in quantizers[0].items():
-        own = [found[site] for found in quantizers]
-        answers[quantizer] = partial(_moved, site, own, scales[site], products)
+        answers[quantizer] = partial(_moved, [found[site] for found in quantizers], scales[site])
+    sizes = Sizes({}, {})
     errors = {site: [0.0] * len(models) for site in scales}
-    sizes = Sizes({site: layer_at(first, site).weight.numel() for site in scales if site.role == WEIGHT}, {})
     for image in images:
         pixels, frame = pixels_of(first, image)
         prompting = Prompting.of(first, [(image.prompts, frame)], _PROMPTS, generator)
-        products.update(dict.fromkeys(products, 0))
         with torch.enable_grad(), replaced(answers):
             output = masks_and_scores(first, prompting, _embed(first, pixels), [0])
-            sizes.activations = _multiplications(first, products)  # going back runs blocks again
             vectors = [torch.randn(output.shape, generator=generator).to(output) for _ in range(probes)]
             sums = [(output * vector).sum() for vector in vectors]
             for probe, total in enumerate(sums, start=1):
@@ -82,19 +81,45 @@ def sensitivities(
                 for site, slopes in zip(scales, found, strict=True):
                     for width, slope in enumerate(slopes.tolist()):
                         errors[site][width] += slope**2
+        if image is images[-1]:
+            sizes = _sizes(first, quantizers[0], pixels, prompting)
     return errors, sizes
 
 
 def _embed(model: SamModel, pixels: Tensor) -> Tensor:
     """The image encoder, each block run again on the way back: the map of a SAM-B's global attention alone
-    takes 0.8 GB, and there are four of them."""
+    takes 0.8 GB, and there are four of them, of which a quarter is held at a time."""
     encoder: Any = model.vision_encoder
     x = encoder.patch_embed(pixels.to(model.device, model.dtype))
     x = x if encoder.pos_embed is None else x + encoder.pos_embed
     for block in encoder.layers:
-        x = checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)
+        strips = Strips(block)
+        large = not block.window_size and (x.shape[1] * x.shape[2]) ** 2 > _LARGE_MAP
+        parts = [
+            checkpoint(strips.run, x, rows, use_reentrant=False, preserve_rng_state=False)
+            for rows in strips.split(x.shape[1], _STRIP if large else 1.0)
+        ]
+        x = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
     embedding: Tensor = encoder.neck(x)
     return embedding
+
+
+def _sizes(
+    model: SamModel, quantizers: Mapping[Site, Quantizer], pixels: Tensor, prompting: Prompting
+) -> Sizes:
+    """Elements of weights, and multiplications of activations in one image with its prompts."""
+    elements: dict[Site, int] = {}
+
+    def counted(site: Site, x: Tensor, value: Tensor | None) -> Tensor:
+        del value
+        elements[site] = elements.get(site, 0) + x.numel()
+        return x
+
+    with torch.no_grad(), replaced({q: partial(counted, site) for site, q in quantizers.items()}):
+        embedding = model.vision_encoder(pixels.to(model.device, model.dtype)).last_hidden_state
+        masks_and_scores(model, prompting, embedding, [0])
+    weights = {site: layer_at(model, site).weight.numel() for site in quantizers if site.role == WEIGHT}
+    return Sizes(weights, _multiplications(model, elements))
 
 
 class _Moved(torch.autograd.Function):
@@ -119,18 +144,9 @@ class _Moved(torch.autograd.Function):
         return gradient, torch.stack(slopes).cpu(), None
 
 
-def _moved(
-    site: Site,
-    quantizers: Sequence[Quantizer],
-    scales: Tensor,
-    products: dict[Site, int],
-    x: Tensor,
-    value: Tensor | None,
-) -> Tensor:
+def _moved(quantizers: Sequence[Quantizer], scales: Tensor, x: Tensor, value: Tensor | None) -> Tensor:
     """``x``; what every width would change reaches ``scales`` as a gradient."""
     del value
-    if site.role != WEIGHT:
-        products[site] += x.numel()
     return cast(Tensor, _Moved.apply(x, scales, quantizers))  # type: ignore[no-untyped-call]
 
 
