@@ -8,7 +8,7 @@ random ``v`` the mean of ``(v^T J d)^2`` is ``||J d||^2`` (Hutchinson), and ``v^
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ from transformers import SamModel
 from saqsam.calibration import CalibrationImage, pixels_of
 from saqsam.models.attach import all_quantizers
 from saqsam.models.lookup import layer_at
+from saqsam.models.shared_decoder import prompts_at_once
 from saqsam.models.sites import ATTENTION, INPUT, KEY, QUERY, VALUE, WEIGHT, Site
 from saqsam.quantizer import Quantizer
 from saqsam.reconstruct.prompting import Prompting
@@ -73,13 +74,10 @@ def sensitivities(
         pixels, frame = pixels_of(first, image)
         prompting = Prompting.of(first, [(image.prompts, frame)], _PROMPTS, generator)
         with torch.enable_grad(), replaced(answers):
-            output = masks_and_scores(first, prompting, _embed(first, pixels), [0])
-            vectors = [torch.randn(output.shape, generator=generator).to(output) for _ in range(probes)]
-            sums = [(output * vector).sum() for vector in vectors]
-            for probe, total in enumerate(sums, start=1):
-                found = torch.autograd.grad(total, list(scales.values()), retain_graph=probe < probes)
-                for site, slopes in zip(scales, found, strict=True):
-                    for width, slope in enumerate(slopes.tolist()):
+            embedding = _embed(first, pixels)
+            for slopes in _slopes(first, prompting, embedding, list(scales.values()), probes, generator):
+                for site, own in zip(scales, slopes, strict=True):
+                    for width, slope in enumerate(own.tolist()):
                         errors[site][width] += slope**2
         if image is images[-1]:
             sizes = _sizes(first, quantizers[0], pixels, prompting)
@@ -102,6 +100,49 @@ def _embed(model: SamModel, pixels: Tensor) -> Tensor:
         x = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
     embedding: Tensor = encoder.neck(x)
     return embedding
+
+
+def _slopes(
+    model: SamModel,
+    prompting: Prompting,
+    embedding: Tensor,
+    scales: Sequence[Tensor],
+    probes: int,
+    generator: torch.Generator,
+) -> list[list[Tensor]]:
+    """``v^T J d`` of every site and width, for each of ``probes`` random ``v``.
+
+    A few prompts at a time go back to the embedding, then all of them together through the encoder: the
+    decoder's graph of a SAM-B takes half a gigabyte for each prompt.
+    """
+    leaf = embedding.detach().requires_grad_(True)
+    (tokens,) = prompting.tokens
+    groups = tokens.split(prompts_at_once(embedding))
+    parts = replace(prompting, tokens=tuple(groups))
+    found = [[torch.zeros_like(scale) for scale in scales] for _ in range(probes)]
+    to_embedding = [torch.zeros_like(leaf) for _ in range(probes)]
+    vectors: list[tuple[Tensor, ...]] = []
+    for index, group in enumerate(groups):
+        output = masks_and_scores(model, parts, leaf, [index])
+        if not vectors:  # now the size of the output is known
+            size = (len(tokens), *output.shape[1:])
+            drawn = [torch.randn(size, generator=generator).to(output) for _ in range(probes)]
+            vectors = [vector.split(len(group)) for vector in drawn]
+        for probe, vector in enumerate(vectors):
+            total = (output * vector[index]).sum()
+            slopes = _gradients(total, [*scales, leaf], keep=probe < probes - 1)
+            to_embedding[probe] += slopes.pop()
+            found[probe] = [x + y for x, y in zip(found[probe], slopes, strict=True)]
+    for probe, gradient in enumerate(to_embedding):
+        slopes = _gradients((embedding * gradient).sum(), scales, keep=probe < probes - 1)
+        found[probe] = [x + y for x, y in zip(found[probe], slopes, strict=True)]
+    return found
+
+
+def _gradients(total: Tensor, of: Sequence[Tensor], *, keep: bool) -> list[Tensor]:
+    """Derivatives of a scalar; zero with respect to what it does not depend on."""
+    found = torch.autograd.grad(total, of, retain_graph=keep, allow_unused=True)
+    return [torch.zeros_like(x) if y is None else y for x, y in zip(of, found, strict=True)]
 
 
 def _sizes(
