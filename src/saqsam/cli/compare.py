@@ -29,8 +29,9 @@ from saqsam.cli.arguments import (
 from saqsam.cli.output import print_json, print_lines
 from saqsam.cli.progress import progress, within
 from saqsam.cli.results import print_results, stop_on_nan
-from saqsam.cli.runtime import TORCH, RuntimeOption, check_runtime, load_where_packed
+from saqsam.cli.runtime import RuntimeOption, check_runtime, load_where_packed
 from saqsam.errors import UsageError
+from saqsam.runtime.names import TORCH
 
 
 def compare(

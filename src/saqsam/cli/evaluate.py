@@ -35,7 +35,6 @@ from saqsam.cli.pictures import write_pictures
 from saqsam.cli.progress import progress
 from saqsam.cli.results import print_results, stop_on_nan
 from saqsam.cli.runtime import (
-    TORCH,
     RuntimeOption,
     check_not_sharded,
     check_runtime,
@@ -43,6 +42,7 @@ from saqsam.cli.runtime import (
     load_where_packed,
 )
 from saqsam.errors import UsageError
+from saqsam.runtime.names import TORCH
 
 
 def evaluate(

@@ -14,9 +14,10 @@ import typer
 from saqsam.cli.arguments import DeviceOption, ForceOption, JsonOption, Model, check_outputs
 from saqsam.cli.output import listed, print_json, print_lines
 from saqsam.cli.progress import Report, progress
-from saqsam.cli.runtime import TORCH, RuntimeOption, load_for
+from saqsam.cli.runtime import RuntimeOption, load_for
 from saqsam.errors import ImageError, InputError, NumericalError, UsageError
 from saqsam.files import atomic_write
+from saqsam.runtime.names import TORCH
 
 if TYPE_CHECKING:
     from saqsam.detectors.listing import ListedImage

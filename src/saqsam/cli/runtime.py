@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from saqsam.errors import UsageError
+from saqsam.runtime.names import ENGINES, TORCH
 
 if TYPE_CHECKING:
     from saqsam.sam import Sam
-
-TORCH = "torch"
-RUNTIMES = (TORCH, "onnxruntime", "int8", "compiled")
 
 RuntimeOption = Annotated[
     str,
@@ -22,7 +20,7 @@ RuntimeOption = Annotated[
         help="torch: integers simulated. onnxruntime: packed files in integers, on the CPU. "
         "int8: packed files, linear layers in int8 by PyTorch. compiled: as int8, with the encoder compiled "
         "for this machine, attention in half precision.",
-        metavar="torch|onnxruntime|int8|compiled",
+        metavar="|".join(ENGINES),
     ),
 ]
 
@@ -33,8 +31,8 @@ def check_runtime(runtime: str) -> str:
     Raises:
         UsageError: there is none.
     """
-    if runtime not in RUNTIMES:
-        raise UsageError(f"--runtime {runtime}: expected {', '.join(RUNTIMES[:-1])} or {RUNTIMES[-1]}")
+    if runtime not in ENGINES:
+        raise UsageError(f"--runtime {runtime}: expected {', '.join(ENGINES[:-1])} or {ENGINES[-1]}")
     return runtime
 
 

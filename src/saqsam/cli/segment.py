@@ -21,8 +21,9 @@ from saqsam.cli.arguments import (
 )
 from saqsam.cli.many import LOCAL, EngineOption, ShardsOption, WorkersOption, distribution
 from saqsam.cli.output import print_json, print_lines, print_table
-from saqsam.cli.runtime import TORCH, RuntimeOption, check_runtime, load_for
+from saqsam.cli.runtime import RuntimeOption, check_runtime, load_for
 from saqsam.errors import NumericalError, UsageError
+from saqsam.runtime.names import TORCH
 
 if TYPE_CHECKING:
     from saqsam.segmentation import Segmentation

@@ -39,9 +39,9 @@ class RunDirectory:
         self.path = path
         self.reused: list[str] = []
 
-    def has(self, name: str) -> bool:
-        """Whether a part is finished."""
-        return self._part(name).is_file()
+    def finished(self) -> frozenset[str]:
+        """Names of the finished parts."""
+        return frozenset(path.stem for path in (self.path / PARTS).glob("*.safetensors"))
 
     def load(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Tensors and record of a finished part, ``None`` if it has to be done.

@@ -68,7 +68,6 @@ def sensitivities(
     answers: dict[Quantizer, Answer] = {}
     for site, quantizer in quantizers[0].items():
         answers[quantizer] = partial(_moved, [found[site] for found in quantizers], scales[site])
-    sizes = Sizes({}, {})
     errors = {site: [0.0] * len(models) for site in scales}
     for image in images:
         pixels, frame = pixels_of(first, image)
@@ -79,9 +78,7 @@ def sensitivities(
                 for site, own in zip(scales, slopes, strict=True):
                     for width, slope in enumerate(own.tolist()):
                         errors[site][width] += slope**2
-        if image is images[-1]:
-            sizes = _sizes(first, quantizers[0], pixels, prompting)
-    return errors, sizes
+    return errors, _sizes(first, quantizers[0], pixels, prompting)
 
 
 def _embed(model: SamModel, pixels: Tensor) -> Tensor:

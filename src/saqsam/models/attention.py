@@ -109,7 +109,7 @@ class QuantVisionAttention(SamVisionAttention):
         value = _through(self.quantizers.value, value)
         position_query = float_query if self.float_rel_pos_query else query
         if self._samples_rows():
-            output = self._observe_rows(query, key, value, position_query, (height, width))
+            output = self._observe_rows(query, key, value, position_query, (height, width), rows)
         else:
             output = self._attend(query, key, value, position_query, (height, width), rows)
         output = output.view(batch, heads, -1, width, output.shape[-1]).permute(0, 2, 3, 1, 4)
@@ -156,31 +156,37 @@ class QuantVisionAttention(SamVisionAttention):
         return torch.cat(outputs, dim=1)
 
     def _observe_rows(
-        self, query: Tensor, key: Tensor, value: Tensor, position_query: Tensor, size: tuple[int, int]
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        position_query: Tensor,
+        size: tuple[int, int],
+        rows: slice,
     ) -> Tensor:
         """Float output by fused attention; the observer sees an even sample of the map's rows."""
         if self.quantizers.attention is not None:
             chosen = spread(query.shape[0], SAMPLED_MAPS, query.device)
-            rows = spread(query.shape[1], SAMPLED_QUERIES, query.device)
-            scores = (query[chosen][:, rows] * self.scale) @ key[chosen].transpose(-2, -1)
+            some = spread(query.shape[1], SAMPLED_QUERIES, query.device)
+            scores = (query[chosen][:, some] * self.scale) @ key[chosen].transpose(-2, -1)
             if self.use_rel_pos:
-                positions = self._positions(position_query[chosen], size)
-                scores += positions.reshape(len(chosen), query.shape[1], -1)[:, rows]
+                positions = self._positions(position_query[chosen], size, rows)
+                scores += positions.reshape(len(chosen), query.shape[1], -1)[:, some]
             self.quantizers.attention(torch.softmax(scores, dim=-1), value[chosen])
         outputs = []
-        per_chunk = max(1, _CHUNK // (query.shape[1] ** 2))
+        per_chunk = max(1, _CHUNK // (query.shape[1] * key.shape[1]))
         for start in range(0, query.shape[0], per_chunk):
             chunk = slice(start, start + per_chunk)
             bias = None
             if self.use_rel_pos:
-                bias = self._positions(position_query[chunk], size)
-                bias = bias.reshape(1, -1, query.shape[1], query.shape[1])
+                bias = self._positions(position_query[chunk], size, rows)
+                bias = bias.reshape(1, -1, query.shape[1], key.shape[1])
             # Only four-dimensional operands reach PyTorch's fused kernel.
             q, k, v = (x[chunk][None] for x in (query, key, value))
             outputs.append(F.scaled_dot_product_attention(q, k, v, attn_mask=bias)[0])
         return torch.cat(outputs)
 
-    def _positions(self, query: Tensor, size: tuple[int, int], rows: slice = slice(None)) -> Tensor:
+    def _positions(self, query: Tensor, size: tuple[int, int], rows: slice) -> Tensor:
         """Relative-position scores of ``query (maps, rows * W, d)``: ``(maps, rows, W, H, W)``.
 
         Each query meets a vector for the rows and one for the columns between it and a key; the tables are

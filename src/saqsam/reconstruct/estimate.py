@@ -6,9 +6,9 @@ Everything is tried out on one image: a forward pass of each unit, and one step 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from transformers import SamModel
@@ -50,6 +50,20 @@ class Cost:
         return self.steps * self.step + self.passes
 
 
+class Held(NamedTuple):
+    """Bytes at one moment.
+
+    Attributes:
+        activations: of all images.
+        graph: of a step, if all of its images are worked through together.
+        learned: what one unit learns, with its optimiser, or its matrices in closed form.
+    """
+
+    activations: int
+    graph: int
+    learned: int
+
+
 @dataclass
 class Estimate:
     """What lies ahead; units are added in the order in which they will be learned.
@@ -60,14 +74,11 @@ class Estimate:
         images: calibration images.
         image: the one on which units are tried.
         generator: of the coins of steps that are tried out.
-        finished: whether a unit of that name need not be learned any more.
+        finished: names of units that need not be learned any more, and of other finished parts.
         units: what each unit that learns will take.
-        activations: bytes of activations of all images, held at once at most.
-        graph: bytes of a step of one unit, at most, if all of its images are worked through together.
-        learned: bytes of what one unit learns, with its optimiser, or of its matrices in closed form.
         codes: bytes that finished units take on the disk.
         together: images of a step that are worked through together, if not all of them.
-        held: activations, graph and what is learned at each moment that was tried out.
+        held: what is held at each moment that was tried out.
     """
 
     model: SamModel
@@ -75,14 +86,11 @@ class Estimate:
     images: int
     image: int
     generator: torch.Generator
-    finished: Callable[[str], bool] = lambda name: False
+    finished: Set[str] = frozenset()
     units: dict[str, Cost] = field(default_factory=dict)
-    activations: int = 0
-    graph: int = 0
-    learned: int = 0
     codes: int = 0
     together: int | None = None
-    held: list[tuple[int, int, int]] = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
 
     def unit(
         self, unit: Unit, own: Mapping[Site, Quantizer], state: State, *, paths: int, beside: int
@@ -97,7 +105,7 @@ class Estimate:
             beside: bytes of activations of one image that are held for later.
         """
         objective = getattr(self.settings, unit.part)
-        if self.finished(unit.name):
+        if unit.name in self.finished:
             after, seconds = timed(lambda: unit.run(state))
             self.units[unit.name] = Cost(0, 0.0, 2 * self.images * seconds)
             self._held(beside + paths * size(state) + size(after), 0, 0)
@@ -167,7 +175,7 @@ class Estimate:
 
     def whole(self, unit: Unit, own: Mapping[Site, Quantizer], state: State, settings: Reconstruct) -> None:
         """Try the last unit, the whole model; ``settings`` are its own."""
-        if self.finished(unit.name):
+        if unit.name in self.finished:
             return
         step = tried(self.model, unit, own, state, settings, self.generator, view=self.image)
         held = size(state) + size(step.after) + size((unit.view(step.after, [self.image]),))
@@ -185,7 +193,7 @@ class Estimate:
                 continue
             layer = layer_of(unit, quantizer)
             problem = LayerInputs(site, layer, [row], [row]).as_problem(targets_from_quantized=False)
-            if self.finished(problem.unit.name):
+            if problem.unit.name in self.finished:
                 self.units[problem.unit.name] = Cost(0, 0.0, self.images * seconds)
                 continue
             mine = problem.unit.quantizers(dict(own))
@@ -209,10 +217,12 @@ class Estimate:
         return min(self.settings.batch, self.images)
 
     def _held(self, one_image: int, graph: int, learned: int) -> None:
-        activations = self.images * one_image
-        self.activations = max(self.activations, activations)
-        self.graph, self.learned = max(self.graph, graph), max(self.learned, learned)
-        self.held.append((activations, graph, learned))
+        self.held.append(Held(self.images * one_image, graph, learned))
+
+    @property
+    def activations(self) -> int:
+        """Bytes of activations at once at most."""
+        return max(moment.activations for moment in self.held)
 
     @property
     def seconds(self) -> float:
@@ -241,11 +251,12 @@ class Estimate:
         """
         over = max(0.0, self.activations - budget)
         model = sum(parameter.nbytes for parameter in self.model.parameters())
-        step = self._share * self.graph
+        step = self._share * max(moment.graph for moment in self.held)
+        learned = max(moment.learned for moment in self.held)
         memory = (
             f"at most {_gb(self.peak - over)} of memory beside the model's {_gb(model)}: activations "
             f"{_gb(min(self.activations, budget))}, a step {_gb(step)}, "
-            f"what a unit learns {_gb(self.learned)}"
+            f"what a unit learns {_gb(learned)}"
         )
         disk = self.disk(budget) + stored if stored is not None else over
         place = "temporary files" if stored is None else "run directory"

@@ -132,6 +132,6 @@ def _strip(problem: Problem, share: float, generator: torch.Generator) -> slice 
     """Rows of tokens that a step looks at, ``None`` for all; every row is as likely as any other."""
     if share >= 1.0 or problem.unit.strips is None:
         return None
-    strips = problem.unit.strips.split(problem.inputs[0][0].shape[1], share)
+    strips = problem.unit.strips.split(problem.shapes[0][0][0], share)
     heights = torch.tensor([float(rows.stop - rows.start) for rows in strips], device=generator.device)
     return strips[int(torch.multinomial(heights, 1, generator=generator))]

@@ -121,7 +121,7 @@ class Walk:
         self.embeddings: Sequence[State] = ()
         self.masks: Sequence[State] = ()
         coins = seeded(self.seed, "estimate", model.device)
-        finished = directory.has if directory is not None else _none_is
+        finished = frozenset() if directory is None else directory.finished()
         usual = self.prompting.usual()
         self.estimate = Estimate(model, self.settings, len(images), usual, coins, finished)
         self.telling = Telling(progress, listener, directory, self.estimate)
@@ -156,7 +156,7 @@ class Walk:
                 estimate.whole(unit, self._own(unit), first, settings_for(settings))
         if self.model.device.type == "cpu":
             self.solver.at_once = estimate.together = estimate.at_once(usable_memory())
-        units = sum(not estimate.finished(name) for name in estimate.units)
+        units = len(estimate.units.keys() - estimate.finished)
         logger.info(
             "reconstruct: %d units on %d images, roughly %s; %s",
             *(units, len(self.float), in_words(estimate.seconds), self.said()),
@@ -298,9 +298,3 @@ class Walk:
         """What a finished unit quantizes as far as later ones see; all of it, but for weight-only methods."""
         weights_only = self.settings.activations == "float"
         return {quantizer for site, quantizer in own.items() if site.role == WEIGHT or not weights_only}
-
-
-def _none_is(name: str) -> bool:
-    """Without a run directory no unit is finished."""
-    del name
-    return False

@@ -17,12 +17,10 @@ from saqsam.export.extra import require_onnx
 from saqsam.pack.convert import from_packed
 from saqsam.pack.file import PackedModel, is_packed, read_packed, write_packed
 from saqsam.recipe import Recipe
+from saqsam.runtime.names import COMPILED, ENGINES, IN_PYTORCH, ONNXRUNTIME
 from saqsam.sam import Sam
 
 logger = logging.getLogger("saqsam")
-
-ENGINES = ("torch", "onnxruntime", "int8", "compiled")
-PYTORCH = ("int8", "compiled")
 
 
 @dataclass
@@ -76,7 +74,7 @@ def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
     """
     if engine not in ENGINES:
         raise UsageError(f"engine '{engine}': the engines are {' and '.join(ENGINES)}")
-    if engine == "onnxruntime":
+    if engine == ONNXRUNTIME:
         _check_device(device)
     path = Path(source).expanduser()
     if not is_packed(path):
@@ -84,7 +82,7 @@ def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
             f"{source}: engine '{engine}' runs packed files, written by 'saqsam quantize'; "
             "leave the engine out for a float model"
         )
-    if engine in PYTORCH:
+    if engine in IN_PYTORCH:
         return _load_pytorch(path, str(source), device, engine)
     require_onnx()
     packed = read_packed(path)
@@ -104,8 +102,10 @@ def _load_pytorch(path: Path, name: str, device: str, engine: str) -> Sam:
     packed = read_packed(path)
     model, recipe = from_packed(packed, path)
     count = convert(model)
-    logger.debug("%s: %d linear layers in int8 by PyTorch %s on %s", name, count, torch.__version__, device)
-    if engine == "compiled":
+    logger.debug(
+        "%s: %s, %d linear layers in int8 by PyTorch %s on %s", name, engine, count, torch.__version__, device
+    )
+    if engine == COMPILED:
         compile_encoder(model)
     return PyTorchSam(model, f"{name} ({engine})", recipe, packed.records, path).to(device)
 

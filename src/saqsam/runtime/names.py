@@ -1,0 +1,8 @@
+"""Who computes a model: names for ``load(..., engine=...)`` and ``--runtime``."""
+
+from __future__ import annotations
+
+TORCH, ONNXRUNTIME, INT8, COMPILED = "torch", "onnxruntime", "int8", "compiled"
+ENGINES = (TORCH, ONNXRUNTIME, INT8, COMPILED)
+IN_PYTORCH = (INT8, COMPILED)
+"""Those that compute with integers inside a PyTorch model."""
