@@ -23,6 +23,7 @@ from transformers import SamModel
 
 from saqsam.frame import Frame, checked_pixels, preprocess
 from saqsam.models.shared_decoder import ImageDecoder, can_share, prompts_at_once
+from saqsam.models.windows import can_skip_padding, encode
 from saqsam.prompts.prompts import Prompts, checked_prompts
 from saqsam.segmentation import Segmentation
 
@@ -61,6 +62,8 @@ def low_res_side(model: SamModel) -> int:
 def embed(model: SamModel, pixel_values: Tensor) -> Tensor:
     """Image embeddings of preprocessed images.
 
+    Padding to whole windows costs nothing where nothing watches, see :mod:`saqsam.models.windows`.
+
     Args:
         model: float or quantized.
         pixel_values: (B, 3, S, S) from :func:`preprocess`.
@@ -68,8 +71,10 @@ def embed(model: SamModel, pixel_values: Tensor) -> Tensor:
     Returns:
         (B, C, g, g) on the model's device.
     """
-    output = model.vision_encoder(pixel_values.to(model.device, model.dtype))
-    return cast(Tensor, output.last_hidden_state)
+    pixel_values = pixel_values.to(model.device, model.dtype)
+    if can_skip_padding(model):
+        return encode(model, pixel_values)
+    return cast(Tensor, model.vision_encoder(pixel_values).last_hidden_state)
 
 
 @torch.no_grad()

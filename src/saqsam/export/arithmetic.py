@@ -6,12 +6,17 @@ that lie on their grids. This is the simulation itself, operator by operator, fo
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from saqsam.export.graph import Graph
-from saqsam.export.grids import on_grid
+from saqsam.export.grids import affine_codes, affine_constants, on_grid
 from saqsam.export.source import Source, codes_of
 from saqsam.pack.file import PackedActivation
+
+Arrange = Callable[[str, str], str]
+"""Codes and the name of the code of zero to the same codes, moved or padded; values, and "" for 0.0."""
 
 
 class Portable:
@@ -25,6 +30,7 @@ class Portable:
     def __init__(self, graph: Graph, source: Source) -> None:
         self.graph, self.source = graph, source
         self._rounded: dict[tuple[str, str], str] = {}
+        self._moved: dict[str, str] = {}
 
     def quantize(self, x: str, site: str) -> str:
         """``x`` on the grid of ``site``, float32; itself where the site is float."""
@@ -41,12 +47,34 @@ class Portable:
 
     def rounded_at(self, site: str) -> list[str]:
         """Names of the values on the grid of ``site``, in the order in which they were written down."""
-        return [value for (_, name), value in self._rounded.items() if name == site]
+        found = [value for (_, name), value in self._rounded.items() if name == site]
+        grid = self.source.activation(site)
+        if grid is not None and site in self._moved:
+            values = self._moved[site], *affine_constants(self.graph, grid)
+            found.append(self.graph.add("DequantizeLinear", *values))
+        return found
 
-    def linear(self, x: str, path: str) -> str:
-        """``(..., in) -> (..., out)`` of a linear layer, or of a 1x1 convolution, channels last."""
-        product = self.graph.add("MatMul", self.quantize(x, f"{path}:input"), self.matrix(path))
-        return self.biased(product, path)
+    def linear(self, x: str, path: str, arrange: Arrange | None = None) -> str:
+        """``(..., in) -> (..., out)`` of a linear layer, or of a 1x1 convolution, channels last.
+
+        ``arrange`` moves tokens between rounding and product: fewer are rounded than after padding.
+        """
+        site = f"{path}:input"
+        rounded = self.quantize(x, site) if arrange is None else self._arranged(x, site, arrange)
+        return self.biased(self.graph.add("MatMul", rounded, self.matrix(path)), path)
+
+    def _arranged(self, x: str, site: str, arrange: Arrange) -> str:
+        """``x`` on its affine grid and moved, float32.
+
+        Codes are what moves. ONNX Runtime takes a product with an operand that does not come straight from
+        ``DequantizeLinear`` for one of float values, and rounds them in its own way.
+        """
+        grid = self.source.activation(site)
+        if grid is None:
+            return arrange(x, "")
+        scale, zero_point = affine_constants(self.graph, grid)
+        self._moved[site] = affine_codes(self.graph, x, grid)
+        return self.graph.add("DequantizeLinear", arrange(self._moved[site], zero_point), scale, zero_point)
 
     def biased(self, product: str, path: str) -> str:
         """``product (..., out)`` plus the layer's bias, if it has one."""

@@ -9,6 +9,7 @@ worlds, and what is compared is every code that it computes from it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from saqsam.export.session import open_session, run_session
 from saqsam.export.source import Source
 from saqsam.models.attach import all_quantizers
 from saqsam.models.sites import ATTENTION, ENCODER, KEY, QUERY, VALUE, WEIGHT, Site
+from saqsam.models.windows import run_layer
 
 if TYPE_CHECKING:
     from saqsam.frame import Frame
@@ -67,7 +69,8 @@ def encoder_codes(model: SamModel, source: Source, maker: Maker, pixel_values: T
     for index, part in enumerate(parts):
         path = "vision_encoder.neck" if index == len(encoder.layers) else f"vision_encoder.layers.{index}"
         sites = [s for s in _activation_sites(model, ENCODER) if s.path.startswith(f"{path}.")]
-        seen = _seen(model, sites, lambda part=part, index=index: part(inputs[index]))  # type: ignore[misc]
+        run: Callable[..., Any] = part if index == len(encoder.layers) else partial(run_layer, part)
+        seen = _seen(model, sites, partial(run, inputs[index]))
         graph = Graph(path, opset)
         arithmetic = maker(graph, source)
         writer = EncoderWriter(graph, source, arithmetic)

@@ -60,12 +60,7 @@ class EncoderWriter:
         is_global = index in self.source.vision["global_attn_indexes"]
         window = self.source.grid if is_global else int(self.source.vision["window_size"])
         self.graph.scope = f"{path}.attn"
-        attended = self.norm(x, f"{path}.layer_norm1")
-        if is_global:
-            attended = self.attention(attended, f"{path}.attn", window)
-        else:
-            attended = self.attention(self.windows(attended, window), f"{path}.attn", window)
-            attended = self.unwindowed(attended, window)
+        attended = self.attention(self.norm(x, f"{path}.layer_norm1"), f"{path}.attn", window)
         x = self.graph.add("Add", x, attended)
         self.graph.scope = f"{path}.mlp"
         hidden = self.arithmetic.linear(self.norm(x, f"{path}.layer_norm2"), f"{path}.mlp.lin1")
@@ -79,34 +74,42 @@ class EncoderWriter:
         epsilon = float(self.source.vision["layer_norm_eps"]) if epsilon is None else epsilon
         return self.graph.add("LayerNormalization", x, weight, bias, axis=-1, epsilon=epsilon)
 
-    def windows(self, x: str, window: int) -> str:
-        """``(B, g, g, C)`` to ``(B * count, window, window, C)``; zeros fill the last windows."""
+    def windows(self, x: str, zero: str, side: int) -> str:
+        """``(B, g, g, C)`` to ``(B * count, side, side, C)``; ``zero`` fills the last windows."""
         grid, width = self.source.grid, int(self.source.vision["hidden_size"])
-        count = -(-grid // window)
-        missing = count * window - grid
+        count = -(-grid // side)
+        if grid == side:
+            return x
+        missing = count * side - grid
         if missing:
-            x = self.graph.add("Pad", x, self.graph.shape(0, 0, 0, 0, 0, missing, missing, 0))
-        x = self.graph.reshape(x, -1, count, window, count, window, width)
-        return self.graph.reshape(self.graph.transpose(x, 0, 1, 3, 2, 4, 5), -1, window, window, width)
+            x = self.graph.add("Pad", x, self.graph.shape(0, 0, 0, 0, 0, missing, missing, 0), zero)
+        x = self.graph.reshape(x, -1, count, side, count, side, width)
+        return self.graph.reshape(self.graph.transpose(x, 0, 1, 3, 2, 4, 5), -1, side, side, width)
 
-    def unwindowed(self, x: str, window: int) -> str:
-        """The inverse of ``windows``."""
+    def unwindowed(self, x: str, side: int) -> str:
+        """Heads of each window side by side again, ``(B * count, h, side * side, d)`` to ``(B, g, g, C)``."""
         grid, width = self.source.grid, int(self.source.vision["hidden_size"])
-        count = -(-grid // window)
-        x = self.graph.transpose(
-            self.graph.reshape(x, -1, count, count, window, window, width), 0, 1, 3, 2, 4, 5
-        )
-        x = self.graph.reshape(x, -1, count * window, count * window, width)
-        if count * window == grid:
+        heads = int(self.source.vision["num_attention_heads"])
+        count = -(-grid // side)
+        if grid == side:
+            return self.graph.reshape(self.graph.transpose(x, 0, 2, 1, 3), -1, side, side, width)
+        x = self.graph.reshape(x, -1, count, count, heads, side, side, width // heads)
+        x = self.graph.transpose(x, 0, 1, 4, 2, 5, 3, 6)
+        x = self.graph.reshape(x, -1, count * side, count * side, width)
+        if count * side == grid:
             return x
         return self.graph.slice(self.graph.slice(x, 1, 0, grid), 2, 0, grid)
 
     def attention(self, x: str, path: str, side: int) -> str:
-        """Attention among the ``side * side`` tokens of each window: ``(B, side, side, C)`` to the same."""
+        """Attention within windows of ``side * side`` tokens: ``(B, g, g, C)`` to the same.
+
+        Tokens are rounded before they are padded, and projected back without the padding.
+        """
         graph, tokens = self.graph, side * side
         heads = int(self.source.vision["num_attention_heads"])
         width = int(self.source.vision["hidden_size"])
-        qkv = graph.split(self.arithmetic.linear(x, f"{path}.qkv"), 3, 3)
+        projected = self.arithmetic.linear(x, f"{path}.qkv", lambda y, zero: self.windows(y, zero, side))
+        qkv = graph.split(projected, 3, 3)
         query, key, value = (graph.reshape(part, -1, tokens, heads, width // heads) for part in qkv)
         query, value = (graph.transpose(part, 0, 2, 1, 3) for part in (query, value))
         key = graph.transpose(key, 0, 2, 3, 1)
@@ -114,8 +117,7 @@ class EncoderWriter:
         split = [graph.split(whole, 1, parts) for whole in (query, key, value)]
         outputs = [self._attend(q, k, v, path, side) for q, k, v in zip(*split, strict=True)]
         output = graph.add("Concat", *outputs, axis=1) if parts > 1 else outputs[0]
-        output = graph.reshape(graph.transpose(output, 0, 2, 1, 3), -1, side, side, width)
-        return self.arithmetic.linear(output, f"{path}.proj")
+        return self.arithmetic.linear(self.unwindowed(output, side), f"{path}.proj")
 
     def _attend(self, query: str, key: str, value: str, path: str, side: int) -> str:
         """``query, value (B, h, N, d)`` and ``key (B, h, d, N)`` -> ``(B, h, N, d)``."""

@@ -98,10 +98,14 @@ class QuantVisionAttention(SamVisionAttention):
 
         ``(B, H, W, C) -> (B, rows, W, C)``; keys and values are those of all tokens.
         """
-        batch, height, width, _ = hidden_states.shape
+        return cast(Tensor, self.proj(self.attend(self.qkv(hidden_states), rows)))
+
+    def attend(self, qkv: Tensor, rows: slice = slice(None)) -> Tensor:
+        """What is between the two projections: ``(B, H, W, 3 * C) -> (B, rows, W, C)``."""
+        batch, height, width, _ = qkv.shape
         heads = self.num_attention_heads
-        qkv = self.qkv(hidden_states).reshape(batch, height, width, 3, heads, -1)
-        float_query, key, value = qkv.permute(3, 0, 4, 1, 2, 5).unbind(0)
+        parts = qkv.reshape(batch, height, width, 3, heads, -1)
+        float_query, key, value = parts.permute(3, 0, 4, 1, 2, 5).unbind(0)
         float_query = float_query[:, :, rows].flatten(2, 3).flatten(0, 1)
         key, value = (part.flatten(2, 3).flatten(0, 1) for part in (key, value))
         query = _through(self.quantizers.query, float_query)
@@ -113,7 +117,7 @@ class QuantVisionAttention(SamVisionAttention):
         else:
             output = self._attend(query, key, value, position_query, (height, width), rows)
         output = output.view(batch, heads, -1, width, output.shape[-1]).permute(0, 2, 3, 1, 4)
-        return cast(Tensor, self.proj(output.flatten(3)))
+        return output.flatten(3)
 
     def _samples_rows(self) -> bool:
         """While a logarithmic grid is searched, a few rows of the map suffice and SDPA does the rest."""

@@ -42,7 +42,7 @@ def can_share(model: SamModel) -> bool:
         known
         and is_known(decoder.transformer.final_attn_token_to_image)
         and _upscales_by_pairs(decoder)
-        and not any(_is_watched(module) for module in decoder.modules())
+        and not any(is_watched(module) for module in decoder.modules())
     )
 
 
@@ -59,7 +59,8 @@ def _upscales_by_pairs(decoder: Any) -> bool:
     )
 
 
-def _is_watched(module: nn.Module) -> bool:
+def is_watched(module: nn.Module) -> bool:
+    """True if a hook or an observer waits for the module to be called."""
     observed = isinstance(module, Quantizer) and module.observer is not None
     return observed or bool(module._forward_hooks) or bool(module._forward_pre_hooks)
 

@@ -7,12 +7,12 @@ product, on the logarithmic one, the operand stays float.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from saqsam.export.arithmetic import Portable
+from saqsam.export.arithmetic import Arrange, Portable
 from saqsam.export.graph import Graph
 from saqsam.export.grids import affine_codes, affine_constants, log2_by_exponential
 from saqsam.export.source import Source, codes_of
@@ -63,12 +63,15 @@ class Integer(Portable):
             if name == site
         ]
 
-    def linear(self, x: str, path: str) -> str:
-        """As of ``Portable``; in integers if both operands are."""
+    def linear(self, x: str, path: str, arrange: Arrange | None = None) -> str:
+        """As of ``Portable``; in integers if both operands are, and then codes are what is moved."""
         grid, packed = self.source.activation(f"{path}:input"), self.source.weight(path)
         if grid is None or packed is None:
-            return super().linear(x, path)
-        return self._product(self.unsigned(x, f"{path}:input", grid), codes_of(packed), packed, path, grid)
+            return super().linear(x, path, arrange)
+        left = self.unsigned(x, f"{path}:input", grid)
+        if arrange is not None:
+            left = replace(left, codes=arrange(left.codes, left.zero_point))
+        return self._product(left, codes_of(packed), packed, path, grid)
 
     def convolution(self, x: str, path: str) -> str:
         """As of ``Portable``: nine shifted copies side by side are multiplied as a linear layer."""
