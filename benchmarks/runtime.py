@@ -46,7 +46,9 @@ class Range:
 def write_random_sam(path: Path, bits: str) -> None:
     """A packed SAM-B with random weights."""
     torch.manual_seed(0)
-    model = SamModel(SamConfig()).eval().requires_grad_(False)
+    config = SamConfig()
+    config.vision_config.initializer_range = 0.02  # 1e-10 otherwise: an encoder of zeros
+    model = SamModel(config).eval().requires_grad_(False)
     recipe = load_recipe(f"rtn-{bits}")
     attach(model, plan_sites(model, recipe))
     quantizers = all_quantizers(model)
