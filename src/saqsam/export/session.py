@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,17 @@ import torch
 from saqsam.errors import CheckpointError
 
 _ERRORS_ONLY = 3
+_AS_REQUESTED = 1
+"""ONNX Runtime's number for an arena that grows by what is asked for, and not to the next power of two."""
 
 
 def open_session(
-    model: bytes | str | Path, name: str, settings: dict[str, str] | None = None, *, arena: bool = False
+    model: bytes | str | Path,
+    name: str,
+    settings: dict[str, str] | None = None,
+    *,
+    arena: bool = False,
+    shared_arena: bool = False,
 ) -> onnxruntime.InferenceSession:
     """A session on the CPU with as many threads as PyTorch uses.
 
@@ -24,6 +32,8 @@ def open_session(
         settings: session configuration entries of ONNX Runtime.
         arena: keep memory from one operator to the next, and from one run to the next. Without it large
             tensors are fresh pages, which the system clears; with it the most ever needed stays allocated.
+        shared_arena: keep memory likewise, in one arena for all sessions that ask for it, which grows by what
+            is missing: a session's own doubles.
 
     Raises:
         CheckpointError: the file is damaged, or holds what this ONNX Runtime cannot run.
@@ -32,8 +42,12 @@ def open_session(
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = _ERRORS_ONLY
     # ONNX Runtime's arena doubles whenever it is full and gives nothing back; attention maps are large.
-    options.enable_cpu_mem_arena = arena
-    for key, value in (settings or {}).items():
+    options.enable_cpu_mem_arena = arena or shared_arena
+    settings = dict(settings or {})
+    if shared_arena:
+        _share_arena()
+        settings["session.use_env_allocators"] = "1"
+    for key, value in settings.items():
         options.add_session_config_entry(key, value)
     source: Any = model if isinstance(model, bytes) else str(model)
     try:
@@ -46,6 +60,16 @@ def open_session(
             f"ONNX Runtime {onnxruntime.__version__} cannot open it ({_first_line(error)})",
             "Export it again, or with a lower --opset",
         ) from error
+
+
+@functools.cache
+def _share_arena() -> None:
+    """Make the one arena that sessions of this process can share; ONNX Runtime keeps the first."""
+    memory = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    growth = {"arena_extend_strategy": _AS_REQUESTED, "initial_chunk_size_bytes": 1 << 20}
+    onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg(growth))
 
 
 def run_session(

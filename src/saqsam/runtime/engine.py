@@ -155,7 +155,8 @@ def sessions_model(packed: PackedModel, config: SamConfig, name: str, maker: Cal
         no_mask = packed.rest["prompt_encoder.no_mask_embed.weight"].numpy()
     except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
         raise CorruptCheckpoint(name, f"its parts do not fit each other ({error!r})") from error
-    return SharedOnnxSam(config, open_session(encoder.SerializeToString(), name), decoder, no_mask, name)
+    session = open_session(encoder.SerializeToString(), name, shared_arena=True)
+    return SharedOnnxSam(config, session, decoder, no_mask, name)
 
 
 def _check_device(device: str) -> None:

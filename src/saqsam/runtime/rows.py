@@ -71,7 +71,7 @@ def onnxruntime_dynamic(packed: PackedModel, path: Path) -> Any:
                 weight_type=QuantType.QInt8,
                 extra_options={"MatMulConstBOnly": True},
             )
-            sessions.append(open_session(file, str(path)))
+            sessions.append(open_session(file, str(path), shared_arena=True))
     return OnnxSam(SamConfig(**packed.config), sessions[0], sessions[1], str(path))
 
 
