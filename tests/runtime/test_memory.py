@@ -43,3 +43,49 @@ def test_freed_memory_is_used_again() -> None:
 
 def test_what_the_environment_says_counts() -> None:
     assert probe("keep", MALLOC_ARENA_MAX="2")[0] == "False"
+
+
+_SESSION_PROBE = """
+import resource, sys
+import numpy as np
+import onnxruntime
+from onnx import TensorProto, helper
+from saqsam.export.session import open_session, run_session
+
+if sys.argv[1] == "theirs":
+    kind = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    memory = onnxruntime.OrtMemoryInfo("Cpu", kind, 0, onnxruntime.OrtMemType.DEFAULT)
+    onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg({"max_mem": 1 << 30}))
+given, found = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in ("x", "y"))
+steps = ["x", "a", "b", "c", "d"]
+nodes = [helper.make_node("Exp", [one], [next_]) for one, next_ in zip(steps, steps[1:])]
+nodes.append(helper.make_node("ReduceSum", ["d"], ["y"], keepdims=1))
+graph = helper.make_graph(nodes, "g", [given], [found])
+opsets = [helper.make_opsetid("", 21)]
+model = helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
+session = open_session(model, "probe", shared_arena=sys.argv[1] != "none")
+x = {"x": np.full(16 << 20, -9.0, np.float32)}
+run_session(session, "probe", x)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(4):
+    (y,) = run_session(session, "probe", x)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, float(y[0]))
+"""
+
+
+def faults_of_sessions(arena: str) -> tuple[int, float]:
+    """Page faults of four runs over 64 MB tensors, and their result."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    command = [sys.executable, "-c", _SESSION_PROBE, arena]
+    done = subprocess.run(command, env=clean, capture_output=True, text=True, check=True).stdout.split()
+    return int(done[0]), float(done[1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts page faults")
+def test_sessions_use_their_memory_again_whoever_made_the_arena() -> None:
+    pytest.importorskip("onnxruntime")
+    without, expected = faults_of_sessions("none")
+    for arena in ("ours", "theirs"):
+        kept, found = faults_of_sessions(arena)
+        assert found == expected
+        assert kept < without / 4, arena
