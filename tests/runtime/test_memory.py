@@ -65,7 +65,8 @@ opsets = [helper.make_opsetid("", 21)]
 model = helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
 session = open_session(model, "probe", shared_arena=sys.argv[1] != "none")
 x = {"x": np.full(16 << 20, -9.0, np.float32)}
-run_session(session, "probe", x)
+for _ in range(2):  # the second run is the first that knows what it needs
+    run_session(session, "probe", x)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(4):
     (y,) = run_session(session, "probe", x)
