@@ -116,7 +116,8 @@ def test_a_signal_ends_the_run_within_five_seconds_and_keeps_finished_parts(
 ) -> None:
     directory, out = tmp_path / "run", tmp_path / "out.safetensors"
 
-    child = forked(words(directory, out), heed_interrupts)
+    # Long enough that a busy machine cannot finish it before the signal is sent.
+    child = forked(words(directory, out, "reconstruct.iterations=60"), heed_interrupts)
     wanted = directory / "parts/encoder-stage-0.safetensors"
     until = time.monotonic() + 60
     while not wanted.exists() and time.monotonic() < until:
