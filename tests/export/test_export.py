@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,8 @@ from saqsam.pack.convert import from_packed
 from saqsam.pack.file import read_packed
 from saqsam.predictor import decode, embed, upscale_masks
 from saqsam.prompts.prompts import Prompts
+from saqsam.recipe import load_recipe
+from saqsam.recipe.fields import Override
 from saqsam.sam import Sam
 from saqsam.scenes import write_scenes
 
@@ -55,6 +57,20 @@ def exported(packed: Packed, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("export") / "out"
     export_file(packed.path, directory, limit=2)
     return directory
+
+
+def test_products_with_float_inputs_stay_exact(scenes: Path, tmp_path: Path) -> None:
+    """ONNX Runtime rounds a float operand to 8 bits where the other comes from ``DequantizeLinear``."""
+    floats = {f"*.{layer}:input": Override(keep_float=True) for layer in ("qkv", "lin1", "q_proj")}
+    recipe = replace(load_recipe("rtn-w4a8"), overrides=floats)
+    path = tmp_path / "nano.safetensors"
+    quantize(load("nano"), recipe, scenes / "images", scenes / "instances.json").save(path)
+    export_file(path, tmp_path / "out", limit=1)
+    parity = json.loads((tmp_path / "out" / "parity.json").read_text())["parity"]
+    assert parity["equal_codes"] >= 0.999
+    assert parity["decoder_equal_codes"] >= 0.97
+    encoder = onnx.load(tmp_path / "out" / "encoder.onnx")
+    assert onnx.TensorProto.UINT4 in {one.data_type for one in encoder.graph.initializer}
 
 
 def run_decoder(directory: Path, **inputs: np.ndarray) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ import numpy as np
 from saqsam.export.graph import Graph
 from saqsam.export.grids import affine_codes, affine_constants, on_grid
 from saqsam.export.source import Source, codes_of
-from saqsam.pack.file import PackedActivation
+from saqsam.pack.file import PackedActivation, PackedWeight
 
 Arrange = Callable[[str, str], str]
 """Codes and the name of the code of zero to the same codes, moved or padded; values, and "" for 0.0."""
@@ -96,6 +96,8 @@ class Portable:
     def matrix(self, path: str) -> str:
         """A layer's weight as float32 ``(in, out)``, its integers in the file."""
         packed = self.source.weight(path)
+        if packed is not None and self.source.activation(f"{path}:input") is None:
+            return self._spelled_out(packed)
         if packed is not None:
             return self._dequantized(path, codes_of(packed), 1)
         weight = self.source.array(f"{path}.weight")
@@ -113,6 +115,14 @@ class Portable:
             self.graph.integers(packed.zero_point.numpy(), packed.bits),
             axis=axis,
         )
+
+    def _spelled_out(self, packed: PackedWeight) -> str:
+        """As ``_dequantized``, for a layer whose input is float, which ONNX Runtime would otherwise round to
+        8 bits: it takes ``DequantizeLinear`` before such a product for leave to do so."""
+        codes = self.graph.add("Cast", self.graph.integers(codes_of(packed), packed.bits), to=1)
+        zero_point = self.graph.constant(packed.zero_point.numpy().astype(np.float32))
+        scale = self.graph.constant(packed.scale.numpy())
+        return self.graph.add("Mul", self.graph.add("Sub", codes, zero_point), scale)
 
     def scores(self, query: str, key: str, path: str, scale: float) -> str:
         """``scale * query @ key^T``: ``(..., N, d)`` and ``(..., d, M)`` -> ``(..., N, M)``."""
