@@ -6,6 +6,8 @@ scale, add relative positions, softmax, quantize the map, multiply with V.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -22,6 +24,10 @@ _CHUNK = 1 << 25
 other, so splitting them is exact, and the 805 MB map of a global SAM-B block is never materialised."""
 _CACHED = 1 << 20
 """Elements of the map that are quantized together on a CPU: four megabytes, which stay in its cache."""
+
+
+Positions = Callable[[slice | Tensor], Tensor | None]
+"""Relative-position scores ``(maps, N, M)`` of the maps asked for, or ``None``."""
 
 
 class AttentionQuantizers(nn.Module):
@@ -112,10 +118,9 @@ class QuantVisionAttention(SamVisionAttention):
         key = _through(self.quantizers.key, key)
         value = _through(self.quantizers.value, value)
         position_query = float_query if self.float_rel_pos_query else query
-        if self._samples_rows():
-            output = self._observe_rows(query, key, value, position_query, (height, width), rows)
-        else:
-            output = self._attend(query, key, value, position_query, (height, width), rows)
+        positions = partial(self._positions, position_query, (height, width), rows)
+        attend = self._observe_rows if self._samples_rows() else self._attend
+        output = attend(query, key, value, positions)
         output = output.view(batch, heads, -1, width, output.shape[-1]).permute(0, 2, 3, 1, 4)
         return output.flatten(3)
 
@@ -124,28 +129,18 @@ class QuantVisionAttention(SamVisionAttention):
         quantizer = self.quantizers.attention
         return quantizer is None or (quantizer.stage is Stage.OBSERVE and quantizer.grid == LOG2)
 
-    def _attend(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        position_query: Tensor,
-        size: tuple[int, int],
-        rows: slice,
-    ) -> Tensor:
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, positions: Positions) -> Tensor:
         """All maps, a bounded number at a time: ``(maps, N, d) -> (maps, N, d)``."""
         per_chunk = max(1, _together(query) // (query.shape[1] * key.shape[1]))
         outputs = []
         for start in range(0, len(query), per_chunk):
             chunk = slice(start, start + per_chunk)
-            positions = self._positions(position_query[chunk], size, rows) if self.use_rel_pos else None
-            outputs.append(self._attend_rows(query[chunk], key[chunk], value[chunk], positions))
+            outputs.append(self._attend_rows(query[chunk], key[chunk], value[chunk], positions(chunk)))
         return torch.cat(outputs)
 
-    def _attend_rows(self, query: Tensor, key: Tensor, value: Tensor, positions: Tensor | None) -> Tensor:
+    def _attend_rows(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
         """A few maps, a bounded number of their rows at a time: rows do not touch each other either."""
         maps, tokens, keys = len(query), query.shape[1], key.shape[1]
-        bias = None if positions is None else positions.reshape(maps, tokens, keys)
         outputs = []
         rows = max(1, _together(query) // (maps * keys))
         for start in range(0, tokens, rows):
@@ -159,50 +154,45 @@ class QuantVisionAttention(SamVisionAttention):
             outputs.append(self.quantizers.weighted(probabilities, value))
         return torch.cat(outputs, dim=1)
 
-    def _observe_rows(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        position_query: Tensor,
-        size: tuple[int, int],
-        rows: slice,
-    ) -> Tensor:
+    def _observe_rows(self, query: Tensor, key: Tensor, value: Tensor, positions: Positions) -> Tensor:
         """Float output by fused attention; the observer sees an even sample of the map's rows."""
         if self.quantizers.attention is not None:
             chosen = spread(query.shape[0], SAMPLED_MAPS, query.device)
             some = spread(query.shape[1], SAMPLED_QUERIES, query.device)
             scores = (query[chosen][:, some] * self.scale) @ key[chosen].transpose(-2, -1)
-            if self.use_rel_pos:
-                positions = self._positions(position_query[chosen], size, rows)
-                scores += positions.reshape(len(chosen), query.shape[1], -1)[:, some]
+            bias = positions(chosen)
+            if bias is not None:
+                scores += bias[:, some]
             self.quantizers.attention(torch.softmax(scores, dim=-1), value[chosen])
         outputs = []
         per_chunk = max(1, _CHUNK // (query.shape[1] * key.shape[1]))
         for start in range(0, query.shape[0], per_chunk):
             chunk = slice(start, start + per_chunk)
-            bias = None
-            if self.use_rel_pos:
-                bias = self._positions(position_query[chunk], size, rows)
-                bias = bias.reshape(1, -1, query.shape[1], key.shape[1])
+            bias = positions(chunk)
             # Only four-dimensional operands reach PyTorch's fused kernel.
             q, k, v = (x[chunk][None] for x in (query, key, value))
-            outputs.append(F.scaled_dot_product_attention(q, k, v, attn_mask=bias)[0])
+            mask = None if bias is None else bias[None]
+            outputs.append(F.scaled_dot_product_attention(q, k, v, attn_mask=mask)[0])
         return torch.cat(outputs)
 
-    def _positions(self, query: Tensor, size: tuple[int, int], rows: slice) -> Tensor:
-        """Relative-position scores of ``query (maps, rows * W, d)``: ``(maps, rows, W, H, W)``.
+    def _positions(
+        self, query: Tensor, size: tuple[int, int], rows: slice, maps: slice | Tensor
+    ) -> Tensor | None:
+        """Relative-position scores of ``query[maps]``, ``(maps, rows * W, d)``: ``(maps, rows * W, H * W)``.
 
         Each query meets a vector for the rows and one for the columns between it and a key; the tables are
-        those of transformers' own attention.
+        those of transformers' own attention. ``None`` where the model has none.
         """
+        if not self.use_rel_pos:
+            return None
         height, width = size
         down: Tensor = self.get_rel_pos(height, height, self.rel_pos_h)[rows]
         across: Tensor = self.get_rel_pos(width, width, self.rel_pos_w)
-        grid = query.unflatten(1, (len(down), width))
+        grid = query[maps].unflatten(1, (len(down), width))
         by_row = torch.einsum("bhwc,hkc->bhwk", grid, down)
         by_column = torch.einsum("bhwc,wkc->bhwk", grid, across)
-        return by_row[..., :, None] + by_column[..., None, :]
+        scores = by_row[..., :, None] + by_column[..., None, :]
+        return scores.flatten(3, 4).flatten(1, 2)
 
 
 class QuantDecoderAttention(nn.Module):
