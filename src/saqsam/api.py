@@ -24,8 +24,10 @@ from saqsam.reconstruct.telling import Listener, nobody
 from saqsam.sam import Sam
 from saqsam.tasks.coco_json import read_instances
 from saqsam.tasks.instance import InstanceResult, evaluate_instances
+from saqsam.torch_state import as_documented
 
 
+@as_documented
 def load(source: str | Path, device: str = "cpu", engine: str = "torch") -> Sam:
     """Load a float or a packed SAM.
 
@@ -54,6 +56,7 @@ def load(source: str | Path, device: str = "cpu", engine: str = "torch") -> Sam:
     return Sam(model, str(given), recipe, packed.records, path).to(device)
 
 
+@as_documented
 def quantize(
     sam: Sam,
     recipe: Recipe | str,
@@ -106,6 +109,7 @@ def quantize(
     return Sam(model, f"{sam.name} {chosen.name}", chosen, report.to_dict())
 
 
+@as_documented
 def calibration_images(
     recipe: Recipe,
     images: str | Path | Sequence[Path],
@@ -131,6 +135,7 @@ def calibration_images(
     )
 
 
+@as_documented
 def evaluate(
     sam: Sam,
     images: str | Path,

@@ -25,6 +25,7 @@ from saqsam.reconstruct.published import Count, PublishedWalk, as_published, unq
 from saqsam.reconstruct.replace import replaced
 from saqsam.reconstruct.seeds import seeded
 from saqsam.sam import Sam
+from saqsam.torch_state import as_documented
 
 logger = logging.getLogger("saqsam")
 
@@ -68,6 +69,7 @@ class OffGridSam(Sam):
         )
 
 
+@as_documented
 @torch.no_grad()
 def quantize_as_published(
     sam: Sam,

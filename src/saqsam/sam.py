@@ -23,6 +23,7 @@ from saqsam.prompts.prompts import checked_prompts
 from saqsam.quantizer import GROUPED, HYBRID, LOG2, Quantizer
 from saqsam.recipe import Recipe
 from saqsam.segmentation import Segmentation
+from saqsam.torch_state import as_documented
 
 if TYPE_CHECKING:
     from saqsam.everything import Everything, EverythingOptions
@@ -61,6 +62,7 @@ class Sam:
         nn.Module.to(self.model, device)
         return self
 
+    @as_documented
     def segment(
         self,
         image: str | Path | NDArray[np.uint8],
@@ -91,6 +93,7 @@ class Sam:
         found = predict(self.model, pixels, prompts, multimask_output=multimask_output)
         return replace(found, clipped_boxes=clipped)
 
+    @as_documented
     def segment_many(
         self,
         images: Sequence[str | Path | NDArray[np.uint8]],
@@ -127,6 +130,7 @@ class Sam:
             self.model, images, boxes, points, labels, multimask_output=multimask_output, batch=batch
         )
 
+    @as_documented
     def everything(
         self,
         image: str | Path | NDArray[np.uint8],
@@ -159,6 +163,7 @@ class Sam:
         pixels = open_image(image).pixels if isinstance(image, str | Path) else checked_pixels(image)
         return segment_everything(self.model, pixels, options or options_from(settings), progress)
 
+    @as_documented
     def save(self, path: str | Path) -> None:
         """Write a quantized model as one packed file, atomically.
 
@@ -170,6 +175,7 @@ class Sam:
         write_packed(path, to_packed(self.model, self.quantization, self.records))
         self.file = Path(path)
 
+    @as_documented
     def save_pretrained(self, directory: str | Path) -> None:
         """Write a quantized model as a directory that ``transformers`` loads.
 

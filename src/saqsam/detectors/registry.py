@@ -12,6 +12,7 @@ import torch
 from saqsam.detectors.detector import Detector
 from saqsam.detectors.pretrained import PREFIX, load_pretrained
 from saqsam.errors import UsageError
+from saqsam.torch_state import as_documented
 
 Loader = Callable[[Path, str], Detector]
 """From a published weight file and a device."""
@@ -36,6 +37,7 @@ def detector_names() -> tuple[str, ...]:
     return tuple(_loaders())
 
 
+@as_documented
 def load_detector(name: str, weights: Path | None = None, device: str = "cpu") -> Detector:
     """Open a detector.
 

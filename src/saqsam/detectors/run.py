@@ -17,6 +17,7 @@ from saqsam.detectors.detector import Detector
 from saqsam.detectors.listing import ListedImage
 from saqsam.errors import ImageError, NumericalError
 from saqsam.files import atomic_write
+from saqsam.torch_state import as_documented
 
 BOX_DECIMALS = 3
 SCORE_DECIMALS = 6
@@ -44,6 +45,7 @@ class DetectionRun:
     seconds: float
 
 
+@as_documented
 def detect_images(
     detector: Detector,
     images: Sequence[ListedImage],

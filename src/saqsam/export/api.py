@@ -11,8 +11,10 @@ from saqsam.export.extra import require_onnx
 from saqsam.export.write import Exported, export_onnx
 from saqsam.pack.convert import from_packed
 from saqsam.pack.file import is_packed, read_packed
+from saqsam.torch_state import as_documented
 
 
+@as_documented
 def export_file(
     path: str | Path,
     directory: str | Path,

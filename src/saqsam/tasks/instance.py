@@ -21,6 +21,7 @@ from saqsam.prompts.from_dataset import ImagePrompts
 from saqsam.tasks.coco_ap import coco_mask_ap
 from saqsam.tasks.instance_set import ImageRecord, Instance, InstanceSet, open_listed
 from saqsam.tasks.outlines import Rle, encode_mask, mask_area, pairwise_iou
+from saqsam.torch_state import as_documented
 
 if TYPE_CHECKING:
     from saqsam.sam import Sam
@@ -95,6 +96,7 @@ class ImageFigures:
     seconds: float = 0.0
 
 
+@as_documented
 def evaluate_instances(
     sam: Sam,
     dataset: InstanceSet,

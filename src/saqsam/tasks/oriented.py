@@ -24,6 +24,7 @@ from saqsam.tasks.instance_set import ImageRecord, open_listed
 from saqsam.tasks.oriented_ap import ClassPrecision, OrientedDetection, oriented_ap
 from saqsam.tasks.oriented_boxes import Corners, box_corners, mask_corners, oriented_iou, oriented_nms
 from saqsam.tasks.oriented_set import OrientedSet, asked_objects
+from saqsam.torch_state import as_documented
 
 if TYPE_CHECKING:
     from saqsam.sam import Sam
@@ -86,6 +87,7 @@ class _Tally:
         self.seconds = 0.0
 
 
+@as_documented
 def evaluate_oriented(
     sam: Sam,
     dataset: OrientedSet,

@@ -24,6 +24,7 @@ from saqsam.tasks.semantic_maps import (
 )
 from saqsam.tasks.semantic_model import PREFIX, load_semantic
 from saqsam.tasks.semantic_vote import refined
+from saqsam.torch_state import as_documented
 
 if TYPE_CHECKING:
     from saqsam.sam import Sam
@@ -97,6 +98,7 @@ class SemanticResult:
         return asdict(self)
 
 
+@as_documented
 def starting_maps(source: str, dataset: SemanticSet, *, device: str = "cpu", seed: int = 0) -> Start:
     """Where label maps come from.
 
@@ -118,6 +120,7 @@ def starting_maps(source: str, dataset: SemanticSet, *, device: str = "cpu", see
     return lambda key, pixels, truth: read_label_map(files[key], (pixels.shape[0], pixels.shape[1]))
 
 
+@as_documented
 def evaluate_semantic(
     sam: Sam,
     dataset: SemanticSet,
