@@ -120,7 +120,7 @@ def one_run(
             sam, recipe, calibration / "images", calibration / "instances.json", progress=memory.report
         )
     cost = {
-        "seconds": packed.records["seconds"],
+        "seconds": dict(packed.log.seconds) if packed.log else {},
         "peak_mb": {stage: round(peak) for stage, peak in memory.peaks.items() if stage},
         "encoder_passes": packed.records["encoder_passes"],
     }

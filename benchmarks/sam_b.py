@@ -124,7 +124,7 @@ def main() -> None:
     print(f"float: encoding {encoding:.1f} s, decoding {decoding:.1f} s")
     print(f"{recipe.name} {recipe.bits}: {seconds:.1f} s = {seconds / (encoding + decoding):.2f} x float,")
     print(f"  {seconds / encoding:.2f} x the encoding alone")
-    for stage, spent in packed.records["seconds"].items():
+    for stage, spent in packed.log.seconds.items() if packed.log else ():
         print(f"  {stage}: {spent:.1f} s")
     print(
         f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB, file {size:.1f} MB"

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from transformers import SamModel
 
-from saqsam.calibration import CalibrationImage, chosen_images, grid_of_points
+from saqsam.calibration import CalibrationImage, calibration_files, chosen_images, grid_of_points
+from saqsam.calibration_set import CalibrationSet, QuantizeLog, notes_on
 from saqsam.drop_in.directory import packed_file
 from saqsam.errors import UsageError
 from saqsam.jobs.directory import open_run
 from saqsam.jobs.identity import identity_of
 from saqsam.mixed.choose import spend_bits
 from saqsam.models.load import at_hand, load_float
+from saqsam.models.plain import as_loaded
 from saqsam.pack.convert import from_packed
 from saqsam.pack.file import is_packed, read_packed
 from saqsam.pipeline import Progress, quantize_model
-from saqsam.prompts.from_dataset import prompts_for
+from saqsam.prompts.from_dataset import BOXES, POINTS, prompts_for
 from saqsam.recipe import Recipe, load_recipe
 from saqsam.reconstruct.telling import Listener, nobody
 from saqsam.sam import Sam
 from saqsam.tasks.coco_json import read_instances
 from saqsam.tasks.instance import InstanceResult, evaluate_instances
 from saqsam.torch_state import as_documented
+
+Images = str | Path | Iterable[str | Path]
+"""A folder of pictures, or their files."""
 
 
 @as_documented
@@ -58,9 +64,9 @@ def load(source: str | Path, device: str = "cpu", engine: str = "torch") -> Sam:
 
 @as_documented
 def quantize(
-    sam: Sam,
+    sam: Sam | SamModel,
     recipe: Recipe | str,
-    images: str | Path | Sequence[Path],
+    images: Images,
     annotations: str | Path | None = None,
     prompts: str | Path | None = None,
     progress: Progress = lambda stage, done, total: None,
@@ -71,9 +77,10 @@ def quantize(
     """Quantize a float SAM without labels; the float model is left as it was.
 
     Args:
-        sam: a float model from ``load``.
+        sam: a float model from ``load``, or a plain ``transformers.SamModel``.
         recipe: a ``Recipe``, or a name such as ``"saq-sam-star-w4a4"``.
-        images: directory of calibration images, or the files.
+        images: folder of calibration images, searched with the folders in it and without hidden files; or the
+            paths of the files. In all paths ``~`` is the home directory.
         annotations: COCO instances file; its boxes or clicks serve as prompts. Masks are not used.
         prompts: ``"boxes"`` (default), ``"points"``, or a COCO-results file of detections; needs
             ``annotations``. Without annotations, a 4 x 4 grid of clicks is used on every image.
@@ -85,54 +92,104 @@ def quantize(
             loss by name, and the seconds left for all of learning; see ``reconstruct.telling.Listener``.
 
     Returns:
-        A new ``Sam`` that has passed its audit. Everything random comes from ``recipe.calibration.seed``.
+        A new ``Sam`` that has passed its audit. Everything random comes from ``recipe.calibration.seed``. Its
+        ``log`` has the pictures used, notes on them (said by the logger ``saqsam`` too), seconds by stage.
 
     Raises:
-        UsageError: the model is already quantized, or there are no usable images.
+        UsageError: the model is already quantized, or no SAM, or there are no usable images.
         InvariantError: the audit failed, naming the site; nothing is returned.
         RunLocked: another process works in ``run_dir``. RunMismatch: it was begun for something else.
         OutOfMemory, OutOfDisk: memory or the disk is too small; what is finished in ``run_dir`` is kept.
     """
-    if sam.quantization is not None:
-        raise UsageError(f"{sam.name} is already quantized ({sam.bits}); start from the float model")
+    sam = float_sam(sam)
     if cache_gb is not None and not cache_gb >= 0:
         raise UsageError(f"cache_gb {cache_gb}: give GB of memory, 0 or more")
     chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    found = calibration_images(chosen, images, annotations, prompts)
-    chosen = spend_bits(sam.model, chosen, found, progress)
+    found = calibration_set(chosen, images, annotations, prompts)
+    found.log()
+    chosen = spend_bits(sam.model, chosen, found.images, progress)
     model = copy.deepcopy(sam.model)
     if run_dir is None:
-        report = quantize_model(model, chosen, found, progress, None, cache_gb, listener)
+        report = quantize_model(model, chosen, found.images, progress, None, cache_gb, listener)
     else:
-        with open_run(run_dir, identity_of(model, chosen, found)) as directory:
-            report = quantize_model(model, chosen, found, progress, directory, cache_gb, listener)
-    return Sam(model, f"{sam.name} {chosen.name}", chosen, report.to_dict())
+        place = Path(run_dir).expanduser()
+        with open_run(place, identity_of(model, chosen, found.images)) as directory:
+            report = quantize_model(model, chosen, found.images, progress, directory, cache_gb, listener)
+    log = QuantizeLog(found, report.seconds)
+    return Sam(model, f"{sam.name} {chosen.name}", chosen, report.to_dict(), log=log)
 
 
-@as_documented
 def calibration_images(
     recipe: Recipe,
-    images: str | Path | Sequence[Path],
+    images: Images,
     annotations: str | Path | None = None,
     prompts: str | Path | None = None,
 ) -> list[CalibrationImage]:
     """The images and prompts a recipe calibrates on, drawn with its seed; see ``quantize``."""
+    return list(calibration_set(recipe, images, annotations, prompts).images)
+
+
+@as_documented
+def calibration_set(
+    recipe: Recipe,
+    images: Images,
+    annotations: str | Path | None = None,
+    prompts: str | Path | None = None,
+) -> CalibrationSet:
+    """What a recipe calibrates on, of how many pictures, with notes on them; see ``quantize``.
+
+    Raises:
+        UsageError: there are no usable images. ImageError: one of those drawn cannot be read.
+    """
     generator = torch.Generator().manual_seed(recipe.calibration.seed)
     settings = recipe.calibration
     if annotations is None:
         if prompts is not None:
-            raise UsageError("prompts from boxes, points or detections need annotations")
-        return grid_of_points(images, settings, generator)
+            raise UsageError("prompts from boxes, points or detections need annotations; give them too")
+        paths = calibration_files(images)
+        where = str(images) if isinstance(images, str | Path) else "the list of files"
+        chosen = grid_of_points(paths, settings, generator)
+        return CalibrationSet(chosen, len(paths), where, settings.images, notes_on(chosen))
     if not isinstance(images, str | Path):
         raise UsageError("with annotations, images must be the directory that their file names refer to")
-    dataset = read_instances(Path(annotations), Path(images))
-    kind = "boxes" if prompts is None else prompts
-    by_image = prompts_for(dataset, kind)
-    return chosen_images(
+    dataset = read_instances(Path(annotations).expanduser(), Path(images).expanduser())
+    by_image = prompts_for(dataset, "boxes" if prompts is None else _expanded(prompts))
+    chosen = chosen_images(
         [(image, by_image[image.id].prompts) for image in dataset.images if image.id in by_image],
         settings,
         generator,
     )
+    notes = [*dataset.notes, *notes_on(chosen)]
+    if len(by_image) < len(dataset):
+        notes.append(f"{len(dataset) - len(by_image)} of {len(dataset)} pictures have no prompt: passed over")
+    where = f"{images}, listed in {annotations}"
+    return CalibrationSet(chosen, len(dataset), where, settings.images, tuple(notes))
+
+
+def _expanded(prompts: str | Path) -> str | Path:
+    return prompts if prompts in (BOXES, POINTS) else Path(prompts).expanduser()
+
+
+def float_sam(sam: object) -> Sam:
+    """A float model to quantize, with its public face.
+
+    Args:
+        sam: a ``Sam``, or a ``transformers.SamModel``, which is copied: in float32, in eval mode, with the
+            decoder's layer norms as published, as ``load`` gives it.
+
+    Raises:
+        UsageError: it is quantized already, or no SAM.
+    """
+    if isinstance(sam, SamModel):
+        sam = Sam(as_loaded(sam), sam.config.name_or_path or "SamModel")
+    if not isinstance(sam, Sam):
+        raise UsageError(
+            f"sam: expected a model from saqsam.load or a transformers.SamModel, got {type(sam).__name__}; "
+            "load it first, such as saqsam.load('nano')"
+        )
+    if sam.quantization is not None:
+        raise UsageError(f"{sam.name} is already quantized ({sam.bits}); start from the float model")
+    return sam
 
 
 @as_documented

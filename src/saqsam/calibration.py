@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from transformers import SamModel
 
 from saqsam.errors import UsageError
 from saqsam.frame import Frame, preprocess
-from saqsam.images import IMAGE_SUFFIXES, open_image
+from saqsam.image_files import image_files, is_image_name
+from saqsam.images import IMAGE_SUFFIXES, LoadedImage, open_image
 from saqsam.predictor import decode
 from saqsam.prompts.prompts import Prompts
 from saqsam.recipe import Calibration
@@ -57,8 +58,16 @@ def pixels_of(model: SamModel, image: CalibrationImage) -> tuple[Tensor, Frame]:
     Raises:
         ImageError: the file cannot be read; calibration stops, since ranges would silently differ.
     """
-    opened = open_image(image.path) if image.record is None else open_listed(image.record)
-    return preprocess(model, opened.pixels)
+    return preprocess(model, opened(image).pixels)
+
+
+def opened(image: CalibrationImage) -> LoadedImage:
+    """The picture in the pixel frame of its prompts, and what was changed on the way from the file.
+
+    Raises:
+        ImageError: the file cannot be read.
+    """
+    return open_image(image.path) if image.record is None else open_listed(image.record)
 
 
 _TOGETHER = 16
@@ -140,29 +149,50 @@ def chosen_images(
 
 
 def grid_of_points(
-    images: str | Path | Sequence[Path], settings: Calibration, generator: torch.Generator
+    paths: Sequence[Path], settings: Calibration, generator: torch.Generator
 ) -> list[CalibrationImage]:
-    """Images without annotations, each asked at a 4 x 4 grid of clicks.
-
-    Raises:
-        UsageError: there is no such directory, or no image in it.
-    """
-    paths = _files_of(images) if isinstance(images, str | Path) else list(images)
-    if not paths:
-        raise UsageError("no images to calibrate on: the list of files is empty")
+    """At most ``settings.images`` of the files, drawn without replacement, with a 4 x 4 grid of clicks each."""
     order = torch.randperm(len(paths), generator=generator)[: settings.images].tolist()
     return [CalibrationImage(path, _grid(path, settings.prompts)) for path in (paths[i] for i in order)]
 
 
-def _files_of(directory: str | Path) -> list[Path]:
-    directory = Path(directory)
+def calibration_files(images: str | Path | Iterable[str | Path]) -> list[Path]:
+    """The files that ``images`` names.
+
+    Args:
+        images: a folder, searched with the folders in it and without hidden files; or the files themselves.
+            ``~`` is the home directory.
+
+    Raises:
+        UsageError: there is no such folder, no image in it, or an entry is no path.
+    """
+    if isinstance(images, str | Path):
+        path = Path(images).expanduser()
+        return [path] if path.is_file() and is_image_name(path.name) else _files_in(path)
+    if not isinstance(images, Iterable):
+        raise UsageError(f"images: expected a folder or a list of files, got {type(images).__name__}")
+    paths = []
+    for index, entry in enumerate(images):
+        if not isinstance(entry, str | Path):
+            raise UsageError(
+                f"images[{index}]: expected the path of a file, got {type(entry).__name__}; calibration "
+                "reads files, so save pictures first and give their names"
+            )
+        paths.append(Path(entry).expanduser())
+    if not paths:
+        raise UsageError("no images to calibrate on: the list of files is empty; give at least one")
+    return paths
+
+
+def _files_in(directory: Path) -> list[Path]:
     if not directory.is_dir():
-        raise UsageError(f"{directory}: no such directory of images")
-    files = sorted(
-        path for path in directory.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-    )
+        raise UsageError(f"{directory}: no such directory of images; give one, or a list of files")
+    files = image_files(directory)
     if not files:
-        raise UsageError(f"{directory}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise UsageError(
+            f"{directory}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}), nor do the folders in it; "
+            "hidden files do not count"
+        )
     return files
 
 

@@ -11,6 +11,7 @@ import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,10 @@ IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".jp2", ".avif")
 )
 """Lower-case endings by which a folder's images are found; what a file is, its content decides."""
+NEARLY_BLACK = "nearly black"
+"""How the note on a picture begins that was read with too wide a scale."""
+_DARK_16_BIT = 1 << 12
+"""Data of 12 bits in a file of 16 stays below this value."""
 _ORIENTATION_TAG = 0x0112
 _ORIENTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -167,7 +172,7 @@ def _to_rgb(path: Path, image: Image.Image) -> tuple[Pixels, list[str]]:
     """(H, W, 3) uint8 pixels of a loaded image of any mode, and notes on the conversion."""
     mode = image.mode
     if mode.startswith("I;16"):
-        return _grey(np.asarray(image) >> 8), ["16-bit grey scaled to 8-bit (value >> 8)"]
+        return _from_16_bits(np.asarray(image))
     if mode == "I":
         return _from_wide_integers(path, image)
     if mode == "F":
@@ -188,7 +193,18 @@ def _from_wide_integers(path: Path, image: Image.Image) -> tuple[Pixels, list[st
     values = np.asarray(image)
     if image.format not in ("PNG", "PPM") or values.min() < 0 or values.max() > 0xFFFF:
         raise ImageError(path, "32-bit integer pixels have no known white; convert it to 8 or 16 bits first")
-    return _grey(values >> 8), ["16-bit grey scaled to 8-bit (value >> 8)"]
+    return _from_16_bits(values)
+
+
+def _from_16_bits(values: npt.NDArray[Any]) -> tuple[Pixels, list[str]]:
+    notes = ["16-bit grey scaled to 8-bit (value >> 8)"]
+    brightest = int(values.max())
+    if 0 < brightest < _DARK_16_BIT:
+        notes.append(
+            f"{NEARLY_BLACK}: its brightest value is {brightest} of 65535; if it holds data of fewer bits, "
+            "such as 12, stretch it to 16 first"
+        )
+    return _grey(values >> 8), notes
 
 
 def _from_floats(path: Path, values: npt.NDArray[np.float32]) -> tuple[Pixels, list[str]]:

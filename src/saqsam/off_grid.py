@@ -11,7 +11,7 @@ from typing import NoReturn
 import torch
 from transformers import SamModel
 
-from saqsam.api import calibration_images
+from saqsam.api import Images, calibration_images, float_sam
 from saqsam.calibration import CalibrationImage, Encoded, decode_each, pixels_of
 from saqsam.errors import UsageError
 from saqsam.mixed.choose import spend_bits
@@ -72,9 +72,9 @@ class OffGridSam(Sam):
 @as_documented
 @torch.no_grad()
 def quantize_as_published(
-    sam: Sam,
+    sam: Sam | SamModel,
     recipe: Recipe | str,
-    images: str | Path | Sequence[Path],
+    images: Images,
     annotations: str | Path | None = None,
     prompts: str | Path | None = None,
     progress: Progress = lambda stage, done, total: None,
@@ -93,8 +93,7 @@ def quantize_as_published(
         UsageError: the model is quantized already, or there are no usable images.
         RecipeError: see ``as_published``.
     """
-    if sam.quantization is not None:
-        raise UsageError(f"{sam.name} is already quantized ({sam.bits}); start from the float model")
+    sam = float_sam(sam)
     chosen = as_published(load_recipe(recipe) if isinstance(recipe, str) else recipe)
     found = [x for x in calibration_images(chosen, images, annotations, prompts) if len(x.prompts)]
     if not found:

@@ -43,7 +43,7 @@ FOLD_IMAGES = 2
 
 @dataclass
 class Report:
-    """What happened on the way, stored in the packed file and shown in reports.
+    """What happened on the way; all but ``seconds`` is stored in the packed file and shown in reports.
 
     Attributes:
         ranges: range and error of every site, by site name.
@@ -66,7 +66,7 @@ class Report:
     images: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
+        """What is stored, in plain JSON types: the same for every run of the same, so without ``seconds``."""
         return {
             "ranges": {site: seen.to_dict() for site, seen in self.ranges.items()},
             "folds": self.folds,
@@ -75,12 +75,11 @@ class Report:
             "encoder_passes": self.encoder_passes,
             "decoder_prompts": self.decoder_prompts,
             "images": self.images,
-            "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
         }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Report:
-        """The inverse of ``to_dict``."""
+        """The inverse of ``to_dict``; older run directories have ``seconds`` besides."""
         ranges = {site: SiteRange(**seen) for site, seen in data["ranges"].items()}
         return cls(**{**data, "ranges": ranges})
 

@@ -26,6 +26,7 @@ from saqsam.segmentation import Segmentation
 from saqsam.torch_state import as_documented
 
 if TYPE_CHECKING:
+    from saqsam.calibration_set import QuantizeLog
     from saqsam.everything import Everything, EverythingOptions
 
 
@@ -37,8 +38,9 @@ class Sam:
         model: ``transformers.SamModel``; a quantized one is still accepted by ``SamProcessor`` and pipelines.
         name: what the user called it: a file, a directory, a hub id, ``nano``.
         quantization: the recipe it was quantized with; ``None`` for a float model.
-        records: what calibration found (ranges, folds, clips, seconds); empty for a float model.
+        records: what calibration found (ranges, folds, clips, units); empty for a float model.
         file: the packed file it was loaded from or saved to, if any.
+        log: how it was quantized, if in this process: pictures, notes, seconds; not stored.
     """
 
     model: SamModel
@@ -46,6 +48,7 @@ class Sam:
     quantization: Recipe | None = None
     records: dict[str, Any] = field(default_factory=dict)
     file: Path | None = None
+    log: QuantizeLog | None = None
 
     @property
     def bits(self) -> str:
@@ -172,8 +175,9 @@ class Sam:
         """
         if self.quantization is None:
             raise UsageError(f"{self.name} is a float model: quantize it first, then save it")
+        path = Path(path).expanduser()
         write_packed(path, to_packed(self.model, self.quantization, self.records))
-        self.file = Path(path)
+        self.file = path
 
     @as_documented
     def save_pretrained(self, directory: str | Path) -> None:

@@ -24,6 +24,7 @@ from saqsam.cli.arguments import (
     check_output,
     check_prompts,
 )
+from saqsam.cli.finished import check_unfinished, note_finished
 from saqsam.cli.output import megabytes, print_json, print_lines
 from saqsam.cli.progress import progress
 from saqsam.errors import ImageError, UsageError
@@ -90,6 +91,8 @@ def quantize(
         raise UsageError(f"--prompts {prompts}: needs --annotations FILE, which says what each image holds")
     if out.suffix != ".safetensors":
         raise UsageError(f"--out {out}: a packed file's name ends in .safetensors")
+    if run is not None and not force:
+        check_unfinished(run, out)
     check_output(out, "--out", force)
 
     command = Command(
@@ -174,6 +177,8 @@ def carry_out(command: Command, run: Path | None, *, json: bool) -> None:
             hint = "calibration stops here, since other images give other ranges: mend or remove this one"
             raise ImageError(error.path, f"{error.reason}; {hint}") from error
         quantized.save(out)
+    if run is not None:
+        note_finished(run, out, quantized)
     record = quantized.inspect()
     constant = constant_sites(record["records"])
     result = {
@@ -186,6 +191,7 @@ def carry_out(command: Command, run: Path | None, *, json: bool) -> None:
         "float_bytes": record["float_bytes"],
         "sites": len(record["sites"]),
         "constant_sites": constant,
+        "calibration": None if quantized.log is None else quantized.log.calibration.to_dict(),
         "seconds": round(time.perf_counter() - started, 3),
     }
     if json:
@@ -197,8 +203,10 @@ def carry_out(command: Command, run: Path | None, *, json: bool) -> None:
             f"warning: {len(constant)} sites held one single value on all calibration images, the first is "
             f"{constant[0]}; are the images blank?"
         )
+    seen = [] if quantized.log is None else quantized.log.calibration.lines()
     print_lines(
         [
+            *seen,
             *warnings,
             f"{out}: {megabytes(result['file_bytes'])}, float {megabytes(result['float_bytes'])}",
             f"{chosen.name} {quantized.bits}, {result['sites']} quantized sites, audit passed, "

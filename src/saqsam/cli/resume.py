@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from saqsam.cli.arguments import ForceOption, JsonOption, check_directory, check_output
+from saqsam.cli.finished import finished_file, say_finished
 from saqsam.cli.quantize import CacheOption, Command, carry_out
 from saqsam.errors import RunError
 
@@ -23,7 +24,7 @@ def resume(
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Continue an interrupted run; finished parts are taken as they are."""
+    """Continue an interrupted run; finished parts are taken as they are, a finished run is left alone."""
     from saqsam.jobs.directory import COMMAND, read_json
 
     check_directory(run, "RUN")
@@ -37,5 +38,8 @@ def resume(
         command = replace(command, out=str(out))
     if cache_gb is not None:
         command = replace(command, cache_gb=cache_gb)
+    if not force and finished_file(run, Path(command.out)):
+        say_finished(run, Path(command.out), json)
+        return
     check_output(Path(command.out), "--out", force)
     carry_out(command, run, json=json)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saqsam.errors import UsageError
+from saqsam.image_files import image_files
 from saqsam.images import IMAGE_SUFFIXES, Pixels, open_image
 from saqsam.tasks.instance_set import ImageRecord, InstanceSet, open_listed
 
@@ -49,7 +50,7 @@ def from_annotations(dataset: InstanceSet) -> list[ListedImage]:
 
 
 def from_folder(folder: Path) -> list[ListedImage]:
-    """The images of a folder by name, not looking into folders inside it.
+    """The images of a folder by name, not looking into folders inside it; hidden files do not count.
 
     Names that are all different numbers, like COCO's ``000000000139.jpg``, are the ids; otherwise images are
     counted from 1.
@@ -57,9 +58,7 @@ def from_folder(folder: Path) -> list[ListedImage]:
     Raises:
         UsageError: there is no image in it.
     """
-    paths = sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-    )
+    paths = image_files(folder, recursive=False)
     if not paths:
         raise UsageError(f"IMAGES {folder}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
     stems = [path.stem for path in paths]

@@ -5,6 +5,7 @@
     run.json               what is being made: recipe, hashes of model and inputs; written once
     command.json           how it was asked for, for ``saqsam resume``; written by the command line
     parts/NAME.safetensors one file for each finished part (calibration, each unit), written at its end
+    finished.json          the packed file that came of it, its hash, seconds by stage; by the command line
     losses.jsonl           loss of every step so far, one JSON object a line
     activations/           what does not fit into ``--cache-gb`` of memory; only while a process works here
     lock                   held by the process that is working here
@@ -29,6 +30,7 @@ from saqsam.jobs.lock import LOCK, locked
 from saqsam.jobs.tensors_file import read_tensors, write_tensors
 
 RUN, COMMAND, PARTS, LOSSES = "run.json", "command.json", "parts", "losses.jsonl"
+FINISHED = "finished.json"
 _FORMAT = 1
 
 
