@@ -151,7 +151,7 @@ def chosen_images(
 def grid_of_points(
     paths: Sequence[Path], settings: Calibration, generator: torch.Generator
 ) -> list[CalibrationImage]:
-    """At most ``settings.images`` of the files, drawn without replacement, with a 4 x 4 grid of clicks each."""
+    """At most ``settings.images`` of the files, drawn without replacement, each with a grid of clicks."""
     order = torch.randperm(len(paths), generator=generator)[: settings.images].tolist()
     return [CalibrationImage(path, _grid(path, settings.prompts)) for path in (paths[i] for i in order)]
 

@@ -60,7 +60,7 @@ class CalibrationSet:
 
     def log(self) -> None:
         """Say it all through the logger ``saqsam``; notes are warnings."""
-        logger.info("%s", self)
+        logger.info("%s", str(self).replace("calibrated", "calibrating", 1))
         for note in self.notes:
             logger.warning("note: %s", note)
 

@@ -72,8 +72,11 @@ def test_ptq4sam(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (saq_sam(extra=", hluq: true"), r"ptq4sam\.hluq asks for hybrid log-uniform grids"),
-        (saq_sam().replace("iters:", "itres:"), "did you mean 'iters'"),
+        (saq_sam().replace("iters:", "itres:"), r"recon: itres: unknown key; did you mean 'iters'"),
+        (saq_sam() + "recon_encoder: CAMS\n", "recon_encoder: a flag of the test script.*--recon-encoder"),
+        (saq_sam() + "FFC_threshold: 0.5\n", r"FFC_threshold: a flag.*clip\.focus_threshold"),
+        (saq_sam() + "drop_prob: 0.5\n", r"drop_prob: a key of another section.*quantized_share"),
+        (saq_sam() + "colour: red\n", "colour: unknown key; known keys: encoder_a_qconfig"),
         (saq_sam().replace("symmetric: False", "symmetric: True"), "grids are asymmetric"),
         (
             saq_sam().replace("AvgMSEFastObserver", "AvgMSEFasterObserver"),
@@ -94,5 +97,17 @@ def test_what_cannot_be_carried_over_is_refused(file: Path, text: str, message: 
 
 def test_an_unknown_flag_is_refused(file: Path) -> None:
     file.write_text(saq_sam())
-    with pytest.raises(RecipeError, match="--recon-encoder CAM: expected one of no, none, ori"):
+    with pytest.raises(RecipeError, match="--recon-encoder CAM: expected one of none, no, ori"):
         import_published(file, encoder="CAM")
+
+
+@pytest.mark.parametrize("own_section", [True, False])
+def test_ahcptq(file: Path, own_section: bool) -> None:
+    text = f"a_qconfig:\n{TABLE.format(observer='AvgMinMaxObserver', bit=4)}"
+    text += f"w_qconfig:\n{TABLE.format(observer='MSEObserver', bit=4)}calibrate: 32\n" + RECON
+    grids = "cag: true, group: 8, hluq: true"
+    method = "ptq4sam: {BIG: true, AGQ: true"
+    text += f"{method}}}\nahcptq: {{{grids}}}\n" if own_section else f"{method}, {grids}}}\n"
+    file.write_text(text)
+    found = import_published(file)[0].activation_grids
+    assert (found.projections, found.groups, found.mlp_hidden) == ("grouped", 8, "hybrid")

@@ -28,8 +28,8 @@ from saqsam.recipe.schema import describe
 
 NAMES = [
     *("rtn", "percentile", "mse", "adaround", "brecq", "qdrop"),
-    *("ptq4sam-s", "ptq4sam-l", "ahcptq", "saq-sam-star", "saq-sam-fast", "saq-sam", "best-closed-form"),
-    "best",
+    *("ptq4sam-s", "ptq4sam-l", "ptq4sam-l-paper", "ahcptq", "saq-sam-star", "saq-sam-fast", "saq-sam"),
+    *("saq-sam-paper", "best-closed-form", "best"),
 ]
 
 widths = st.integers(2, 8)

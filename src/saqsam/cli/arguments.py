@@ -42,6 +42,12 @@ SetOption = Annotated[
         metavar="KEY=VALUE",
     ),
 ]
+OnlyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--only", help="Quantize this half alone, leave the other float.", metavar="encoder|decoder"
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]
 LimitOption = Annotated[

@@ -18,6 +18,7 @@ from saqsam.cli.arguments import (
     ImagesOption,
     JsonOption,
     Model,
+    OnlyOption,
     SetOption,
     check_directory,
     check_file,
@@ -30,6 +31,7 @@ from saqsam.cli.progress import progress
 from saqsam.errors import ImageError, UsageError
 from saqsam.recipe import Recipe, load_recipe
 from saqsam.recipe.fast import fast
+from saqsam.recipe.only import only
 
 CacheOption = Annotated[
     float | None,
@@ -55,6 +57,7 @@ def quantize(
     hurry: Annotated[
         bool, typer.Option("--fast", help="A fifth of the recipe's learning steps, for a first look.")
     ] = False,
+    half: OnlyOption = None,
     annotations: Annotated[
         Path | None, typer.Option("--annotations", help="COCO instances json.", metavar="FILE")
     ] = None,
@@ -83,6 +86,8 @@ def quantize(
     chosen = load_recipe(recipe, bits=bits, settings=settings or ())
     if hurry:
         chosen = fast(chosen)
+    if half is not None:
+        chosen = only(chosen, half)
     check_directory(images, "--images")
     if annotations is not None:
         check_file(annotations, "--annotations")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json as jsonlib
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from saqsam.cli.arguments import BitsOption, JsonOption, SetOption
-from saqsam.cli.output import print_json, print_table
-from saqsam.recipe import import_published, list_recipes, load_recipe
+from saqsam.cli.arguments import BitsOption, JsonOption, OnlyOption, SetOption
+from saqsam.cli.output import print_json, print_lines, print_table
+from saqsam.recipe import Recipe, import_published, list_recipes, load_recipe
+from saqsam.recipe.compare import differences
+from saqsam.recipe.only import only
 
 app = typer.Typer(help="List recipes, show one in full, or import a published one.", no_args_is_help=False)
 
@@ -36,14 +39,48 @@ def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A shipped recipe, name-wXaY, or a YAML file.")],
     bits: BitsOption = None,
     settings: SetOption = None,
+    half: OnlyOption = None,
+    diff: Annotated[
+        str | None,
+        typer.Option("--diff", help="Show only keys in which this other recipe differs.", metavar="OTHER"),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Show one recipe with every key and its meaning; the output is itself a recipe file."""
     recipe = load_recipe(name, bits=bits, settings=settings or ())
+    if half is not None:
+        recipe = only(recipe, half)
+    if diff is not None:
+        _show_differences(recipe, load_recipe(diff), json)
+        return
     if json:
         print_json({"recipe": recipe.to_dict(), "recipe_hash": recipe.recipe_hash})
     else:
         typer.echo(recipe.to_yaml(), nl=False)
+
+
+def _show_differences(recipe: Recipe, other: Recipe, json: bool) -> None:
+    found = differences(recipe, other)
+    if json:
+        print_json(
+            {
+                "recipes": [recipe.name, other.name],
+                "differences": [{"key": one.key, "values": [one.one, one.other]} for one in found],
+            }
+        )
+        return
+    if not found:
+        print_lines([f"{recipe.name} and {other.name} differ in nothing"])
+        return
+    rows = [[one.key, _short(one.one), _short(one.other)] for one in found]
+    print_table("", ["key", recipe.name, other.name], rows, right=3)
+
+
+def _short(value: object) -> str:
+    """A value as a recipe writes it; a long list by its ends."""
+    if isinstance(value, list) and len(value) > 8:
+        return f"[{value[0]}, ..., {value[-1]}] ({len(value)} values)"
+    return "–" if value is None else jsonlib.dumps(value)
 
 
 @app.command("import")

@@ -138,6 +138,8 @@ def _slopes(
 
 def _gradients(total: Tensor, of: Sequence[Tensor], *, keep: bool) -> list[Tensor]:
     """Derivatives of a scalar; zero with respect to what it does not depend on."""
+    if not total.requires_grad:  # the encoder, where all of it is left float
+        return [torch.zeros_like(x) for x in of]
     found = torch.autograd.grad(total, of, retain_graph=keep, allow_unused=True)
     return [torch.zeros_like(x) if y is None else y for x, y in zip(of, found, strict=True)]
 

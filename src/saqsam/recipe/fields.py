@@ -15,12 +15,15 @@ from typing import Any, Literal
 from saqsam.errors import RecipeError
 from saqsam.recipe.commented_yaml import to_yaml
 from saqsam.recipe.learning import Reconstruct as Reconstruct
+from saqsam.recipe.official_words import OBSERVERS
 from saqsam.recipe.schema import Section, option
 from saqsam.recipe.strict_yaml import parse_yaml
 
 Grid = Literal["affine", "log2", "grouped", "hybrid"]
 RangeMethod = Literal["minmax", "percentile", "mse"]
 
+HALVES = {"encoder": "vision_encoder.*", "decoder": "mask_decoder.*"}
+"""Patterns of all sites of a half, for ``overrides``."""
 PCC_PERCENTILES = (
     *(0.85, 0.87, 0.88, 0.89, 0.90, 0.91, 0.92, 0.93, 0.94, 0.95, 0.96, 0.965, 0.97, 0.975, 0.98),
     *(0.983, 0.985, 0.987, 0.989, 0.99, 0.993, 0.995, 0.997, 0.999, 0.9993, 0.9995, 0.9997, 0.9999, 0.99999),
@@ -48,6 +51,7 @@ class Ranges(Section):
     method: RangeMethod = option(
         "minmax covers every value seen; percentile cuts both tails; mse minimises the rounding error",
         "minmax",
+        also=OBSERVERS,
     )
     percentile: float = option(
         "share of values kept below the upper and above the lower end (method percentile)",
@@ -114,7 +118,9 @@ class Clip(Section):
     """Perceptual-Consistency Clipping (PCC of SAQ-SAM) of the decoder's queries and keys."""
 
     method: Literal["none", "pcc"] = option(
-        "pcc clips queries and keys so that attention keeps its focus; none leaves their ranges alone", "none"
+        "pcc clips queries and keys so that attention keeps its focus; none leaves their ranges alone",
+        "none",
+        also={"FFC": "pcc", "no": "none"},
     )
     focus_threshold: float = option(
         "a key is in a query's focus if its attention exceeds this share of the row's maximum",
@@ -205,7 +211,9 @@ class Recipe(Section):
     encoder: Bits = option("image encoder and neck", default_factory=Bits)
     decoder: Bits = option("two-way transformer of the mask decoder", default_factory=Bits)
     attention_grid: Literal["affine", "log2"] = option(
-        "grid of the attention maps after softmax: affine, or log2 (AGQ of PTQ4SAM)", "affine"
+        "grid of the attention maps after softmax: affine, or log2 (AGQ of PTQ4SAM)",
+        "affine",
+        also={"AGQ": "log2"},
     )
     weight_ranges: Ranges = option(
         "ranges of the weights, one for each output channel", default_factory=Ranges
@@ -243,10 +251,18 @@ class Recipe(Section):
     def bits(self) -> str:
         """Both widths in short: ``w4a4``, or ``w8a8/w4a4`` where encoder and decoder differ.
 
-        ``w4a4 mixed``: on the average, by ``mixed``.
+        ``w4a4 mixed``: on the average, by ``mixed``. ``w4a4/float``: the decoder is left float as a whole.
         """
-        short = str(self.encoder) if self.encoder == self.decoder else f"{self.encoder}/{self.decoder}"
+        encoder, decoder = self._half("encoder"), self._half("decoder")
+        short = encoder if encoder == decoder else f"{encoder}/{decoder}"
         return f"{short} mixed" if self.mixed.enabled else short
+
+    def _half(self, half: Literal["encoder", "decoder"]) -> str:
+        """Bits of one half in short, or ``float`` where the last word on all of it is to leave it so."""
+        pattern = HALVES[half]
+        is_float = pattern in self.overrides and self.overrides[pattern].keep_float
+        last = next(reversed(list(self.overrides)), None)
+        return "float" if is_float and pattern == last else str(getattr(self, half))
 
     @property
     def recipe_hash(self) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from saqsam.errors import RecipeError
+from saqsam.recipe.official_words import OBJECTIVES, UNITS
 from saqsam.recipe.schema import Section, option
 
 Objective = Literal["none", "local", "par"]
@@ -19,14 +20,18 @@ class Reconstruct(Section):
         "loss of the image encoder: none does not learn, local compares outputs of the unit, par also "
         "compares what the mask decoder makes of them (SAQ-SAM's prompt-aware reconstruction)",
         "none",
+        also=OBJECTIVES,
     )
     decoder: Objective = option(
-        "loss of the mask decoder: as encoder; par also compares the final prompt tokens", "none"
+        "loss of the mask decoder: as encoder; par also compares the final prompt tokens",
+        "none",
+        also=OBJECTIVES,
     )
     unit: Literal["stage", "block", "layer"] = option(
         "what is learned together in the encoder: the blocks up to each global one, single blocks, or single "
         "layers; in the decoder: whole layers, or single linear ones",
         "stage",
+        also=UNITS,
     )
     rounding: Literal["nearest", "adaround", "gptq"] = option(
         "weights: nearest grid value, learned (AdaRound), or closed form with second-order correction (GPTQ)",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,13 @@ from typing import Any
 from saqsam.errors import RecipeError
 from saqsam.recipe.fields import Recipe
 from saqsam.recipe.schema import kind_of
-from saqsam.recipe.settings import apply_setting
+from saqsam.recipe.settings import Settings, apply_settings
 from saqsam.recipe.strict_yaml import parse_yaml, read_yaml
 
 SHIPPED = (
     *("rtn", "percentile", "mse", "adaround", "brecq", "qdrop"),
-    *("ptq4sam-s", "ptq4sam-l", "ahcptq", "saq-sam-star", "saq-sam-fast", "saq-sam", "best-closed-form"),
-    "best",
+    *("ptq4sam-s", "ptq4sam-l", "ptq4sam-l-paper", "ahcptq", "saq-sam-star", "saq-sam-fast", "saq-sam"),
+    *("saq-sam-paper", "best-closed-form", "best"),
 )
 """The recipes in this package, from the simplest to the whole method."""
 
@@ -30,13 +29,15 @@ def list_recipes() -> list[Recipe]:
     return [load_recipe(name) for name in SHIPPED]
 
 
-def load_recipe(name_or_path: str | Path, *, bits: str | None = None, settings: Sequence[str] = ()) -> Recipe:
+def load_recipe(name_or_path: str | Path, *, bits: str | None = None, settings: Settings = ()) -> Recipe:
     """A recipe by name (``"mse"``, ``"saq-sam-star-w6a6"``) or from a YAML file, then adjusted.
 
     Args:
-        name_or_path: a shipped recipe's name, optionally ending in ``-wXaY``, or a path.
+        name_or_path: a shipped recipe's name, optionally ending in ``-wXaY``, or a path (``~`` is the home
+            directory).
         bits: ``"w4a8"``: weight and activation bits (2 to 8) of both encoder and decoder.
-        settings: ``"clip.focus_threshold=0.6"``; applied last, in order.
+        settings: ``("clip.focus_threshold=0.6", ...)``, or a mapping such as ``{"clip.sweeps": 3}`` or
+            ``{"clip": {"sweeps": 3}}``; applied last, in order.
 
     Raises:
         RecipeError: no such recipe or key (the nearest is named), bad value, unreadable file.
@@ -49,15 +50,14 @@ def load_recipe(name_or_path: str | Path, *, bits: str | None = None, settings: 
         data = parse_yaml(_shipped_text(stem), stem)
         bits = bits or suffix
     elif _looks_like_a_path(text):
-        data = read_yaml(text)
+        data = read_yaml(Path(text).expanduser())
         if not isinstance(data, dict):
             raise RecipeError(f"{text}: a recipe is a mapping of keys, found {kind_of(data)}")
     else:
         raise RecipeError(_no_such_recipe(text, stem))
     if bits:
         _apply_bits(data, bits)
-    for setting in settings:
-        apply_setting(data, setting)
+    apply_settings(data, settings)
     try:
         return Recipe.from_dict(data)
     except RecipeError as error:

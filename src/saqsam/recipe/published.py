@@ -6,24 +6,17 @@ the flags are arguments here. What has no counterpart, or means something else, 
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from saqsam.errors import RecipeError
 from saqsam.recipe.fields import Recipe
+from saqsam.recipe.official_words import FLAGS, OBJECTIVES, OBSERVERS, here
 from saqsam.recipe.schema import kind_of, unknown_key
 from saqsam.recipe.strict_yaml import read_yaml
 
-_OBSERVERS = {
-    "MinMaxObserver": "minmax",
-    "AvgMinMaxObserver": "minmax",
-    "MSEObserver": "mse",
-    "AvgMSEObserver": "mse",
-    "MSEFastObserver": "mse",
-    "AvgMSEFastObserver": "mse",
-    "PCTObserver": "percentile",
-}
 _QUANTIZER_KEYS = ("quantizer", "observer", "bit", "symmetric", "ch_axis")
 _RECON_KEYS = (
     *("batch_size", "scale_lr", "weight_lr", "warm_up", "weight", "iters", "iters_CAMS", "b_range"),
@@ -31,9 +24,9 @@ _RECON_KEYS = (
 )
 _METHOD_KEYS = ("BIG", "AGQ", "global_num", "peak_distance", "peak_height", "threshold")
 _FIXED = {"global_num": 128, "peak_distance": 32, "peak_height": 0.01}
-_MISSING = {"cag": "channel-aware grouping (CAG)", "hluq": "hybrid log-uniform grids (HLUQ)"}
-OBJECTIVES = {"no": "none", "none": "none", "ori": "local", "original": "local", "CAMS": "par", "CLM": "par"}
-"""Values of ``--recon_encoder`` and ``--recon_decoder``, as documented and as the code spells them."""
+_GRID_KEYS = ("cag", "group", "hluq")
+"""AHCPTQ's, in a section of their own or beside PTQ4SAM's."""
+_OBJECTIVES = {"none": "none", **OBJECTIVES}
 
 
 def import_published(
@@ -57,17 +50,20 @@ def import_published(
     is_saq = "encoder_w_qconfig" in data
     parts = ("encoder_", "decoder_") if is_saq else ("",)
     tables = [f"{part}{kind}_qconfig" for part in parts for kind in "aw"]
-    _known(data, (*tables, "calibrate", "recon", "ptq4sam"), str(path))
+    _known(data, (*tables, "calibrate", "recon", "ptq4sam", "ahcptq"), str(path))
     quantizers = {name: _section(data, name, _QUANTIZER_KEYS, path) for name in tables}
     recon = _section(data, "recon", _RECON_KEYS, path)
-    method = _section(data, "ptq4sam", (*_METHOD_KEYS, *_MISSING), path)
-    for key, words in _MISSING.items():
-        if method.get(key):
-            raise RecipeError(f"{path}: ptq4sam.{key} asks for {words}, which saqsam does not have")
+    method = _section(data, "ptq4sam", (*_METHOD_KEYS, *_GRID_KEYS), path)
+    grids = {**method, **(_section(data, "ahcptq", _GRID_KEYS, path) if "ahcptq" in data else {})}
     plain: dict[str, Any] = {"name": Path(path).stem[:80], "description": f"from {Path(path).name}"[:900]}
     plain |= _quantization(quantizers, is_saq, path)
     plain["calibration"] = {"images": data.get("calibrate", 32)}
     plain["attention_grid"] = "log2" if method.get("AGQ") else "affine"
+    plain["activation_grids"] = {
+        "projections": "grouped" if grids.get("cag") else "affine",
+        "groups": grids.get("group", 4),
+        "mlp_hidden": "hybrid" if grids.get("hluq") else "affine",
+    }
     plain["folds"] = {"bimodal_sign_flip": bool(method.get("BIG"))}
     if is_saq and ffc:
         plain["clip"] = {"method": "pcc", "images": 1, "focus_threshold": method.get("threshold", 0.5)}
@@ -103,17 +99,21 @@ def _quantization(quantizers: Mapping[str, Any], is_saq: bool, path: str | Path)
 def _rule(table: Mapping[str, Any], name: str, path: str | Path) -> str:
     if table.get("symmetric"):
         raise RecipeError(f"{path}: {name}.symmetric is true; saqsam's grids are asymmetric")
-    observer = table.get("observer")
-    if observer not in _OBSERVERS:
-        raise RecipeError(f"{path}: {name}.observer: {unknown_key(name, str(observer), _OBSERVERS)}")
-    return _OBSERVERS[observer]
+    observer = str(table.get("observer"))
+    if observer not in OBSERVERS:
+        near = difflib.get_close_matches(observer, OBSERVERS, n=1, cutoff=0.5)
+        hint = f"did you mean '{near[0]}'?" if near else f"known here are {', '.join(OBSERVERS)}"
+        raise RecipeError(
+            f"{path}: {name}.observer: '{observer[:60]}' is not an observer of that code; {hint}"
+        )
+    return OBSERVERS[observer]
 
 
 def _reconstruct(recon: Mapping[str, Any], flags: tuple[str, str], path: str | Path) -> dict[str, Any]:
     for flag, value in zip(("encoder", "decoder"), flags, strict=True):
-        if value not in OBJECTIVES:
-            raise RecipeError(f"--recon-{flag} {value}: expected one of {', '.join(OBJECTIVES)}")
-    encoder, decoder = (OBJECTIVES[flag] for flag in flags)
+        if value not in _OBJECTIVES:
+            raise RecipeError(f"--recon-{flag} {value}: expected one of {', '.join(_OBJECTIVES)}")
+    encoder, decoder = (_OBJECTIVES[flag] for flag in flags)
     betas = recon.get("b_range", [20, 2])
     if not isinstance(betas, list) or len(betas) != 2:
         raise RecipeError(f"{path}: recon.b_range: expected two numbers, found {kind_of(betas)}")
@@ -164,4 +164,14 @@ def _section(data: Mapping[str, Any], name: str, keys: tuple[str, ...], path: st
 def _known(section: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
     for key in section:
         if key not in keys:
-            raise RecipeError(unknown_key(where, str(key), keys))
+            raise RecipeError(_unknown(f"{where}: {str(key)[:60]}", str(key), keys))
+
+
+def _unknown(where: str, key: str, keys: tuple[str, ...]) -> str:
+    """A key that is none of the file's: misspelt, in another section, or a flag of the test script."""
+    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.8)
+    place = here(key)
+    if place is None or near:
+        return unknown_key(where, key, keys)
+    kind = "a flag of the test script" if key in FLAGS else "a key of another section"
+    return f"{where}: {kind}, not a key that belongs here; its place in a recipe: {place}"

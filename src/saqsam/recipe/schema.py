@@ -15,6 +15,7 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any, Literal, Self
 
 from saqsam.errors import RecipeError
@@ -30,9 +31,13 @@ def option(
     minimum: float | None = None,
     maximum: float | None = None,
     ascending: bool = False,
+    also: Mapping[str, str] = MappingProxyType({}),
 ) -> Any:
-    """A dataclass field with its documentation; bounds are inclusive and hold for each item of a tuple."""
-    details = {"help": help, "minimum": minimum, "maximum": maximum, "ascending": ascending}
+    """A dataclass field with its documentation; bounds are inclusive and hold for each item of a tuple.
+
+    ``also``: other words for values of a choice, which are stored as the value they stand for.
+    """
+    details = {"help": help, "minimum": minimum, "maximum": maximum, "ascending": ascending, "also": also}
     if default_factory is not dataclasses.MISSING:
         return dataclasses.field(default_factory=default_factory, metadata=details)
     return dataclasses.field(default=default, metadata=details)
@@ -188,10 +193,19 @@ def _convert(value: Any, hint: Any, field: dataclasses.Field[Any], where: str) -
         return _convert_tuple(value, typing.get_args(hint)[0], field, where)
     if typing.get_origin(hint) is Literal:
         choices = typing.get_args(hint)
+        value = _known_as(value, choices, field.metadata["also"])
         if not isinstance(value, str) or value not in choices:
             raise RecipeError(f"{where}: {kind_of(value)} is not one of {', '.join(choices)}")
         return value
     return _convert_scalar(value, hint, field, where)
+
+
+def _known_as(value: Any, choices: tuple[Any, ...], also: Mapping[str, str]) -> Any:
+    """The value that another word stands for; YAML reads ``no`` as false."""
+    word = "no" if value is False else value
+    if not isinstance(word, str) or word in choices:
+        return value
+    return {name.lower(): meant for name, meant in also.items()}.get(word.lower(), value)
 
 
 def _convert_scalar(value: Any, hint: Any, field: dataclasses.Field[Any], where: str) -> Any:

@@ -2,14 +2,58 @@
 
 from __future__ import annotations
 
+import difflib
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from saqsam.errors import RecipeError
 from saqsam.recipe.fields import Recipe
-from saqsam.recipe.schema import Section, kind_of, section_of, unknown_key
+from saqsam.recipe.official_words import here
+from saqsam.recipe.schema import Section, join, kind_of, section_of, unknown_key
 from saqsam.recipe.strict_yaml import parse_yaml
+
+Settings = str | Sequence[str] | Mapping[str, Any]
+"""``("clip.sweeps=3", ...)``, or ``{"clip.sweeps": 3}``, or ``{"clip": {"sweeps": 3}}``."""
+
+
+def apply_settings(data: dict[str, Any], settings: Settings) -> None:
+    """Write settings into plain data, in order.
+
+    Args:
+        data: a recipe in plain JSON types.
+        settings: ``"key.path=value"`` texts, or a mapping of ``"key.path"``, or of nested keys, to values.
+
+    Raises:
+        RecipeError: no such key, or no setting at all.
+    """
+    if isinstance(settings, str):
+        settings = (settings,)
+    if isinstance(settings, Mapping):
+        for path, value in _flat(settings, ""):
+            _write(data, path, path, partial(_plain, value, path))
+        return
+    for setting in settings:
+        if not isinstance(setting, str):
+            raise RecipeError(
+                f"settings: expected texts such as 'clip.sweeps=3' or a mapping, found {kind_of(setting)}"
+            )
+        apply_setting(data, setting)
+
+
+def _flat(settings: Mapping[Any, Any], where: str) -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        path = join(where, str(key))
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, path)
+        else:
+            yield path, value
+
+
+def _plain(value: Any, path: str, hint: Any) -> Any:
+    """A value from Python; text stands for what the command line would make of it."""
+    return _read_value(value.strip(), hint, path) if isinstance(value, str) else value
 
 
 def apply_setting(data: dict[str, Any], setting: str) -> None:
@@ -18,15 +62,19 @@ def apply_setting(data: dict[str, Any], setting: str) -> None:
     path = path.strip()
     if not equals or not path:
         raise RecipeError(f"setting '{setting}': expected key=value, such as clip.focus_threshold=0.6")
+    _write(data, path, setting, lambda hint: _read_value(text.strip(), hint, path))
+
+
+def _write(data: dict[str, Any], path: str, setting: str, read: Callable[[Any], Any]) -> None:
     keys, hint = _resolve(Recipe, path, path)
-    here = data
+    place = data
     for key in keys[:-1]:
-        if here.get(key) is None:
-            here[key] = {}
-        here = here[key]
-        if not isinstance(here, dict):
-            raise RecipeError(f"setting '{setting}': {key} is {kind_of(here)}, expected a mapping")
-    here[keys[-1]] = _read_value(text.strip(), hint, path)
+        if place.get(key) is None:
+            place[key] = {}
+        place = place[key]
+        if not isinstance(place, dict):
+            raise RecipeError(f"setting '{setting}': {key} is {kind_of(place)}, expected a mapping")
+    place[keys[-1]] = read(hint)
 
 
 def _resolve(section: type[Section], path: str, whole: str) -> tuple[list[str], Any]:
@@ -34,7 +82,7 @@ def _resolve(section: type[Section], path: str, whole: str) -> tuple[list[str], 
     hints = typing.get_type_hints(section)
     key, dot, rest = path.partition(".")
     if key not in hints:
-        raise RecipeError(unknown_key(f"setting '{whole}'", key, hints))
+        raise RecipeError(_unknown(key, whole, hints))
     nested = section_of(hints[key])
     if nested is None:
         if dot:
@@ -49,6 +97,18 @@ def _resolve(section: type[Section], path: str, whole: str) -> tuple[list[str], 
         names = ", ".join(f"{whole}.{name}" for name in typing.get_type_hints(nested))
         raise RecipeError(f"setting '{whole}': this is a section; set one of {names}")
     return [key, *keys], hint
+
+
+def _unknown(key: str, whole: str, hints: Mapping[str, Any]) -> str:
+    if key == "bits":
+        return (
+            f"setting '{whole}': bits of encoder and decoder, weights and activations, are set together by "
+            "--bits w6a6 (bits='w6a6' in Python), or one by one, such as encoder.weights=6"
+        )
+    known = here(key)
+    if known is not None and not difflib.get_close_matches(key, hints, n=1, cutoff=0.8):
+        return f"setting '{whole}': {key} is a word of the published code; here it is {known}"
+    return unknown_key(f"setting '{whole}'", key, hints)
 
 
 def _resolve_pattern(nested: type[Section], rest: str, whole: str) -> tuple[list[str], Any]:

@@ -1,0 +1,76 @@
+"""What the caller has set in torch changes nothing that saqsam computes, and is as it was afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import saqsam as sq
+from saqsam.scenes import write_scenes
+
+
+@contextmanager
+def setting(get: Callable[[], Any], put: Callable[[Any], None], value: Any) -> Iterator[None]:
+    before = get()
+    put(value)
+    try:
+        yield
+        assert get() == value, "not left as it was"
+    finally:
+        put(before)
+
+
+STATES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "float16": lambda: setting(torch.get_default_dtype, torch.set_default_dtype, torch.float16),
+    "float64": lambda: setting(torch.get_default_dtype, torch.set_default_dtype, torch.float64),
+    "device": lambda: torch.device("meta"),
+    "inference": torch.inference_mode,
+    "gradients": torch.enable_grad,
+    "precision": lambda: setting(
+        torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "medium"
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("scenes")
+    write_scenes(root, 2, 5, size=(64, 64))
+    return root
+
+
+def computed(scenes: Path, out: Path) -> tuple[bytes, Any, Any]:
+    """A packed file with learned units, the masks of its model, and its figures."""
+    settings = ["calibration.images=2", "calibration.prompts=2", "clip.images=1", "clip.prompts=1"]
+    settings += ["reconstruct.iterations=1", "reconstruct.encoder=none", "reconstruct.prompts=1"]
+    recipe = sq.load_recipe("saq-sam-w4a4", settings=settings)
+    made = sq.quantize(sq.load("nano"), recipe, scenes / "images", scenes / "instances.json")
+    made.save(out)
+    found = sq.load(out).segment(scenes / "images" / "000001.png", boxes=[[10, 10, 50, 50]])
+    assert not found.low_res_logits.is_inference()
+    figures = sq.evaluate(made, scenes / "images", scenes / "instances.json").to_dict()
+    del figures["seconds"]
+    return out.read_bytes(), found.low_res_logits.tolist(), figures
+
+
+@pytest.fixture(scope="module")
+def plain(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, Any, Any]:
+    return computed(scenes, tmp_path_factory.mktemp("plain") / "nano.safetensors")
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_results_are_the_same_bit_for_bit(
+    scenes: Path, plain: tuple[bytes, Any, Any], tmp_path: Path, state: str
+) -> None:
+    with STATES[state]():
+        before = torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"), torch.get_default_device()
+        found = computed(scenes, tmp_path / "nano.safetensors")
+        after = torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"), torch.get_default_device()
+    assert found == plain
+    assert after == before
