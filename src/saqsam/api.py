@@ -12,6 +12,8 @@ from transformers import SamModel
 from saqsam.calibration import CalibrationImage, calibration_files, chosen_images, grid_of_points
 from saqsam.calibration_set import CalibrationSet, QuantizeLog, notes_on
 from saqsam.drop_in.directory import packed_file
+from saqsam.dry_run import DryRun
+from saqsam.dry_run import dry_run as tried_on_one
 from saqsam.errors import UsageError
 from saqsam.jobs.directory import open_run
 from saqsam.jobs.identity import identity_of
@@ -127,6 +129,30 @@ def calibration_images(
 ) -> list[CalibrationImage]:
     """The images and prompts a recipe calibrates on, drawn with its seed; see ``quantize``."""
     return list(calibration_set(recipe, images, annotations, prompts).images)
+
+
+@as_documented
+def dry_run(
+    sam: Sam | SamModel,
+    recipe: Recipe | str,
+    images: Images,
+    annotations: str | Path | None = None,
+    prompts: str | Path | None = None,
+    progress: Progress = lambda stage, done, total: None,
+) -> DryRun:
+    """What ``quantize`` with the same arguments would take, tried on one picture; nothing is kept.
+
+    Returns:
+        Sites, passes, learning steps, rough seconds by stage, bytes of memory and disk.
+
+    Raises:
+        UsageError: as ``quantize``. OutOfMemory: a learning step on one image does not fit.
+    """
+    sam = float_sam(sam)
+    chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    found = calibration_set(chosen, images, annotations, prompts)
+    found.log()
+    return tried_on_one(sam.model, chosen, found.images, progress)
 
 
 @as_documented

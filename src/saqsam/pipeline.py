@@ -134,6 +134,17 @@ def calibrated_copy(model: SamModel, recipe: Recipe, images: Sequence[Calibratio
     return run.model
 
 
+@torch.no_grad()
+def tried_calibration(
+    model: SamModel, recipe: Recipe, images: Sequence[CalibrationImage], progress: Progress
+) -> tuple[SamModel, Report]:
+    """``model``, calibrated in place with its weights still float, and what each stage took."""
+    run = _Run(model, recipe, plan_sites(model, recipe), images, progress, None)
+    attach(run.model, run.plan, float_rel_pos_query=recipe.rel_pos_query == "float")
+    run.calibrate()
+    return run.model, run.report
+
+
 class _Run:
     """The stages of one quantization; each method is one stage."""
 

@@ -58,8 +58,6 @@ def test_settings_as_a_mapping() -> None:
     texts = load_recipe(
         "mse", settings=["clip.sweeps=3", "overrides.a.b*:weight.bits=8", "encoder.weights=6"]
     )
-        "mse", settings=["clip.sweeps=3", "overrides.a.b*:weight.bits=8", "encoder.weights=6"]
-    )
     flat = {"clip.sweeps": 3, "overrides.a.b*:weight.bits": 8, "encoder.weights": "6"}
     nested = {"clip": {"sweeps": 3}, "overrides": {"a.b*:weight": {"bits": 8}}, "encoder": {"weights": 6}}
     assert load_recipe("mse", settings=flat) == load_recipe("mse", settings=nested) == texts

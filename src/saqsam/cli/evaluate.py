@@ -22,6 +22,7 @@ from saqsam.cli.arguments import (
     check_file,
     check_prompts,
 )
+from saqsam.cli.evaluate_published import PublishedRequest, evaluate_as_published
 from saqsam.cli.evaluate_shards import SetRequest, evaluate_in_shards
 from saqsam.cli.evaluate_tasks import (
     TaskRequest,
@@ -105,6 +106,22 @@ def evaluate(
     show_dir: Annotated[
         Path | None, typer.Option("--show-dir", help="Folder for a picture of each image.", metavar="DIR")
     ] = None,
+    as_published: Annotated[
+        str | None,
+        typer.Option(
+            "--as-published",
+            help="Quantize MODEL by this recipe, on the grid and as its published code does, and show both.",
+            metavar="RECIPE",
+        ),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option("--calibration", help="With --as-published: calibration images.", metavar="DIR"),
+    ] = None,
+    calibration_annotations: Annotated[
+        Path | None,
+        typer.Option("--calibration-annotations", help="COCO instances json of these.", metavar="FILE"),
+    ] = None,
     device: DeviceOption = "cpu",
     runtime: RuntimeOption = TORCH,
     engine: EngineOption = LOCAL,
@@ -125,6 +142,7 @@ def evaluate(
             "--preset": ("semantic", preset is not None),
             "--everything": ("semantic", bool(everything)),
             "--count-zero": ("semantic", count_zero),
+            "--as-published": ("instance", as_published is not None),
             "--runtime": ("instance", check_runtime(runtime) != TORCH),
             "--engine": ("instance", engine != LOCAL),
             "--workers": ("instance", workers is not None),
@@ -152,6 +170,25 @@ def evaluate(
     check_file(annotations, "--annotations")
     asked = check_prompts(prompts)
     check_choice_of_detections(asked, top_k, score_threshold)
+    if as_published is not None:
+        unused = {
+            "--show-dir": show_dir,
+            "--out": out,
+            "--top-k": top_k,
+            "--score-threshold": score_threshold,
+        }
+        for option, value in unused.items():
+            if value is not None:
+                raise UsageError(f"{option} does not go with --as-published; leave one of them out")
+        evaluate_as_published(
+            PublishedRequest(
+                *(model, as_published, calibration, calibration_annotations),
+                *(images, annotations, asked, reference, limit, device, json),
+            )
+        )
+        return
+    if calibration is not None or calibration_annotations is not None:
+        raise UsageError("--calibration goes with --as-published RECIPE; add it, or leave them out")
     chosen = distribution(engine, workers, shards, device)
     check_not_sharded(runtime, out is not None or engine != LOCAL)
     if shards is not None and out is None:

@@ -25,6 +25,7 @@ from saqsam.cli.arguments import (
     check_output,
     check_prompts,
 )
+from saqsam.cli.dry_run import say_dry_run
 from saqsam.cli.finished import check_unfinished, note_finished
 from saqsam.cli.output import megabytes, print_json, print_lines
 from saqsam.cli.progress import progress
@@ -48,7 +49,10 @@ CacheOption = Annotated[
 def quantize(
     model: Model,
     images: ImagesOption,
-    out: Annotated[Path, typer.Option("--out", help="File to write, *.safetensors.", metavar="FILE")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="File to write, *.safetensors; not with --dry-run.", metavar="FILE"),
+    ] = None,
     recipe: Annotated[
         str, typer.Option("--recipe", help="A shipped recipe, name-wXaY, or a YAML file.", metavar="NAME")
     ] = "saq-sam-star",
@@ -79,6 +83,13 @@ def quantize(
         ),
     ] = None,
     cache_gb: CacheOption = None,
+    dry: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Only say what it takes: sites, passes, time, memory, disk; tries one picture.",
+        ),
+    ] = False,
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -94,6 +105,11 @@ def quantize(
     asked = check_prompts(prompts) if prompts is not None else ("boxes" if annotations else None)
     if asked is not None and annotations is None:
         raise UsageError(f"--prompts {prompts}: needs --annotations FILE, which says what each image holds")
+    if dry:
+        say_dry_run(model, chosen, images, annotations, asked, device, json)
+        return
+    if out is None:
+        raise UsageError("option '--out' is missing: name the packed file to write, or give --dry-run")
     if out.suffix != ".safetensors":
         raise UsageError(f"--out {out}: a packed file's name ends in .safetensors")
     if run is not None and not force:

@@ -47,6 +47,20 @@ def reproduce(
         Path | None,
         typer.Option("--detector-weights", help="Another file than the published one.", metavar="FILE"),
     ] = None,
+    detector: Annotated[
+        str | None,
+        typer.Option(
+            "--detector", help="List only rows with these boxes; boxes: the ground truth's.", metavar="NAME"
+        ),
+    ] = None,
+    size: Annotated[str | None, typer.Option("--size", help="List only rows of SAM b, l or h.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option("--method", help="List only rows of this recipe, or float.", metavar="NAME"),
+    ] = None,
+    bits: Annotated[
+        str | None, typer.Option("--bits", help="List only rows of these bits.", metavar="wXaY|float")
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Only list what is needed and look whether it is there.")
     ] = False,
@@ -57,11 +71,15 @@ def reproduce(
 ) -> None:
     """Repeat ROW of the papers' tables: detect, quantize, evaluate. Downloads are listed, not made."""
     from saqsam.reproduce.files import Places, check_files
-    from saqsam.reproduce.rows import find_row, paper_rows
+    from saqsam.reproduce.rows import find_row, matching, paper_rows
 
     if row is None:
-        _print_rows(list(paper_rows().values()), json)
+        _print_rows(matching(paper_rows().values(), detector, size, method, bits), json)
         return
+    if (detector, size, method, bits) != (None, None, None, None):
+        raise UsageError(
+            f"--detector, --size, --method and --bits choose among rows; leave {row} or them out"
+        )
     chosen = find_row(row)
     places = Places(coco, weights, sam, detector_weights)
     findings = check_files(chosen, places)
@@ -174,4 +192,7 @@ def _described(row: PaperRow) -> dict[str, Any]:
 
 
 def _figure(row: PaperRow) -> str:
-    return "not known" if row.published is None else f"{row.published:.1f}"
+    if row.published is None:
+        return "not known"
+    quoted = " (CAR-SAM)" if row.is_quoted else ""
+    return f"{row.published:.1f}{quoted}"

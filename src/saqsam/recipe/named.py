@@ -94,7 +94,7 @@ def _no_such_recipe(text: str, stem: str) -> str:
     if honest != stem and honest in SHIPPED:
         return (
             f"recipe '{text}': what it makes is not on the grid and cannot be stored; use '{honest}', or "
-            "saqsam.off_grid.quantize_as_published from Python to evaluate it beside an honest one"
+            f"'saqsam evaluate --as-published {honest}' to see its figure beside an honest one"
         )
     near = difflib.get_close_matches(stem, SHIPPED, n=1, cutoff=0.4)
     hint = f"did you mean '{near[0]}'? " if near else ""

@@ -88,6 +88,15 @@ def reconstruct(
             ) from error
 
 
+@torch.no_grad()
+def looked_ahead(model: SamModel, recipe: Recipe, image: CalibrationImage, count: int) -> Estimate:
+    """What learning on ``count`` images like this one will take; see ``reconstruct`` for the model."""
+    walk = Walk(model, recipe, [image], lambda *_: None, None, Cache())
+    walk.estimate.images = count
+    walk.try_out()
+    return walk.estimate
+
+
 class Walk:
     """Carries the states of all images through the units; see ``reconstruct`` for the arguments."""
 
@@ -135,6 +144,21 @@ class Walk:
 
     def estimate_all(self) -> None:
         """Time, memory and disk of what lies ahead, tried out on one image; logged."""
+        self.try_out()
+        estimate = self.estimate
+        units = len(estimate.units.keys() - estimate.finished)
+        logger.info(
+            "reconstruct: %d units on %d images, roughly %s; %s",
+            *(units, len(self.float), in_words(estimate.seconds), self.said()),
+        )
+        if self.solver.at_once < self.settings.batch:
+            logger.warning(
+                "reconstruct: %d of a step's %d images are worked through at once, more would not fit",
+                *(self.solver.at_once, self.settings.batch),
+            )
+
+    def try_out(self) -> None:
+        """Every unit on one image, for the estimate."""
         settings, estimate = self.settings, self.estimate
         whole = settings.whole_iterations > 0
         usual = estimate.image
@@ -156,16 +180,6 @@ class Walk:
                 estimate.whole(unit, self._own(unit), first, settings_for(settings))
         if self.model.device.type == "cpu":
             self.solver.at_once = estimate.together = estimate.at_once(usable_memory())
-        units = len(estimate.units.keys() - estimate.finished)
-        logger.info(
-            "reconstruct: %d units on %d images, roughly %s; %s",
-            *(units, len(self.float), in_words(estimate.seconds), self.said()),
-        )
-        if self.solver.at_once < settings.batch:
-            logger.warning(
-                "reconstruct: %d of a step's %d images are worked through at once, more would not fit",
-                *(self.solver.at_once, settings.batch),
-            )
 
     def said(self) -> str:
         """Memory and disk in words."""

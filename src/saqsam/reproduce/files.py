@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from saqsam.reproduce.rows import PaperRow
+from saqsam.reproduce.rows import FLOAT, TRUTH, PaperRow
 
 _SAM = "https://dl.fbaipublicfiles.com/segment_anything/"
 _MMDET = "https://download.openmmlab.com/mmdetection/v2.0/"
@@ -96,6 +96,10 @@ class Places:
         return self.coco / "train2017"
 
     @property
+    def train_annotations(self) -> Path:
+        return self.coco / "annotations" / "instances_train2017.json"
+
+    @property
     def val_images(self) -> Path:
         return self.coco / "val2017"
 
@@ -144,14 +148,21 @@ def check_files(row: PaperRow, places: Places) -> list[Finding]:
         found.append(_check_weights(places.weights, SAM_FILES[row.size]))
     else:
         found.append(Finding(places.sam, "", True, None, "chosen by you"))
-    if places.detector is None:
+    true_boxes = row.detector == TRUTH
+    if true_boxes:
+        pass
+    elif places.detector is None:
         found.append(_check_weights(places.weights, DETECTOR_FILES[row.detector]))
     else:
         found.append(_check_plain(places.detector, ""))
     found.append(_check_plain(places.val_annotations, _COCO + "annotations/annotations_trainval2017.zip"))
     found.append(_check_folder(places.val_images, _COCO + "zips/val2017.zip"))
-    if row.method != "float":
+    if row.method != FLOAT:
         found.append(_check_folder(places.train_images, _COCO + "zips/train2017.zip"))
+    if row.method != FLOAT and true_boxes:
+        found.append(
+            _check_plain(places.train_annotations, _COCO + "annotations/annotations_trainval2017.zip")
+        )
     return found
 
 

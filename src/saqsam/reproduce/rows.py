@@ -1,13 +1,14 @@
 """The rows of the papers' tables that ``saqsam reproduce`` can repeat, with the figures as published.
 
-All are COCO mask AP on val2017 in percent, prompted with a detector's boxes. A figure is only listed where a
+All are COCO mask AP on val2017 in percent, prompted with a detector's boxes, or with the boxes of the ground
+truth (``boxes``). A figure is only listed where a
 source for it could be read; the papers' own tables could not, so most are second-hand, and say so.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from saqsam.errors import UsageError
@@ -17,6 +18,10 @@ FLOAT = "float"
 SUMMARY = "a summary of the paper's tables (papernotes), not the paper itself"
 BAQ = "the README of BAQ, which tabulates PTQ4SAM's figures"
 PROMPT_SAM = "the README of Prompt-Segment-Anything"
+CAR_SAM = "CAR-SAM, quoted"
+AHCPTQ_ABSTRACT = "the abstract of AHCPTQ (arXiv 2503.03088)"
+TRUTH = "boxes"
+"""In place of a detector: the boxes of the ground truth."""
 
 FAULTY = (
     "The published figure contains a fault that its authors name: after reconstruction, about half of the "
@@ -35,6 +40,15 @@ STEPS = (
 )
 IMAGES = "The published calibration set is the first 32 images of train2017; saqsam draws 32 with its seed."
 NO_FIGURE = "No published figure of this row could be read; none is shown."
+OTHER_METHOD = (
+    "The published figure is CAR-SAM's own method, which saqsam does not have; here the row's recipe is run "
+    "by the same protocol, so the two say which method does better, not whether one was repeated."
+)
+TRUE_BOXES = (
+    "Prompts are the boxes of the ground truth, of val2017 and of the calibration images alike; figures "
+    "cannot be compared with those of a detector's boxes."
+)
+CLEAN = "AHCPTQ's figures were measured with the fault of PTQ4SAM's code mended: all inputs are quantized."
 EMPTY = "The published evaluation invents a box on images without detections; saqsam answers with no mask."
 
 
@@ -44,7 +58,7 @@ class PaperRow:
 
     Attributes:
         name: as given on the command line.
-        detector: as in ``saqsam detect``.
+        detector: as in ``saqsam detect``; ``boxes`` for those of the ground truth.
         size: of SAM: b, l or h.
         method: the recipe, or ``float``.
         bits: ``w4a4``, ``w6a6``, or ``float``.
@@ -64,6 +78,11 @@ class PaperRow:
     settings: tuple[str, ...]
     notes: tuple[str, ...]
 
+    @property
+    def is_quoted(self) -> bool:
+        """Whether the published figure is of a method that saqsam does not have, quoted for comparison."""
+        return OTHER_METHOD in self.notes
+
 
 _DETECTORS = {
     "yolox": "yolox-l",
@@ -72,6 +91,7 @@ _DETECTORS = {
     "h-detr-swin-t": "h-detr-swin-t",
     "h-detr-swin-l": "h-detr-swin-l",
     "dino": "dino-focal-l",
+    TRUTH: TRUTH,
 }
 _OLD = (FEWER_VALUES, IMAGES)
 _METHOD_NOTES: Mapping[str, tuple[str, ...]] = {
@@ -81,6 +101,8 @@ _METHOD_NOTES: Mapping[str, tuple[str, ...]] = {
     "ptq4sam-s": _OLD,
     "ptq4sam-l": (FAULTY, *_OLD, STEPS),
     "qdrop": (FAULTY, IMAGES, STEPS),
+    "brecq": (FAULTY, IMAGES, STEPS),
+    "ahcptq": (CLEAN, *_OLD, STEPS),
 }
 # What the published runs set differently from the recipe of that name, as recipe settings.
 _SAQ = ("clip.images=1", "rel_pos_query=float")
@@ -109,6 +131,13 @@ _TABLE: Mapping[tuple[str, str], tuple[str, _Figures]] = {
         SUMMARY,
         {"b w6a6": 38.9, "b w4a4": 11.2, "l w6a6": 47.5, "l w4a4": 27.5, "h w6a6": 48.3, "h w4a4": 41.7},
     ),
+    ("dino", "ahcptq"): (AHCPTQ_ABSTRACT, {"l w4a4": 36.6, "b w4a4": None, "b w6a6": None, "l w6a6": None}),
+    ("dino", "brecq"): ("", {"b w6a6": None, "b w4a4": None, "l w6a6": None, "l w4a4": None}),
+    (TRUTH, FLOAT): (CAR_SAM, {"b float": 55.8}),
+    (TRUTH, "saq-sam"): (CAR_SAM, {"b w6a6": 53.3, "b w4a4": 39.3, "l w6a6": 58.7, "l w4a4": 48.5}),
+    (TRUTH, "best-closed-form"): (CAR_SAM, {"b w6a6": 53.3, "b w4a4": 39.3, "l w6a6": 58.7, "l w4a4": 48.5}),
+    ("yolox", "ahcptq"): ("", {"b w6a6": None, "b w4a4": None}),
+    ("yolox", "brecq"): ("", {"b w6a6": None, "b w4a4": None}),
     ("yolox", FLOAT): (BAQ, {"b float": 37.0}),
     ("yolox", "saq-sam"): (SUMMARY, {"b w4a4": 30.3, "l w4a4": 39.0, "h w4a4": 39.9, "b w6a6": None}),
     ("yolox", "ptq4sam-l"): (BAQ, {"b w6a6": 34.3, "b w4a4": 18.4}),
@@ -142,13 +171,55 @@ def find_row(name: str) -> PaperRow:
     return rows[name]
 
 
+def matching(
+    rows: Iterable[PaperRow], detector: str | None, size: str | None, method: str | None, bits: str | None
+) -> list[PaperRow]:
+    """Rows that have all of the given properties; ``None`` leaves one open.
+
+    Args:
+        rows: to choose from.
+        detector: a detector's name, or how rows' names begin, such as ``dino``; ``boxes``.
+        size: of SAM: b, l or h, in any case.
+        method: a recipe, or ``float``.
+        bits: ``w4a4``, or ``float``.
+
+    Raises:
+        UsageError: none is left, or a property is unknown; what there is is named.
+    """
+    left = list(rows)
+    asked: tuple[tuple[str, str | None, Callable[[PaperRow], set[str]]], ...] = (
+        ("--detector", detector, lambda row: {row.detector, row.name.partition("-sam-")[0]}),
+        ("--size", size, lambda row: {row.size}),
+        ("--method", method, lambda row: {row.method}),
+        ("--bits", bits, lambda row: {row.bits}),
+    )
+    for option, value, names in asked:
+        if value is None:
+            continue
+        kept = [row for row in left if value.lower() in names(row)]
+        if not kept:
+            there = ", ".join(sorted(set().union(*map(names, left))))
+            raise UsageError(f"{option} {value}: no row that is left has it; there are {there}")
+        left = kept
+    return left
+
+
+def _notes(detector: str, method: str, published: float | None) -> tuple[str, ...]:
+    """How the published measurement differs from ours."""
+    if detector == TRUTH:
+        return (TRUE_BOXES,) if method == FLOAT else (OTHER_METHOD, TRUE_BOXES)
+    known = (*_METHOD_NOTES[method], EMPTY)
+    if published is not None:
+        return known
+    return (NO_FIGURE, *(note for note in known if note not in (FAULTY, CLEAN)))
+
+
 def _rows() -> Iterator[PaperRow]:
     for (short, method), (source, figures) in _TABLE.items():
         for key, published in figures.items():
             size, bits = key.split()
             middle = "" if method in (FLOAT, "saq-sam") else f"{method}-"
-            known = (*_METHOD_NOTES[method], EMPTY)
-            notes = known if published is not None else (NO_FIGURE, *known[1 if known[0] == FAULTY else 0 :])
+            notes = _notes(short, method, published)
             yield PaperRow(
                 name=f"{short}-sam-{size}-{middle}{bits}",
                 detector=_DETECTORS[short],

@@ -19,9 +19,10 @@ from saqsam.detectors.run import detect_images, write_detections
 from saqsam.errors import InputError, UsageError
 from saqsam.files import atomic_write
 from saqsam.pipeline import Progress
+from saqsam.prompts.from_dataset import BOXES
 from saqsam.recipe import Recipe, load_recipe
 from saqsam.reproduce.files import Places
-from saqsam.reproduce.rows import FLOAT, PaperRow
+from saqsam.reproduce.rows import FLOAT, TRUTH, PaperRow
 from saqsam.sam import Sam
 from saqsam.tasks.coco_json import read_instances
 from saqsam.tasks.instance import InstanceResult
@@ -54,7 +55,8 @@ class Request:
 def reproduce(request: Request, progress: Progress = lambda stage, done, total: None) -> InstanceResult:
     """Repeat one row.
 
-    Calibration images carry no labels: their prompts are the detector's boxes, as in the papers.
+    Calibration images carry no labels: their prompts are the detector's boxes, as in the papers; the boxes of
+    the ground truth where the row is prompted with those.
 
     Raises:
         InputError: an image of the set cannot be read, or the detector finds nothing to calibrate on.
@@ -63,7 +65,7 @@ def reproduce(request: Request, progress: Progress = lambda stage, done, total: 
     """
     places, row = request.places, request.row
     steps = _Steps(request, progress)
-    boxes = steps.val_boxes()
+    boxes: Path | str = BOXES if row.detector == TRUTH else steps.val_boxes()
     sam = (
         steps.quantized() if row.method != FLOAT else api.load(places.sam_source(row), device=request.device)
     )
@@ -104,7 +106,11 @@ class _Steps:
         facts = {"sam": request.places.sam_source(row), "recipe": recipe.recipe_hash}
         _same(request.out / f"{row.name}.json", facts)
         if not packed.is_file():
-            annotations, boxes = self._calibration(recipe)
+            annotations, boxes = (
+                (request.places.train_annotations, None)
+                if row.detector == TRUTH
+                else self._calibration(recipe)
+            )
             sam = api.load(request.places.sam_source(row), device=request.device)
             quantized = api.quantize(
                 sam,
@@ -118,9 +124,12 @@ class _Steps:
             quantized.save(packed)
         return api.load(packed, device=request.device)
 
-    def _calibration(self, recipe: Recipe) -> tuple[Path, Path]:
-        """A COCO file of a few images of train2017, without any annotation, and boxes on them."""
+    def _calibration(self, recipe: Recipe) -> tuple[Path, Path | None]:
+        """A COCO file of a few images of train2017, without any annotation, and boxes on them; or its own
+        annotations, whose boxes are the prompts."""
         request = self.request
+        if request.row.detector == TRUTH:
+            return request.places.train_annotations, None
         part = f"calibration-{recipe.calibration.images}-seed-{recipe.calibration.seed}"
         annotations = request.out / f"{part}.json"
         boxes = request.out / f"{request.row.detector}-{part}.json"

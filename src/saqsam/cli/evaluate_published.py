@@ -1,0 +1,107 @@
+"""``saqsam evaluate --as-published``: what the published code would report, beside what is on the grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from saqsam.cli.arguments import check_directory, check_file
+from saqsam.cli.output import print_json, print_lines
+from saqsam.cli.progress import progress, within
+from saqsam.cli.results import print_results, stop_on_nan
+from saqsam.errors import UsageError
+from saqsam.recipe import load_recipe
+
+
+@dataclass(frozen=True)
+class PublishedRequest:
+    """What is compared, on which set; fields as the options of ``evaluate``.
+
+    Attributes:
+        model: float, or packed and made with the recipe; then ``reference`` is the float model.
+        recipe: a name or a file.
+        calibration: folder of calibration images; not the set that is evaluated on.
+        calibration_annotations: their COCO file; without it a grid of clicks is asked.
+    """
+
+    model: str
+    recipe: str
+    calibration: Path | None
+    calibration_annotations: Path | None
+    images: Path
+    annotations: Path
+    prompts: str | Path
+    reference: str | None
+    limit: int | None
+    device: str
+    json: bool
+
+
+def evaluate_as_published(request: PublishedRequest) -> None:
+    """Quantize by the recipe in both ways, evaluate both, and print one table.
+
+    The model as published quantizes half of its activations by coins at every pass; they are drawn from the
+    recipe's seed, so that the figure can be repeated.
+
+    Raises:
+        UsageError: calibration images are missing, or no float model is given.
+    """
+    recipe = load_recipe(request.recipe)
+    if request.calibration is None:
+        raise UsageError(
+            "--as-published quantizes here: give --calibration DIR, pictures other than those of --images"
+        )
+    check_directory(request.calibration, "--calibration")
+    if request.calibration_annotations is not None:
+        check_file(request.calibration_annotations, "--calibration-annotations")
+
+    from saqsam import api
+    from saqsam.off_grid import quantize_as_published
+    from saqsam.reconstruct.published import as_published
+
+    as_published(recipe)  # says at once if there is no published form
+    given = api.load(request.model, device=request.device)
+    if given.quantization is None:
+        float_sam, honest = given, None
+    elif request.reference is None:
+        raise UsageError(f"{request.model} is quantized: give its float model as --reference, or as MODEL")
+    else:
+        float_sam, honest = api.load(request.reference, device=request.device), given
+        if given.quantization.name != recipe.name:
+            raise UsageError(
+                f"{request.model} was made with {given.quantization.name}, not {recipe.name}; "
+                f"give --as-published {given.quantization.name}"
+            )
+    data = (request.calibration, request.calibration_annotations)
+    with progress() as report:
+        if honest is None:
+            honest = api.quantize(float_sam, recipe, *data, progress=within(report, "on the grid"))
+        loose = quantize_as_published(float_sam, recipe, *data, progress=within(report, "as published"))
+        loose.coins.manual_seed(recipe.calibration.seed)
+        results = [
+            api.evaluate(
+                sam,
+                request.images,
+                request.annotations,
+                request.prompts,
+                reference=None if sam is float_sam else float_sam,
+                limit=request.limit,
+                progress=within(report, name),
+            )
+            for name, sam in (("float", float_sam), ("on the grid", honest), ("as published", loose))
+        ]
+    shares = loose.records["off_grid"]
+    if request.json:
+        names = ("float", "on_grid", "as_published")
+        rows = {name: result.to_dict() for name, result in zip(names, results, strict=True)}
+        print_json({"recipe": recipe.name, **rows, "off_grid": shares})
+    else:
+        print_results(results, ["float", f"{recipe.name}, on the grid", f"{recipe.name}, as published"])
+        print_lines(
+            [
+                f"as published, {100 * shares['weights']:.1f} % of weights and "
+                f"{100 * shares['activations']:.1f} % of activations are not quantized: no integers hold this "
+                "model, and its figure is for comparison alone"
+            ]
+        )
+    stop_on_nan(results)
