@@ -24,16 +24,35 @@ below, a YAML file, or either of them with single keys changed.
 ```
 saqsam recipe list
 saqsam recipe show saq-sam-star --bits w6a6
+saqsam recipe show saq-sam-paper --diff saq-sam
 saqsam recipe show mse --set encoder.weights=8 > mine.yaml
 saqsam quantize nano --recipe mine.yaml --set clip.method=pcc --images photos --out nano.safetensors
+saqsam quantize nano --recipe saq-sam-star --only encoder --images photos --out nano.safetensors
+saqsam quantize nano --recipe best --images photos --dry-run
 ```
 
-`NAME-wXaY` or `--bits wXaY` sets weight and activation bits (2 to 8) of encoder and decoder alike;
-`--set encoder.weights=8` and its like set them apart. Settings win over bits. A packed file holds its whole
-recipe and the recipe's sha256.
+In Python, `load_recipe("mse", bits="w6a6", settings={"clip.method": "pcc", "encoder": {"weights": 8}})`;
+texts such as `["clip.method=pcc"]` do as well.
 
-A YAML file needs `name`; every other key has the default below. Unknown keys, repeated keys, tags, and values
-of the wrong type are errors that name the line or the key.
+`NAME-wXaY` or `--bits wXaY` sets weight and activation bits (2 to 8) of encoder and decoder alike; `--set
+encoder.weights=8` and its like set them apart. Settings win over bits. A packed file holds its whole recipe
+and the recipe's sha256.
+
+A YAML file needs `name`; every other key has the default below. Unknown keys, repeated keys, tags, and
+values of the wrong type are errors that name the line or the key. The words of the published code are
+understood, see [coming from the official code](official.md).
+
+`--only encoder` leaves the mask decoder float, `--only decoder` the image encoder. `--dry-run` says what it
+will take.
+
+## Which pictures
+
+`--images DIR` is searched with the folders in it; hidden files are passed over. `calibration.images` of
+them are drawn with `calibration.seed`. `quantize` says how many it uses of how many it saw, and where it
+looked, and notes what looks wrong: conversions such as 16 bits to 8, pictures that are nearly black (12-bit
+data in 16 bits) or of one colour, and copies. The same stands in `--json` under `calibration`; in Python
+the logger `saqsam` says it, and `quantize(...).log.calibration` has it. Python also takes a list of files,
+and a plain `transformers.SamModel` as the model.
 """
 
 OVERRIDES = """## Exceptions for single sites

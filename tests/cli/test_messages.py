@@ -18,7 +18,7 @@ OPTIONS = {
     "demo": ["--out", "--images", "--calibration", "--pictures", "--force", "--json"],
     "quantize": [
         *("MODEL", "--images", "--out", "--recipe", "--bits", "--set", "--annotations", "--prompts"),
-        *("--device", "--fast", "--force", "--json"),
+        *("--device", "--fast", "--only", "--dry-run", "--force", "--json"),
     ],
     "inspect": ["MODEL", "--sites", "--json"],
     "verify": ["FILE", "--json"],
@@ -28,14 +28,14 @@ OPTIONS = {
     ],
     "evaluate": [
         *("MODEL", "--images", "--annotations", "--prompts", "--reference", "--limit", "--top-k"),
-        *("--score-threshold", "--device", "--json"),
+        *("--score-threshold", "--as-published", "--calibration", "--device", "--json"),
     ],
     "compare": [
         *("MODEL", "--images", "--annotations", "--prompts", "--reference", "--out", "--pictures", "--limit"),
         *("--top-k", "--score-threshold", "--device", "--force", "--json"),
     ],
     "recipe list": ["--json"],
-    "recipe show": ["NAME", "--bits", "--set", "--json"],
+    "recipe show": ["NAME", "--bits", "--set", "--only", "--diff", "--json"],
 }
 
 
@@ -107,6 +107,10 @@ WRONG_USAGE = [
     ((*QUANTIZE, "--recipe", "saq-sam-stra"), "did you mean 'saq-sam-star'?"),
     ((*QUANTIZE, "--bits", "w9a4"), "9 weight bits"),
     ((*QUANTIZE, "--bits", "four"), "four"),
+    ((*QUANTIZE, "--set", "bits=6"), "--bits w6a6"),
+    ((*QUANTIZE, "--only", "neck"), "--only neck: expected encoder or decoder"),
+    ((*EVALUATE, "--as-published", "rtn", "--calibration", "{images}"), "use qdrop, ptq4sam-l or saq-sam"),
+    ((*EVALUATE, "--calibration", "{images}"), "goes with --as-published"),
     (("recipe", "show", "rtnn"), "did you mean 'rtn'?"),
     (("recipe", "show", "{tmp}/none.yaml"), "none.yaml"),
     # files that are not there, or not what they should be

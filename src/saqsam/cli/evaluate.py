@@ -171,19 +171,24 @@ def evaluate(
     asked = check_prompts(prompts)
     check_choice_of_detections(asked, top_k, score_threshold)
     if as_published is not None:
-        unused = {
-            "--show-dir": show_dir,
-            "--out": out,
-            "--top-k": top_k,
-            "--score-threshold": score_threshold,
-        }
-        for option, value in unused.items():
+        for option, value in (("--show-dir", show_dir), ("--out", out)):
             if value is not None:
                 raise UsageError(f"{option} does not go with --as-published; leave one of them out")
         evaluate_as_published(
             PublishedRequest(
-                *(model, as_published, calibration, calibration_annotations),
-                *(images, annotations, asked, reference, limit, device, json),
+                model=model,
+                recipe=as_published,
+                calibration=calibration,
+                calibration_annotations=calibration_annotations,
+                images=images,
+                annotations=annotations,
+                prompts=asked,
+                reference=reference,
+                limit=limit,
+                top_k=top_k,
+                score_threshold=score_threshold,
+                device=device,
+                json=json,
             )
         )
         return

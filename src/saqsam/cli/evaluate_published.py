@@ -33,6 +33,8 @@ class PublishedRequest:
     prompts: str | Path
     reference: str | None
     limit: int | None
+    top_k: int | None
+    score_threshold: float | None
     device: str
     json: bool
 
@@ -86,6 +88,8 @@ def evaluate_as_published(request: PublishedRequest) -> None:
                 request.prompts,
                 reference=None if sam is float_sam else float_sam,
                 limit=request.limit,
+                top_k=request.top_k,
+                score_threshold=request.score_threshold,
                 progress=within(report, name),
             )
             for name, sam in (("float", float_sam), ("on the grid", honest), ("as published", loose))
@@ -100,8 +104,8 @@ def evaluate_as_published(request: PublishedRequest) -> None:
         print_lines(
             [
                 f"as published, {100 * shares['weights']:.1f} % of weights and "
-                f"{100 * shares['activations']:.1f} % of activations are not quantized: no integers hold this "
-                "model, and its figure is for comparison alone"
+                f"{100 * shares['activations']:.1f} % of activations are not quantized: no integers hold "
+                "this model, and its figure is for comparison alone"
             ]
         )
     stop_on_nan(results)

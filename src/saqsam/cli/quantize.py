@@ -227,11 +227,11 @@ def carry_out(command: Command, run: Path | None, *, json: bool) -> None:
     seen = [] if quantized.log is None else quantized.log.calibration.lines()
     print_lines(
         [
-            *seen,
             *warnings,
             f"{out}: {megabytes(result['file_bytes'])}, float {megabytes(result['float_bytes'])}",
             f"{chosen.name} {quantized.bits}, {result['sites']} quantized sites, audit passed, "
             f"{result['seconds']:.1f} s",
+            *seen,
         ]
     )
 
