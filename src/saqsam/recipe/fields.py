@@ -258,11 +258,11 @@ class Recipe(Section):
         return f"{short} mixed" if self.mixed.enabled else short
 
     def _half(self, half: Literal["encoder", "decoder"]) -> str:
-        """Bits of one half in short, or ``float`` where the last word on all of it is to leave it so."""
-        pattern = HALVES[half]
-        is_float = pattern in self.overrides and self.overrides[pattern].keep_float
-        last = next(reversed(list(self.overrides)), None)
-        return "float" if is_float and pattern == last else str(getattr(self, half))
+        """Bits of one half in short, or ``float`` where all of it is left so and nothing says otherwise."""
+        whole, prefix = HALVES[half], HALVES[half].removesuffix("*")
+        is_float = whole in self.overrides and self.overrides[whole].keep_float
+        excepted = any(pattern.startswith(prefix) and pattern != whole for pattern in self.overrides)
+        return "float" if is_float and not excepted else str(getattr(self, half))
 
     @property
     def recipe_hash(self) -> str:

@@ -21,8 +21,10 @@ def only(recipe: Recipe, half: str) -> Recipe:
     if half not in HALVES:
         raise UsageError(f"--only {half}: expected {' or '.join(HALVES)}, the half that is quantized")
     other = "decoder" if half == "encoder" else "encoder"
-    patterns = {**recipe.overrides, HALVES[other]: Override(keep_float=True)}
-    patterns[HALVES[other]] = patterns.pop(HALVES[other])  # last, since the last one that matches wins
+    prefix = HALVES[other].removesuffix("*")
+    # What was said of the other half is void; the last pattern that matches wins.
+    patterns = {key: value for key, value in recipe.overrides.items() if not key.startswith(prefix)}
+    patterns[HALVES[other]] = Override(keep_float=True)
     return replace(
         recipe,
         name=f"{recipe.name[:67]}-{half}-only",
