@@ -81,7 +81,8 @@ class SaqsamQuantizer(HfQuantizer):
         from saqsam.models.config import checked_config
 
         try:
-            checked: Any = checked_config(config.name_or_path or "config.json", config.to_dict(), quantized=True)
+            where = config.name_or_path or "config.json"
+            checked: Any = checked_config(where, config.to_dict(), quantized=True)
         except CheckpointError as error:
             raise CorruptCheckpoint(error.path, error.problem, _AGAIN) from error
         for name in ("architectures", "dtype", "quantization_config"):
