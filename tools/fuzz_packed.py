@@ -1,9 +1,9 @@
-"""Edit configuration, recipe and manifest of packed models at random, hashes made right again, and load each.
+"""Edit configuration, recipe and manifest of packed models at random and load them, hashes made right again.
 
-``python tools/fuzz_packed.py --edits 10000`` packs a small SAM on all four kinds of grids, edits it as a file or
-as a directory, and prints how each edit was answered. A model may be loaded or refused by a ``SaqsamError``; any
-other exception, more seconds than ``--seconds``, or more memory than ``--memory`` and sixteen times the file's
-size is a failure, and the exit code is 1.
+``python tools/fuzz_packed.py --edits 10000`` packs a small SAM on all four kinds of grids, edits it as a file
+or as a directory, and prints how each edit was answered. A model may be loaded, or refused by a
+``SaqsamError``; any other exception, more seconds than ``--seconds``, or more memory than ``--memory`` and
+sixteen times the size of the file is a failure, and the exit code is 1.
 """
 
 from __future__ import annotations

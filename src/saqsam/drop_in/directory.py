@@ -12,6 +12,7 @@ from saqsam.drop_in.settings import processor_settings, write_json, write_text
 from saqsam.errors import CheckpointError, CorruptCheckpoint, UsageError
 from saqsam.models.config import PARTS, checked_config
 from saqsam.models.lookup import image_side
+from saqsam.models.paths import kind_of
 from saqsam.pack.container import FORMAT_VERSION, SEAL_BYTES
 from saqsam.pack.contents import PackedModel
 from saqsam.pack.convert import plain_config, to_packed
@@ -109,7 +110,7 @@ def read_verified(path: Path, config: Mapping[str, Any], sha256: object) -> Pack
 def _check_place(path: Path) -> None:
     """The file itself, or a link inside its directory; the hub's cache keeps files beside its snapshots."""
     if not path.is_file():
-        raise CheckpointError(path, "no such file", _AGAIN)
+        raise CheckpointError(path, kind_of(path), _AGAIN)
     directory = path.parent.resolve()
     allowed = [directory]
     if directory.parent.name == "snapshots":
