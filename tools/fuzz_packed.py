@@ -13,6 +13,8 @@ import faulthandler
 import hashlib
 import json
 import random
+import signal
+import sys
 import tempfile
 import time
 import zlib
@@ -257,13 +259,14 @@ class Fuzzer:
 
 
 def load_all(fuzzer: Fuzzer, edits: int, seconds: float, megabytes: float) -> Tally:
-    """Load so many edited models; ten times ``seconds`` for one end the process with a traceback."""
+    """Load so many edited models; ten times ``seconds`` of CPU for one end the process with a traceback."""
+    faulthandler.register(signal.SIGPROF, chain=True)
     tally = Tally(Counter(), [])
     for number in range(edits):
         path = fuzzer.next()
         size = sum(file.stat().st_size for file in path.iterdir()) if path.is_dir() else path.stat().st_size
         before, start = _fresh_peak(), time.process_time()
-        faulthandler.dump_traceback_later(10 * seconds, exit=True)
+        signal.setitimer(signal.ITIMER_PROF, 10 * seconds)  # CPU time: a busy machine is no hang
         try:
             saqsam.load(path)
             answer = "loaded"
@@ -272,10 +275,12 @@ def load_all(fuzzer: Fuzzer, edits: int, seconds: float, megabytes: float) -> Ta
         except Exception as error:  # noqa: BLE001 - that none escapes is what is looked for
             answer = f"escaped: {type(error).__name__}"
             tally.failures.append(f"edit {number}: {type(error).__name__}: {str(error)[:200]}")
-        faulthandler.cancel_dump_traceback_later()
+        signal.setitimer(signal.ITIMER_PROF, 0)
         took, grown = time.process_time() - start, (_kilobytes("VmHWM") - before) / 1024
         tally.answers[answer] += 1
         tally.seconds, tally.megabytes = max(tally.seconds, took), max(tally.megabytes, grown)
+        if number % 1000 == 999:
+            print(f"{number + 1} edits, {len(tally.failures)} failures", file=sys.stderr, flush=True)
         if took > seconds:
             tally.failures.append(f"edit {number}: {took:.1f} CPU seconds ({answer})")
         if grown > megabytes + 16 * size / 2**20:
