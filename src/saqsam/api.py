@@ -18,6 +18,7 @@ from saqsam.errors import UsageError
 from saqsam.jobs.directory import open_run
 from saqsam.jobs.identity import identity_of
 from saqsam.mixed.choose import spend_bits
+from saqsam.models.device import check_device
 from saqsam.models.load import at_hand, load_float
 from saqsam.models.plain import as_loaded
 from saqsam.pack.convert import from_packed
@@ -51,6 +52,7 @@ def load(source: str | Path, device: str = "cpu", engine: str = "torch") -> Sam:
     Raises:
         CheckpointError: the file is damaged, foreign or unsafe; the message says what to do.
     """
+    check_device(device)
     given, source = source, at_hand(source)
     path = packed_file(source) or Path(source).expanduser()
     if engine != "torch":

@@ -77,9 +77,10 @@ class Quantizer(nn.Module):
         self.channel_ranges: Tensor | None = None
         self.observer: Observer | None = None
         self.stage = Stage.OBSERVE
-        self.register_buffer("scale", torch.full(shape, torch.nan), persistent=False)
-        self.register_buffer("zero_point", torch.zeros(shape), persistent=False)
-        self.register_buffer("groups", torch.zeros(0, dtype=torch.int64), persistent=False)
+        # In the state_dict, so that one of a quantized model cannot be taken for that of a float one.
+        self.register_buffer("scale", torch.full(shape, torch.nan))
+        self.register_buffer("zero_point", torch.zeros(shape))
+        self.register_buffer("groups", torch.zeros(0, dtype=torch.int64))
 
     def forward(self, x: Tensor, value: Tensor | None = None) -> Tensor:
         """Return ``x`` (same shape and dtype) as the stage demands; see the table above."""

@@ -15,6 +15,7 @@ from transformers import SamModel
 from saqsam.errors import UsageError
 from saqsam.images import open_image
 from saqsam.models.attach import quantizer_at
+from saqsam.models.device import check_device
 from saqsam.models.sites import WEIGHT, Site, float_parts, quantized_sites
 from saqsam.pack.convert import to_packed
 from saqsam.pack.file import write_packed
@@ -61,7 +62,12 @@ class Sam:
         return None if self.quantization is None else self.quantization.to_dict()
 
     def to(self, device: str) -> Sam:
-        """Move the model; returns itself."""
+        """Move the model; returns itself.
+
+        Raises:
+            UsageError: the device cannot be used on this machine; the model stays where it was.
+        """
+        check_device(device)
         nn.Module.to(self.model, device)
         return self
 

@@ -143,7 +143,10 @@ def with_value(state: State, name: str, value: float) -> None:
             lambda s: [s.pop(n) for n in list(s) if ".blocks.3." in n and "mlp" in n],
             "4 tensors are missing (image_encoder.blocks.3.mlp.lin1.weight, ",
         ),
-        (lambda s: s.update(extra=torch.ones(1)), "1 tensors are unexpected (extra)"),
+        (
+            lambda s: s.update({"mask_decoder.extra": torch.ones(1)}),
+            "1 tensors are unexpected (mask_decoder.extra)",
+        ),
         (
             lambda s: s.update({"image_encoder.blocks.3.attn.rel_pos_q": torch.ones(1)}),
             "1 tensors are unexpected (image_encoder.blocks.3.attn.rel_pos_q)",
@@ -161,7 +164,6 @@ def with_value(state: State, name: str, value: float) -> None:
         (lambda s: s.update({QKV: torch.ones(144, 48, device="meta")}), ""),
         (lambda s: s.update({QKV: "text"}), f"entry '{QKV}' is a str"),
         (lambda s: s.update({QKV: {"weight": s[QKV]}}), f"entry '{QKV}' is a dict"),
-        (lambda s: s.update({7: torch.ones(1)}), "entry 7 is a Tensor, not a tensor with a name"),
         (lambda s: s.update({"mask_decoder.iou_token.weight": torch.ones(1)}), "its shapes fit no SAM"),
         (
             lambda s: s.update({"image_encoder.patch_embed.proj.weight": torch.ones(48, 3, 0, 0)}),

@@ -89,7 +89,8 @@ def test_no_configuration_makes_a_wrong_model_or_a_large_one(
         (b'{"model_type": "sam2"}', "describes a 'sam2', not a 'sam'"),
         (b'{"model_type": "sam", "vision_config": 5}', "vision_config is not a table"),
         (b'{"model_type": "sam", "vision_config": {"hidden_size": 1000000000}}', "hidden_size is 1000000000"),
-        (b'{"model_type": "sam", "vision_config": {"num_hidden_layers": 65536}}', "more than there are"),
+        (b'{"model_type": "sam", "vision_config": {"num_hidden_layers": 65536}}', "layers is 65536"),
+        (b'{"model_type": "sam", "vision_config": {"num_hidden_layers": 250}}', "more than there are"),
         (b'{"model_type": "sam"}', "tensors are missing (vision_encoder.layers.4."),
     ],
 )

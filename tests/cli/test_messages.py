@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
 import saqsam
 
@@ -114,6 +115,7 @@ WRONG_USAGE = [
     (("recipe", "show", "rtnn"), "did you mean 'rtn'?"),
     (("recipe", "show", "{tmp}/none.yaml"), "none.yaml"),
     # files that are not there, or not what they should be
+    ((*EVALUATE, "--device", "meta"), "device 'meta': cannot be used here"),
     ((*EVALUATE[:2], "--images", "{tmp}/none", *ANNOTATIONS), "there is no such directory"),
     ((*EVALUATE[:2], "--images", "{annotations}", *ANNOTATIONS), "it is a file"),
     ((*EVALUATE[:4], "--annotations", "{tmp}/none.json"), "there is no such file"),
@@ -163,6 +165,19 @@ BAD_INPUTS = [
     (("segment", "{text}", *FOLDER[2:]), "notes.pth"),
     (("verify", "{tmp}/none.safetensors"), "none.safetensors: no such file"),
     (("verify", "{images}"), "a directory"),
+    (
+        ("verify", "nano"),
+        "nano: is a float model. verify reads packed models: write one with 'saqsam quantize",
+    ),
+    (("export", "nano", "--out", "{tmp}/new"), "is a float model. export reads packed models"),
+    (("export", "{images}", "--out", "{tmp}/new"), "is a directory without a model in it"),
+    (("bench", "nano"), "is a float model. bench reads packed models"),
+    (("bench", "/dev/null"), "is a device, not a file"),
+    (
+        ("export", "{float}", "--out", "{tmp}/new"),
+        "is a file of float weights, not a packed model. export reads",
+    ),
+    (("inspect", "https://example.org/sam.pth"), "is an address"),
     (("verify", "{text}"), "notes.pth: not an intact packed file"),
     (("evaluate", "nano", *IMAGES, "--annotations", "{detections}"), "is it a detections file?"),
     (("evaluate", "nano", *IMAGES, "--annotations", "{text}"), "notes.pth"),
@@ -185,6 +200,7 @@ def test_a_bad_input_is_named_in_one_line_with_exit_code_3(
 ) -> None:
     (tmp_path / "notes.pth").write_text("Buy milk.\n")
     (tmp_path / "page.pth").write_text("<!DOCTYPE html><html><body>404</body></html>")
+    torch.save({"a.weight": torch.ones(2)}, tmp_path / "float.pth")
     before = sorted(tmp_path.rglob("*"))
     shown = saqsam(*filled(words, ground, tmp_path))
     assert_one_line(shown, 3, message)
@@ -228,6 +244,7 @@ def filled(words: tuple[str, ...], ground: Ground, tmp_path: Path) -> list[str]:
         "{text}": tmp_path / "notes.pth",
         "{html}": tmp_path / "page.pth",
         "{tmp}": tmp_path,
+        "{float}": tmp_path / "float.pth",
     }
     result = []
     for word in words:

@@ -286,3 +286,24 @@ def test_the_verbs_take_the_directory(
     assert json.loads(capsys.readouterr().out)["bytes"][WEIGHTS] == packed.stat().st_size
     assert (out / WEIGHTS).read_bytes() == packed.read_bytes()
     assert run(["export", str(packed), "--format", "transformers", "--out", str(out)]) == 2
+
+
+def test_a_git_lfs_pointer_in_the_directory_is_called_one(broken: Path) -> None:
+    (broken / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 900000\n")
+    for load in (SamModel.from_pretrained, saqsam.load):
+        with pytest.raises(CheckpointError, match="Git LFS pointer"):
+            load(broken)
+
+
+def test_what_no_sam_has_is_dropped_from_the_configuration(broken: Path) -> None:
+    config = json.loads((broken / "config.json").read_text())
+    config["_attn_implementation"] = config["attn_implementation"] = "somebody/kernels"
+    config["vision_config"]["_attn_implementation"] = "somebody/kernels"
+    config["num_labels_of_mine"] = [1] * 1000
+    (broken / "config.json").write_text(json.dumps(config))
+    expected = outputs(saqsam.load(broken).model)
+    model = saqsam.load(broken).model
+    assert not hasattr(model.config, "num_labels_of_mine")
+    assert model.config._attn_implementation != "somebody/kernels"
+    for one, other in zip(outputs(model), expected, strict=True):
+        assert torch.equal(one, other)

@@ -16,7 +16,8 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="nano, nano-outliers, an official .pth, a transformers directory or hub id, or a packed file.",
+        help="nano, nano-outliers, an official .pth, a transformers directory or hub id (also id@revision), "
+        "or a packed file.",
     ),
 ]
 ImagesOption = Annotated[Path, typer.Option("--images", help="Folder of images.", metavar="DIR")]
@@ -85,7 +86,10 @@ def check_file(path: Path, option: str) -> Path:
         UsageError: it is missing, or a directory.
     """
     if not path.is_file():
-        found = "it is a directory" if path.exists() else "there is no such file"
+        from saqsam.models.paths import kind_of
+
+        found = kind_of(path)
+        found = "there is no such file" if found == "no such file" else f"it {found}"
         raise UsageError(f"{option} {path}: expected a file; {found}")
     return path
 

@@ -8,14 +8,15 @@ from typing import Annotated
 
 import typer
 
-from saqsam.cli.arguments import ForceOption, JsonOption, check_file, check_output
+from saqsam.cli.arguments import ForceOption, JsonOption, check_output
 from saqsam.cli.output import megabytes, print_json, print_table
+from saqsam.cli.packed import packed_argument
 from saqsam.cli.progress import progress
 from saqsam.errors import SaqsamError
 
 
 def bench(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A packed file, as written by quantize.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A packed model, as written by quantize.")],
     row: Annotated[
         list[str] | None,
         typer.Option("--row", help="Only this engine; repeatable. All of them by default.", metavar="NAME"),
@@ -27,7 +28,7 @@ def bench(
     json: JsonOption = False,
 ) -> None:
     """Run MODEL as PyTorch float, simulated, in integers, and with ONNX Runtime's own ways, in turns."""
-    check_file(model, "MODEL")
+    path = packed_argument(model, "bench")
     if out is not None:
         check_output(out, "--out", force)
 
@@ -38,12 +39,12 @@ def bench(
     from saqsam.runtime.rows import ROWS
 
     with progress() as report:
-        found = run_bench(model, row or tuple(ROWS), images=images, rounds=rounds, progress=report)
+        found = run_bench(path, row or tuple(ROWS), images=images, rounds=rounds, progress=report)
     rows = [one.to_dict() for one in found]
     if out is not None:
         _write_csv(out, rows)
     if json:
-        print_json({"model": str(model), "rows": rows})
+        print_json({"model": model, "rows": rows})
         return
     columns = ["engine", "encoder s", "cpu s", "s/prompt", "cpu s", "peak memory", "weights", "agreement"]
     table = [
@@ -59,7 +60,7 @@ def bench(
         ]
         for one in found
     ]
-    print_table(str(model), columns, table)
+    print_table(model, columns, table)
 
 
 def _write_csv(path: Path, rows: list[dict[str, object]]) -> None:

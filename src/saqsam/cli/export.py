@@ -9,12 +9,13 @@ import typer
 
 from saqsam.cli.arguments import ForceOption, JsonOption, check_directory, check_file, make_directory
 from saqsam.cli.output import megabytes, print_json, print_lines
+from saqsam.cli.packed import packed_argument
 from saqsam.cli.progress import progress
 from saqsam.errors import UsageError
 
 
 def export(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A packed file, as written by quantize.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A packed model, as written by quantize.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the files.", metavar="DIR")],
     format: Annotated[
         str, typer.Option("--format", help="onnx, transformers or compressed-tensors.")
@@ -42,7 +43,7 @@ def export(
         return
     if format != "onnx":
         raise UsageError(f"--format {format}: the formats are onnx, transformers and compressed-tensors")
-    check_file(model, "MODEL")
+    path = packed_argument(model, "export")
     if images is not None:
         check_directory(images, "--images")
     if annotations is not None:
@@ -54,7 +55,7 @@ def export(
 
         with progress() as report:
             done = export_file(
-                model,
+                path,
                 out,
                 opset=opset,
                 images=images,
@@ -84,10 +85,10 @@ def export(
     print_lines(lines)
 
 
-def _export_directory(model: Path, format: str, out: Path, force: bool, json: bool) -> None:
+def _export_directory(model: str, format: str, out: Path, force: bool, json: bool) -> None:
     from saqsam import api
 
-    sam = api.load(str(model))
+    sam = api.load(packed_argument(model, "export"))
     existed = out.is_dir()
     make_directory(out, "--out", force)
     try:

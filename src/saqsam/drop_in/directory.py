@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saqsam.drop_in.names import CARD, CONFIG, METHOD, PROCESSOR, WEIGHTS
 from saqsam.drop_in.settings import processor_settings, write_json, write_text
 from saqsam.errors import CheckpointError, CorruptCheckpoint, UsageError
+from saqsam.models.config import PARTS, checked_config
 from saqsam.models.lookup import image_side
+from saqsam.models.paths import kind_of
 from saqsam.pack.container import FORMAT_VERSION, SEAL_BYTES
 from saqsam.pack.contents import PackedModel
 from saqsam.pack.convert import plain_config, to_packed
 from saqsam.pack.file import read_packed, write_packed
+from saqsam.pack.fit import packed_config
 
 if TYPE_CHECKING:
     from saqsam.sam import Sam
 
 _MAX_CONFIG_BYTES = 1 << 20
-_PARTS = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
 _PRIVATE = frozenset(("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures"))
 _AGAIN = "Copy or download the whole directory again"
 
@@ -68,39 +71,33 @@ def packed_file(source: str | Path) -> Path | None:
     quantization = config.get("quantization_config")
     if not isinstance(quantization, dict) or quantization.get("quant_method") != METHOD:
         return None
-    from transformers import SamConfig
-
     path = directory / WEIGHTS
-    try:
-        parts: dict[str, Any] = {part: config.get(part) for part in _PARTS}
-        given = SamConfig(**parts)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise CorruptCheckpoint(directory / CONFIG, f"no configuration of a SAM ({error})", _AGAIN) from error
-    read_verified(path, given, quantization.get("sha256"))
+    read_verified(path, config, quantization.get("sha256"))
     return path
 
 
-def read_verified(path: Path, config: Any, sha256: object) -> PackedModel:
+def read_verified(path: Path, config: Mapping[str, Any], sha256: object) -> PackedModel:
     """Contents of the packed file of a directory, after everything was seen to belong together.
 
     Args:
         path: the packed file.
-        config: the ``SamConfig`` of the directory.
+        config: what ``config.json`` holds.
         sha256: what ``quantization_config`` says the file's seal is.
 
     Raises:
         CheckpointError: the file is missing or is a link that leads out of its directory.
         CorruptCheckpoint: a hash disagrees, or the configuration is another model's.
     """
-    from transformers import SamConfig
-
     _check_place(path)
     packed = read_packed(path)
     if sha256 != _seal(path):
         raise CorruptCheckpoint(path, f"{CONFIG} beside it was written for another file", _AGAIN)
-    stored = SamConfig(**packed.config).to_dict()
-    given = config.to_dict()
-    for part in _PARTS:
+    stored = packed_config(packed, path).to_dict()
+    try:
+        given = checked_config(path.with_name(CONFIG), config, quantized=True).to_dict()
+    except CheckpointError as error:
+        raise CorruptCheckpoint(error.path, error.problem, _AGAIN) from error
+    for part in PARTS:
         one, other = stored[part], given[part]
         for key in sorted((one.keys() | other.keys()) - _PRIVATE):
             if one.get(key) != other.get(key):
@@ -113,7 +110,7 @@ def read_verified(path: Path, config: Any, sha256: object) -> PackedModel:
 def _check_place(path: Path) -> None:
     """The file itself, or a link inside its directory; the hub's cache keeps files beside its snapshots."""
     if not path.is_file():
-        raise CheckpointError(path, "no such file", _AGAIN)
+        raise CheckpointError(path, kind_of(path), _AGAIN)
     directory = path.parent.resolve()
     allowed = [directory]
     if directory.parent.name == "snapshots":

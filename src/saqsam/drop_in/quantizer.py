@@ -18,10 +18,12 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from saqsam.drop_in.names import METHOD, WEIGHTS
-from saqsam.errors import CheckpointError, UsageError
+from saqsam.errors import CheckpointError, CorruptCheckpoint, UsageError
 
 if TYPE_CHECKING:
     from saqsam.pack.contents import PackedModel
+
+_AGAIN = "Copy or download the whole directory again"
 
 
 def register(registry: ModuleType) -> None:
@@ -67,12 +69,27 @@ class SaqsamQuantizer(HfQuantizer):
         self.tied: dict[str, str] = {}
 
     def update_attn_implementation(self, config: Any) -> Any:
-        """Called before weights are looked for: say which file they are in.
+        """Called before weights are looked for and the model is laid out: the configuration that is used.
 
-        It is not said in ``config.json``, so that without saqsam no weights are found rather than none used.
+        Of what ``config.json`` says, only what :func:`checked_config` takes gets further; anything else, such
+        as a choice of attention kernels, is dropped. The file with the weights is not said there, so that
+        without saqsam no weights are found rather than none used.
+
+        Raises:
+            CorruptCheckpoint: no SAM has these sizes.
         """
-        config.transformers_weights = WEIGHTS
-        return config
+        from saqsam.models.config import checked_config
+
+        try:
+            where = config.name_or_path or "config.json"
+            checked: Any = checked_config(where, config.to_dict(), quantized=True)
+        except CheckpointError as error:
+            raise CorruptCheckpoint(error.path, error.problem, _AGAIN) from error
+        for name in ("architectures", "dtype", "quantization_config"):
+            setattr(checked, name, getattr(config, name))
+        checked.name_or_path = config.name_or_path
+        checked.transformers_weights = WEIGHTS
+        return checked
 
     def update_device_map(self, device_map: Any) -> Any:
         """One device; ``auto`` and its kin mean the accelerator, if there is one.
@@ -101,7 +118,7 @@ class SaqsamQuantizer(HfQuantizer):
         if len(files) != 1:
             raise CheckpointError(model.config.name_or_path, f"no single {WEIGHTS} in it", "Copy it again")
         path = Path(files[0])
-        self.contents = read_verified(path, model.config, self.quantization_config.sha256), path
+        self.contents = read_verified(path, model.config.to_dict(), self.quantization_config.sha256), path
         for module in model.modules():
             module._is_hf_initialized = True  # nothing is drawn at random, it would be thrown away
         # Nor is anything missed or tied by name until then; all three come back afterwards.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from saqsam.errors import UsageError
@@ -54,5 +55,6 @@ def export_file(
         )
     packed = read_packed(path)
     model, _ = from_packed(packed, path)
+    packed = replace(packed, config=model.config.to_dict())  # checked, where the file's own need not be
     cases = cases_for(images, annotations, limit) if verify else []
     return export_onnx(packed, model, directory, cases, opset=opset, verify=verify, progress=progress)

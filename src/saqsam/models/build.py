@@ -11,6 +11,7 @@ from transformers import SamConfig, SamModel
 
 from saqsam.errors import CheckpointError
 from saqsam.models.checkpoint import Checkpoint, StoredTensor
+from saqsam.models.config import check_depths
 from saqsam.models.geometry import size_name
 from saqsam.models.official import POSITIONS, TIED_POSITIONS, official_names
 
@@ -60,7 +61,7 @@ def build_model(config: SamConfig, checkpoint: Checkpoint, *, attention: str = "
 
 def _laid_out(config: Any, checkpoint: Checkpoint, attention: str) -> SamModel:
     """The model on the meta device: names and shapes, no memory."""
-    _check_depths(config, checkpoint)
+    check_depths(checkpoint.path, config, len(checkpoint.tensors))
     config._attn_implementation = attention
     config.vision_config._attn_implementation = attention
     try:
@@ -68,23 +69,6 @@ def _laid_out(config: Any, checkpoint: Checkpoint, attention: str) -> SamModel:
             return SamModel(config)
     except (ValueError, TypeError, RuntimeError, ArithmeticError, AttributeError, KeyError) as error:
         raise CheckpointError(checkpoint.path, f"its configuration fits no SAM ({error})", _CONFIG) from error
-
-
-def _check_depths(config: Any, checkpoint: Checkpoint) -> None:
-    """Even a model without memory takes a while to lay out where it has thousands of layers."""
-    decoder = config.mask_decoder_config
-    deepest = max(
-        config.vision_config.num_hidden_layers,
-        decoder.num_hidden_layers,
-        decoder.num_multimask_outputs,
-        decoder.iou_head_depth,
-    )
-    if deepest > len(checkpoint.tensors):
-        raise CheckpointError(
-            checkpoint.path,
-            f"its configuration asks for {deepest} layers, more than there are tensors",
-            _CONFIG,
-        )
 
 
 def _check_names(

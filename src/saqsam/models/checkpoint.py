@@ -8,12 +8,13 @@ larger than its file. So a file is looked at before it is opened by a library, t
 
 from __future__ import annotations
 
+import math
 import pickle
 import struct
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from saqsam.errors import CheckpointError, CorruptCheckpoint, UnsafeCheckpoint
+from saqsam.models.archive import check_records, read_record
 from saqsam.models.legacy import check_legacy
+from saqsam.models.nested import flat_entries, levels
+from saqsam.models.official_files import is_official_file
+from saqsam.models.paths import kind_of, refuse_placeholder
 from saqsam.models.pickles import refuse_globals, refuse_legacy
 
 MAX_SAFETENSORS_HEADER = 4 * 2**20  # SAM-H needs 0.1 MB; a longer header only costs memory to parse
@@ -57,24 +62,36 @@ class Checkpoint:
         tensors: name in the file -> tensor.
         metadata: what else the file says about itself.
         official: whether the file has the official layout, to name its tensors as it does in messages.
+        size: of its files in bytes.
+        unreadable: name in the file -> why it is no tensor that could be read; only where ``nested``.
+        levels: what stands before the names of a dictionary in the file -> what that one says about itself;
+            only where ``nested``.
     """
 
     path: Path
     tensors: Mapping[str, StoredTensor]
     metadata: Mapping[str, Any]
     official: bool = False
+    size: int = 0
+    unreadable: Mapping[str, CheckpointError] = field(default_factory=dict)
+    levels: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-def read_checkpoint(path: str | Path, *, also: Sequence[type] = (), legacy: bool = False) -> Checkpoint:
+def read_checkpoint(
+    path: str | Path, *, also: Sequence[type] = (), legacy: bool = False, nested: bool = False
+) -> Checkpoint:
     """Describe the tensors of a ``.pth``/``.pt``/``.bin`` or ``.safetensors`` file, told apart by content.
 
     A ``{"model": ...}`` or ``{"state_dict": ...}`` around the tensors and a ``module.`` before every name
-    are taken off.
+    are taken off. Every record of a PyTorch archive is held against its checksum, and a file that has the
+    name of a published SAM against its hash.
 
     Args:
         path: the file.
         also: plain classes that a pickle may hold beside tensors, such as a training script's options.
         legacy: read PyTorch's format from before 1.6 too, in which whole model zoos are published.
+        nested: take nothing off: describe the tensors of all dictionaries in the file, under flat names, and
+            leave it to the caller to choose; see :mod:`saqsam.models.nested`.
 
     Raises:
         UnsafeCheckpoint: opening the file would run code stored in it; nothing was run.
@@ -84,26 +101,27 @@ def read_checkpoint(path: str | Path, *, also: Sequence[type] = (), legacy: bool
     path = Path(path)
     start = _first_bytes(path)
     if start[:4] == b"PK\x03\x04":
-        checkpoint = _read_zip(path, also)
+        _check_archive(path, also)
+        checkpoint = _read_pickled(path, also, mapped=True, nested=nested)
     elif path.suffix == ".safetensors" or start[8:9] == b"{":
         checkpoint = _read_safetensors(path)
     elif legacy and start[:1] == b"\x80":
         check_legacy(path, MAX_PICKLE, also)
-        checkpoint = _read_pickled(path, also, mapped=False)
+        checkpoint = _read_pickled(path, also, mapped=False, nested=nested)
     elif start[:1] == b"\x80" or path.suffix in (".pth", ".pt", ".bin", ".ckpt", ".pkl"):
         refuse_legacy(path, MAX_PICKLE)
     else:
         raise CheckpointError(
             path, "not a file of weights", "saqsam reads PyTorch .pth files and .safetensors files"
         )
-    return replace(checkpoint, tensors=_without_module_prefix(checkpoint.tensors))
+    tensors = checkpoint.tensors if nested else _without_module_prefix(checkpoint.tensors)
+    return replace(checkpoint, tensors=tensors, size=path.stat().st_size)
 
 
 def _first_bytes(path: Path) -> bytes:
     try:
         if not path.is_file():
-            problem = "is a directory" if path.is_dir() else "no such file"
-            raise CheckpointError(path, problem, "Give the path of a .pth or .safetensors file")
+            raise CheckpointError(path, kind_of(path), "Give the path of a .pth or .safetensors file")
         with path.open("rb") as file:
             start = file.read(512)
     except (OSError, ValueError) as error:
@@ -112,10 +130,7 @@ def _first_bytes(path: Path) -> bytes:
         raise CorruptCheckpoint(path, "the file is empty", _REDOWNLOAD)
     if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
         raise CheckpointError(path, "this is a web page, did the download fail?", _REDOWNLOAD)
-    if start.startswith(b"version https://git-lfs"):
-        raise CheckpointError(
-            path, "this is a Git LFS pointer, not the weights", "Fetch them with 'git lfs pull'"
-        )
+    refuse_placeholder(path, start)
     return start
 
 
@@ -169,12 +184,7 @@ _SAFETENSORS_DTYPES = {
 }
 
 
-def _read_zip(path: Path, also: Sequence[type]) -> Checkpoint:
-    _check_archive(path, also)
-    return _read_pickled(path, also, mapped=True)
-
-
-def _read_pickled(path: Path, also: Sequence[type], *, mapped: bool) -> Checkpoint:
+def _read_pickled(path: Path, also: Sequence[type], *, mapped: bool, nested: bool) -> Checkpoint:
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(list(also)):
             warnings.simplefilter("ignore")
@@ -186,11 +196,30 @@ def _read_pickled(path: Path, also: Sequence[type], *, mapped: bool) -> Checkpoi
         ) from error
     except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError, OSError) as error:
         raise CorruptCheckpoint(path, f"damaged PyTorch file ({_first_line(error)})", _REDOWNLOAD) from error
+    if nested:
+        return _all_levels(path, content)
     state = _unwrapped(path, content)
     metadata = getattr(state, "_metadata", None)
     tensors = {name: _stored_in_zip(path, name, tensor) for name, tensor in state.items()}
-    _refuse_shared(path, state.values())
+    refuse_shared(path, tensors.values(), path.stat().st_size)
     return Checkpoint(path, tensors, metadata if isinstance(metadata, dict) else {})
+
+
+def _all_levels(path: Path, content: object) -> Checkpoint:
+    """Tensors of all dictionaries in the file; what is none is kept with the reason, in case it is wanted."""
+    if not isinstance(content, dict) or not content:
+        raise _no_dictionary(path, content)
+    tensors: dict[str, StoredTensor] = {}
+    unreadable: dict[str, CheckpointError] = {}
+    for count, (name, value) in enumerate(flat_entries(content)):
+        _refuse_too_many(path, count)
+        try:
+            tensors[name] = _stored_in_zip(path, name, value)
+        except CheckpointError as error:
+            unreadable[name] = error
+    told = {prefix: getattr(level, "_metadata", None) for prefix, level in levels(content)}
+    said = {prefix: metadata for prefix, metadata in told.items() if isinstance(metadata, dict)}
+    return Checkpoint(path, tensors, {}, unreadable=unreadable, levels=said)
 
 
 def _check_archive(path: Path, also: Sequence[type]) -> None:
@@ -213,7 +242,9 @@ def _check_archive(path: Path, also: Sequence[type]) -> None:
                 )
             if pickles[0].file_size > MAX_PICKLE:
                 raise CorruptCheckpoint(path, "its table of tensors is far too large for a SAM", _REDOWNLOAD)
-            refuse_globals(path, archive.read(pickles[0]), also)
+            if not is_official_file(path):
+                check_records(path, archive)
+            refuse_globals(path, read_record(archive, pickles[0]), also)
     except (
         zipfile.BadZipFile,
         EOFError,
@@ -235,10 +266,13 @@ def _unwrapped(path: Path, content: object) -> dict[Any, Any]:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not content:
-        raise CheckpointError(
-            path, f"holds a {type(content).__name__}, not a dictionary of tensors", _SAVE_STATE
-        )
+        raise _no_dictionary(path, content)
     return content
+
+
+def _no_dictionary(path: Path, content: object) -> CheckpointError:
+    problem = f"holds a {type(content).__name__}, not a dictionary of tensors"
+    return CheckpointError(path, problem, _SAVE_STATE)
 
 
 def _stored_in_zip(path: Path, name: object, tensor: object) -> StoredTensor:
@@ -257,9 +291,9 @@ def _stored_in_zip(path: Path, name: object, tensor: object) -> StoredTensor:
     return StoredTensor(tuple(tensor.shape), tensor.dtype, lambda: tensor.detach())
 
 
-def _refuse_shared(path: Path, tensors: Iterable[Tensor]) -> None:
+def refuse_shared(path: Path, tensors: Iterable[StoredTensor], stored: int) -> None:
     """Tensors may share what is stored, as tied ones do; many sharing one storage would multiply it."""
-    claimed, stored = sum(tensor.nbytes for tensor in tensors), path.stat().st_size
+    claimed = sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in tensors)
     if claimed > 2 * stored:
         raise CorruptCheckpoint(
             path, f"its tensors claim {claimed:,} bytes but the file has {stored:,}", _REDOWNLOAD

@@ -19,11 +19,17 @@ from saqsam.errors import CheckpointError
 
 PARTS = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
 _MOST = 2**16  # far above any SAM, and small enough to multiply without care
+_MOST_LAYERS = 256  # SAM-H has 32; each takes milliseconds to lay out, even without memory
+_PUBLISHED_EPSILON = 1e-5
 _HINT = "Give the configuration that belongs to these weights"
 
 
 def _count(value: object) -> bool:
     return type(value) is int and 1 <= value <= _MOST
+
+
+def _layers(value: object) -> bool:
+    return _count(value) and isinstance(value, int) and value <= _MOST_LAYERS
 
 
 def _ratio(value: object) -> bool:
@@ -32,6 +38,10 @@ def _ratio(value: object) -> bool:
 
 def _flag(value: object) -> bool:
     return type(value) is bool
+
+
+def _spread(value: object) -> bool:
+    return isinstance(value, int | float) and type(value) is not bool and 0 <= value <= 1
 
 
 def _epsilon(value: object) -> bool:
@@ -48,8 +58,11 @@ def _indexes(value: object) -> bool:
 
 _FIELDS: dict[str, dict[str, Callable[[object], bool]]] = {
     "vision_config": {
-        **dict.fromkeys(("hidden_size", "num_hidden_layers", "num_attention_heads", "image_size"), _count),
+        **dict.fromkeys(("hidden_size", "num_attention_heads", "image_size"), _count),
         **dict.fromkeys(("patch_size", "output_channels", "num_pos_feats"), _count),
+        "num_hidden_layers": _layers,
+        "initializer_range": _spread,
+        "scale": _ratio,  # of no effect; kept so that a model packed again gives the same bytes
         "num_channels": lambda value: value == 3,
         "mlp_dim": lambda value: value is None or _count(value),
         "mlp_ratio": _ratio,
@@ -68,26 +81,30 @@ _FIELDS: dict[str, dict[str, Callable[[object], bool]]] = {
         "layer_norm_eps": _epsilon,
     },
     "mask_decoder_config": {
-        **dict.fromkeys(("hidden_size", "num_hidden_layers", "num_attention_heads", "mlp_dim"), _count),
-        **dict.fromkeys(("attention_downsample_rate", "num_multimask_outputs"), _count),
-        **dict.fromkeys(("iou_head_depth", "iou_head_hidden_dim"), _count),
+        **dict.fromkeys(("hidden_size", "num_attention_heads", "mlp_dim"), _count),
+        **dict.fromkeys(("attention_downsample_rate", "iou_head_hidden_dim"), _count),
+        **dict.fromkeys(("num_hidden_layers", "num_multimask_outputs", "iou_head_depth"), _layers),
         "hidden_act": _activation,
         "layer_norm_eps": _epsilon,
     },
 }
 
 
-def checked_config(path: Path, parts: Mapping[str, object]) -> SamConfig:
-    """The configuration that ``parts`` describes.
+def checked_config(
+    path: str | Path, parts: Mapping[str, object], *, tensors: int | None = None, quantized: bool = False
+) -> SamConfig:
+    """The configuration that ``parts`` describes: the one way in for every configuration, from any file.
 
     Args:
         path: the file it came from, for messages.
         parts: ``{"vision_config": {...}, "prompt_encoder_config": {...}, "mask_decoder_config": {...}}``;
             what is left out takes the values of SAM-B, what no SAM has is passed over.
+        tensors: how many tensors came with it, more than which there are no layers; ``None`` to look later.
+        quantized: keep what it says of the decoder's layer norms: that is what was quantized.
 
     Returns:
-        A configuration whose decoder layer norms use 1e-5 whatever ``parts`` says: the published code does,
-        and files saved by ``transformers``' own conversion hold its default instead.
+        A configuration whose decoder layer norms use 1e-5 whatever ``parts`` says (unless ``quantized``): the
+        published code does, and files saved by ``transformers``' own conversion hold its default instead.
 
     Raises:
         CheckpointError: a value that no SAM can have, or values that contradict each other.
@@ -101,7 +118,8 @@ def checked_config(path: Path, parts: Mapping[str, object]) -> SamConfig:
         for key, value in taken[part].items():
             if not _FIELDS[part][key](value):
                 raise CheckpointError(path, f"{part}.{key} is {value!r:.60}, which no SAM can have", _HINT)
-    taken["mask_decoder_config"]["layer_norm_eps"] = 1e-5
+    if not quantized:
+        taken["mask_decoder_config"]["layer_norm_eps"] = _PUBLISHED_EPSILON
     try:
         config: Any = SamConfig(**taken)
     except (StrictDataclassError, TypeError, ValueError) as error:
@@ -109,8 +127,28 @@ def checked_config(path: Path, parts: Mapping[str, object]) -> SamConfig:
     problem = _contradiction(config)
     if problem:
         raise CheckpointError(path, problem, _HINT)
+    if tensors is not None:
+        check_depths(path, config, tensors)
     checked: SamConfig = config
     return checked
+
+
+def check_depths(path: str | Path, config: Any, tensors: int) -> None:
+    """Even a model without memory takes a while to lay out where it has many layers.
+
+    Raises:
+        CheckpointError: the configuration asks for more layers than there are tensors.
+    """
+    decoder = config.mask_decoder_config
+    deepest = max(
+        config.vision_config.num_hidden_layers,
+        decoder.num_hidden_layers,
+        decoder.num_multimask_outputs,
+        decoder.iou_head_depth,
+    )
+    if deepest > tensors:
+        problem = f"its configuration asks for {deepest} layers, more than there are tensors"
+        raise CheckpointError(path, problem, _HINT)
 
 
 def _contradiction(config: Any) -> str | None:

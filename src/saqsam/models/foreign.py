@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 # Beginning of a tensor's name that only this family has -> the family.
@@ -18,7 +19,26 @@ _MARKS = (
 )
 
 
-def foreign_family(names: Iterable[str]) -> str | None:
-    """The family of models that tensor names belong to, where it is a known one that is no SAM."""
+# Of a saqsam model's own state_dict: the grids of its quantizers.
+_QUANTIZER = re.compile(
+    r"(?:.*\.)?(?:weight_quantizer|input_quantizer|quantizers\.\w+)\.(?:scale|zero_point|groups)"
+)
+
+
+def foreign_family(names: Iterable[str], *, anywhere: bool = False) -> str | None:
+    """The family of models that tensor names belong to, where it is a known one that is no SAM.
+
+    Args:
+        names: of its tensors.
+        anywhere: a mark may also follow a dot, where something unknown stands before all names.
+    """
     names = list(names)
-    return next((kind for mark, kind in _MARKS if any(name.startswith(mark) for name in names)), None)
+    for mark, kind in _MARKS:
+        if any(name.startswith(mark) or (anywhere and f".{mark}" in name) for name in names):
+            return kind
+    return None
+
+
+def is_quantized_state(names: Iterable[str]) -> bool:
+    """Whether tensor names are those of ``Sam.model.state_dict()`` of a quantized model."""
+    return any(_QUANTIZER.fullmatch(name) for name in names)

@@ -3,32 +3,43 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import nn
 from transformers import SamConfig, SamModel
 
-from saqsam.errors import CheckpointError, UsageError
+from saqsam.errors import CheckpointError
 from saqsam.models.build import build_model
-from saqsam.models.checkpoint import Checkpoint, StoredTensor, read_checkpoint
+from saqsam.models.checkpoint import Checkpoint, read_checkpoint
 from saqsam.models.config import checked_config
-from saqsam.models.foreign import foreign_family
+from saqsam.models.device import check_device
+from saqsam.models.directory import (
+    is_index,
+    is_shard,
+    model_directory,
+    read_config,
+    read_shards,
+    read_weights,
+)
+from saqsam.models.foreign import is_quantized_state
 from saqsam.models.geometry import parts_from_shapes, size_name
 from saqsam.models.official import CONFIG_KEY, is_official, official_names, to_transformers
+from saqsam.models.paths import kind_of, looks_like_url
+from saqsam.models.within import only_sam
 
 EMBEDDED = ("nano", "nano-outliers")
-_WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
-_FILE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".pkl")
+_FILE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".pkl", ".json")
 _OFFICIAL_NAME = re.compile(r"sam_(vit_[blh])(_[0-9a-f]{6})?")
-_MODEL = f"A model is {' or '.join(EMBEDDED)}, a file, a transformers directory, or a hub id with one slash"
-_MAX_CONFIG_BYTES = 2**20
+_MODEL = (
+    f"A model is {' or '.join(EMBEDDED)}, a file, a transformers directory, or a hub id with one slash "
+    "(also id@revision)"
+)
 _LONGEST_ID = 96
 """Of a hub id, by the hub's rules; a longer name is not a file that could be asked for either."""
 _GIVE_SAM = "Give the weights of a SAM ViT-B, ViT-L or ViT-H, or of one with other sizes"
-_COPY = "Copy the whole directory again"
 
 
 def load_float(source: str | Path, *, device: str = "cpu", attention: str = "eager") -> SamModel:
@@ -37,7 +48,10 @@ def load_float(source: str | Path, *, device: str = "cpu", attention: str = "eag
     Args:
         source: ``nano`` or ``nano-outliers`` (shipped with saqsam), an official ``.pth``, a ``.safetensors``
             or ``.bin`` file in either layout (sizes from a ``config.json`` beside it, else from the shapes),
-            a ``transformers`` directory, or a hub id such as ``facebook/sam-vit-base``.
+            a ``transformers`` directory, the index of its shards, a training folder with ``checkpoint-N``
+            folders (the last one is taken), or a hub id such as ``facebook/sam-vit-base``, also with a
+            branch, tag or commit as ``facebook/sam-vit-base@main``. Whatever stands before the names of the
+            SAM's tensors, or lies beside them, is left out; a warning says what.
         device: where the model goes.
         attention: of models that are not shipped with saqsam: ``eager`` computes the attention maps that
             quantization looks at, ``sdpa`` saves memory.
@@ -50,12 +64,9 @@ def load_float(source: str | Path, *, device: str = "cpu", attention: str = "eag
         UnsafeCheckpoint, CorruptCheckpoint, CheckpointError: with the file, what is wrong and what to do.
         UsageError: the device cannot be used on this machine.
     """
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device '{device}': cannot be used here ({_first_line(error)})") from error
+    check_device(device)
     model = _load(source, attention)
-    torch.nn.Module.to(model, device)
+    nn.Module.to(model, device)
     return model
 
 
@@ -74,7 +85,7 @@ def _load(source: str | Path, attention: str) -> SamModel:
         return _from_directory(path, attention)
     if exists:
         return _from_file(path, attention)
-    if _is_hub_id(name):
+    if _is_hub_id(name) or looks_like_url(name):
         return _from_directory(Path(at_hand(name)), attention)
     raise _unknown(name)
 
@@ -83,38 +94,66 @@ def at_hand(source: str | Path) -> str | Path:
     """The directory to which a hub id was fetched; anything else as it is.
 
     Raises:
-        CheckpointError: no such model, or no network and no earlier copy of it.
+        CheckpointError: no such model, or no network and no earlier copy of it; or an address on the network.
     """
     from saqsam.models.hub import fetch
 
     name = str(source)
-    return fetch(name) if _is_hub_id(name) and not Path(name).exists() else source
+    if looks_like_url(name):
+        hub_id = re.match(r"https?://huggingface\.co/([\w.-]+/[\w.-]+)", name)
+        instead = f"give '{hub_id[1]}'" if hub_id else "download it first, then give the path of the file"
+        raise CheckpointError(
+            name, "is an address, and saqsam opens paths and hub ids", f"Instead, {instead}"
+        )
+    return fetch(*name.split("@")) if _is_hub_id(name) and not Path(name).exists() else source
 
 
 def _is_hub_id(name: str) -> bool:
-    fits = len(name) <= _LONGEST_ID and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name)
-    return bool(fits) and not name.endswith(_FILE_SUFFIXES)
+    repo, mark, revision = name.partition("@")
+    fits = len(repo) <= _LONGEST_ID and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repo)
+    known = re.fullmatch(r"[\w-][\w./-]{0,199}", revision) if mark else not repo.endswith(_FILE_SUFFIXES)
+    return bool(fits and known)
 
 
 def _unknown(name: str) -> CheckpointError:
     close = difflib.get_close_matches(name, EMBEDDED, n=1)
     if close:
         return CheckpointError(name, "no such model", f"Did you mean '{close[0]}'?")
-    return CheckpointError(name, "no such file or directory", _MODEL)
+    problem = kind_of(Path(name).expanduser())
+    return CheckpointError(
+        name, "no such file or directory" if problem == "no such file" else problem, _MODEL
+    )
 
 
 def _from_file(path: Path, attention: str) -> SamModel:
-    checkpoint = _in_transformers_names(read_checkpoint(path))
+    if path.suffix == ".json":
+        return _from_index(path, attention)
+    checkpoint = _in_transformers_names(read_checkpoint(path, nested=True), is_shard(path))
     beside = path.parent / "config.json"
     _check_name(path, checkpoint)
     if path.suffix == ".safetensors" and beside.is_file():
-        config = _read_config(beside)
+        config = read_config(beside)
     else:
         config = _derived_config(checkpoint)
     return build_model(config, checkpoint, attention=attention)
 
 
+def _from_index(path: Path, attention: str) -> SamModel:
+    """From the path of ``model.safetensors.index.json`` or its like."""
+    if not path.is_file() or not is_index(path):
+        raise CheckpointError(
+            path,
+            "neither weights nor the index of their shards",
+            "Give the directory that it lies in, or a file of weights",
+        )
+    checkpoint = _in_transformers_names(read_shards(path))
+    beside = path.parent / "config.json"
+    config = read_config(beside) if beside.is_file() else _derived_config(checkpoint)
+    return build_model(config, checkpoint, attention=attention)
+
+
 def _from_directory(directory: Path, attention: str) -> SamModel:
+    directory = model_directory(directory)
     config_path = directory / "config.json"
     if not config_path.is_file():
         raise CheckpointError(
@@ -122,39 +161,35 @@ def _from_directory(directory: Path, attention: str) -> SamModel:
             "no config.json in it",
             "A transformers directory has one; a weight file is given by its own path",
         )
-    config = _read_config(config_path)
-    found = next((name for name in _WEIGHT_FILES if (directory / name).is_file()), None)
-    if found is None:
-        raise CheckpointError(
-            directory, f"no weights in it, none of {', '.join(_WEIGHT_FILES)}", "Copy them into it"
-        )
-    if found.endswith(".json"):
-        checkpoint = _read_shards(directory / found)
-    else:
-        checkpoint = read_checkpoint(directory / found)
-    return build_model(config, _in_transformers_names(checkpoint), attention=attention)
+    config = read_config(config_path)
+    checkpoint = _in_transformers_names(read_weights(directory))
+    return build_model(config, checkpoint, attention=attention)
 
 
-def _in_transformers_names(checkpoint: Checkpoint) -> Checkpoint:
+def _in_transformers_names(checkpoint: Checkpoint, shard: bool = False) -> Checkpoint:
     if str(checkpoint.metadata.get("format", "")).startswith("saqsam"):
         raise CheckpointError(
             checkpoint.path, "a packed saqsam model, not float weights", "Open it with saqsam.load"
         )
-    family = foreign_family(checkpoint.tensors)
-    if family:
-        raise CheckpointError(checkpoint.path, f"the weights of {family}, not of the original SAM", _GIVE_SAM)
-    if is_official(checkpoint.tensors):
-        try:
-            tensors = to_transformers(checkpoint.tensors)
-        except ValueError as error:
-            raise CheckpointError(checkpoint.path, str(error), _GIVE_SAM) from error
-        return Checkpoint(checkpoint.path, tensors, checkpoint.metadata, official=True)
-    if not any(name.startswith(("vision_encoder.", "mask_decoder.")) for name in checkpoint.tensors):
-        some = ", ".join(sorted(checkpoint.tensors)[:3]) or "none"
+    if is_quantized_state(checkpoint.tensors):
         raise CheckpointError(
-            checkpoint.path, f"not the weights of a SAM (its tensors: {some}, ...)", _GIVE_SAM
+            checkpoint.path,
+            "the state_dict of a quantized saqsam model, which does not say how its values are quantized",
+            "In the program that wrote it, save the whole model: Sam.save('model.safetensors'), or "
+            "Sam.save_pretrained",
         )
-    return checkpoint
+    if shard:
+        raise CheckpointError(
+            checkpoint.path, "one shard of several", "Give its directory, or the index.json beside it"
+        )
+    checkpoint = only_sam(checkpoint)
+    if not is_official(checkpoint.tensors):
+        return checkpoint
+    try:
+        tensors = to_transformers(checkpoint.tensors)
+    except ValueError as error:
+        raise CheckpointError(checkpoint.path, str(error), _GIVE_SAM) from error
+    return replace(checkpoint, tensors=tensors, official=True)
 
 
 def _check_name(path: Path, checkpoint: Checkpoint) -> None:
@@ -191,45 +226,6 @@ def _tables(told: object) -> dict[str, dict[str, Any]]:
     """The tables of a file's own account of itself, without whatever else it may hold."""
     items = told.items() if isinstance(told, dict) else ()
     return {part: values for part, values in items if isinstance(values, dict)}
-
-
-def _read_config(path: Path) -> SamConfig:
-    """``config.json`` of a ``transformers`` SAM, checked to be one."""
-    content = _read_json(path)
-    if content.get("model_type") != "sam":
-        raise CheckpointError(
-            path,
-            f"describes a {content.get('model_type')!r:.40}, not a 'sam'",
-            "Give the config.json of a SAM",
-        )
-    return checked_config(path, content)
-
-
-def _read_shards(index_path: Path) -> Checkpoint:
-    """All shards that an index names, as one checkpoint."""
-    shards = _read_json(index_path).get("weight_map")
-    if not isinstance(shards, dict) or not all(isinstance(file, str) for file in shards.values()):
-        raise CheckpointError(index_path, "has no 'weight_map' of tensor names to files", _COPY)
-    tensors: dict[str, StoredTensor] = {}
-    for file in sorted(set(shards.values())):
-        if Path(file).name != file:
-            raise CheckpointError(index_path, f"names a shard outside its directory, '{file}'", _COPY)
-        tensors.update(read_checkpoint(index_path.parent / file).tensors)
-    return Checkpoint(index_path, tensors, {})
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _MAX_CONFIG_BYTES:
-            raise CheckpointError(
-                path, f"larger than the {_MAX_CONFIG_BYTES:,} bytes a configuration may have", _COPY
-            )
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(path, f"not readable as JSON ({error})", _COPY) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(path, "not a JSON object", _COPY)
-    return content
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from fnmatch import translate
 
 from transformers import SamModel
 
@@ -45,22 +46,24 @@ def plan_sites(model: SamModel, recipe: Recipe) -> Plan:
             asks for grouped grids by other than min-max ranges.
     """
     sites = quantized_sites(model)
-    for pattern in recipe.overrides:
-        if not any(fnmatchcase(site.name, pattern) for site in sites):
+    # Compiled once: mixed precision has a pattern for every site, more than fnmatch remembers.
+    matchers = {pattern: re.compile(translate(pattern)) for pattern in recipe.overrides}
+    for pattern, matcher in matchers.items():
+        if not any(matcher.match(site.name) for site in sites):
             raise RecipeError(
                 f"overrides: {pattern!r} matches no site of this model; `saqsam inspect MODEL` lists them"
             )
-    choices = (_choose(site, recipe) for site in sites)
+    choices = (_choose(site, recipe, matchers) for site in sites)
     return {choice.site.name: choice for choice in choices if choice is not None}
 
 
-def _choose(site: Site, recipe: Recipe) -> Choice | None:
+def _choose(site: Site, recipe: Recipe, matchers: Mapping[str, re.Pattern[str]]) -> Choice | None:
     part = recipe.encoder if site.part == ENCODER else recipe.decoder
     bits = part.weights if site.role == WEIGHT else part.activations
     grid = _grid(site, recipe)
     ranges = recipe.weight_ranges if site.role == WEIGHT else recipe.activation_ranges
     for pattern, override in recipe.overrides.items():
-        if not fnmatchcase(site.name, pattern):
+        if not matchers[pattern].match(site.name):
             continue
         if override.keep_float:
             return None

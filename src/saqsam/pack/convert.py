@@ -7,14 +7,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import SamConfig, SamModel
+from transformers import SamModel
 
-from saqsam.errors import CorruptCheckpoint, RecipeError, SaqsamError
+from saqsam.errors import CorruptCheckpoint, SaqsamError
 from saqsam.grids.affine import affine_codes, affine_values
 from saqsam.models.attach import all_quantizers, attach
 from saqsam.models.lookup import layer_at
 from saqsam.models.official import POSITIONS, TIED_POSITIONS
-from saqsam.models.plan import plan_sites
 from saqsam.models.sites import WEIGHT, Site
 from saqsam.pack.file import (
     PackedActivation,
@@ -24,6 +23,7 @@ from saqsam.pack.file import (
     PackedModel,
     PackedWeight,
 )
+from saqsam.pack.fit import lay_out
 from saqsam.quantizer import GROUPED, HYBRID, LOG2, Quantizer
 from saqsam.recipe import Recipe
 
@@ -108,21 +108,15 @@ def from_packed(packed: PackedModel, path: str | Path) -> tuple[SamModel, Recipe
         CorruptCheckpoint: the parts do not fit each other: a weight is missing, has another shape than
             the configuration says, or another width than the recipe says.
     """
-    try:
-        recipe = Recipe.from_dict(packed.recipe)
-        config = SamConfig(**packed.config)
-        with torch.device("meta"):
-            model = SamModel(config)
-        plan = plan_sites(model, recipe)
-    except (RecipeError, TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-        raise CorruptCheckpoint(path, f"its configuration or recipe cannot be used ({error})") from error
-    _load_parameters(model, packed, path)
-    attach(model, plan, float_rel_pos_query=recipe.rel_pos_query == "float")
+    found = lay_out(packed, path)
+    model, recipe = found.model, found.recipe
+    _load_parameters(model, packed)
+    attach(model, found.plan, float_rel_pos_query=recipe.rel_pos_query == "float")
     _set_quantizers(model, packed, path)
     return model, recipe
 
 
-def _load_parameters(model: SamModel, packed: PackedModel, path: str | Path) -> None:
+def _load_parameters(model: SamModel, packed: PackedModel) -> None:
     state: dict[str, Tensor] = {name: tensor.float() for name, tensor in packed.rest.items()}
     for name, weight in packed.weights.items():
         channels = (-1,) + (1,) * (weight.codes.ndim - 1)
@@ -130,14 +124,6 @@ def _load_parameters(model: SamModel, packed: PackedModel, path: str | Path) -> 
         state[f"{name}.weight"] = affine_values(weight.codes.float(), weight.scale.view(channels), zero_point)
     if POSITIONS in state:
         state.setdefault(TIED_POSITIONS, state[POSITIONS])
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    for name in sorted(wanted.keys() ^ state.keys()):
-        raise CorruptCheckpoint(
-            path, f"{name} is {'missing' if name in wanted else 'not part of this model'}"
-        )
-    for name, shape in wanted.items():
-        if tuple(state[name].shape) != shape:
-            raise CorruptCheckpoint(path, f"{name} has shape {tuple(state[name].shape)}, expected {shape}")
     model.load_state_dict(state, strict=True, assign=True)
     model.tie_weights()
     model.eval().requires_grad_(False)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from saqsam import __version__
 from saqsam.errors import CheckpointError, CorruptCheckpoint
+from saqsam.models.paths import kind_of, refuse_placeholder
 from saqsam.pack.bits import unpack
 from saqsam.pack.container import (
     FORMAT_VERSION,
@@ -70,7 +71,7 @@ def read_packed(path: str | Path) -> PackedModel:
     """
     path = Path(path)
     if path.exists() and not path.is_file():
-        raise CheckpointError(path, "is not a file", "A packed model is one file; give its path")
+        raise CheckpointError(path, kind_of(path), "A packed model is one file; give its path")
     try:
         raw, header = _read_file(path)
         if header.version != str(FORMAT_VERSION):
@@ -79,13 +80,15 @@ def read_packed(path: str | Path) -> PackedModel:
     except Malformed as problem:
         raise CorruptCheckpoint(path, f"not an intact packed file: {problem}", _AGAIN) from problem
     except OSError as problem:
-        raise CheckpointError(path, f"cannot be read ({problem.strerror or problem})") from problem
+        hint = "Check its path and permissions"
+        raise CheckpointError(path, f"cannot be read ({problem.strerror or problem})", hint) from problem
 
 
 def _read_file(path: Path) -> tuple[memoryview, Header]:
     """The whole file and its parsed header; the header is judged before anything large is read."""
     with path.open("rb") as file:
         head = file.read(8 + MAX_HEADER)
+        refuse_placeholder(path, head)
         header = parse_header(head)
         file_bytes = file.seek(0, 2)
         if file_bytes > MAX_FILE:

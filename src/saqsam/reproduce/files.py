@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from saqsam.models.official_files import OFFICIAL_FILES
 from saqsam.reproduce.rows import FLOAT, TRUTH, PaperRow
 
 _SAM = "https://dl.fbaipublicfiles.com/segment_anything/"
@@ -34,21 +35,8 @@ class Published:
 
 
 SAM_FILES: Mapping[str, Published] = {
-    "b": Published(
-        "sam_vit_b_01ec64.pth",
-        _SAM + "sam_vit_b_01ec64.pth",
-        "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
-    ),
-    "l": Published(
-        "sam_vit_l_0b3195.pth",
-        _SAM + "sam_vit_l_0b3195.pth",
-        "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
-    ),
-    "h": Published(
-        "sam_vit_h_4b8939.pth",
-        _SAM + "sam_vit_h_4b8939.pth",
-        "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
-    ),
+    size: Published(file.name, _SAM + file.name, file.sha256)
+    for size, file in zip("blh", OFFICIAL_FILES, strict=True)
 }
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from transformers import SamConfig, SamModel
 
-from saqsam.errors import CorruptCheckpoint, RecipeError, UsageError
+from saqsam.errors import CorruptCheckpoint, UsageError
 from saqsam.export.build import OPSETS, build_graphs
 from saqsam.export.extra import require_onnx
 from saqsam.pack.convert import from_packed
 from saqsam.pack.file import PackedModel, is_packed, read_packed, write_packed
-from saqsam.recipe import Recipe
+from saqsam.pack.fit import lay_out
 from saqsam.runtime.names import COMPILED, ENGINES, IN_PYTORCH, ONNXRUNTIME
 from saqsam.sam import Sam
 
@@ -86,13 +86,10 @@ def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
         return _load_pytorch(path, str(source), device, engine)
     require_onnx()
     packed = read_packed(path)
-    try:
-        recipe = Recipe.from_dict(packed.recipe)
-        config = SamConfig(**packed.config)
-    except (RecipeError, TypeError, ValueError) as error:
-        raise CorruptCheckpoint(path, f"its configuration or recipe cannot be used ({error})") from error
-    model = integer_model(packed, config, str(source))
-    return EngineSam(cast(SamModel, model), f"{source} ({engine})", recipe, packed.records, path)
+    found = lay_out(packed, path)
+    packed = replace(packed, config=found.config.to_dict())
+    model = integer_model(packed, found.config, str(source))
+    return EngineSam(cast(SamModel, model), f"{source} ({engine})", found.recipe, packed.records, path)
 
 
 def _load_pytorch(path: Path, name: str, device: str, engine: str) -> Sam:

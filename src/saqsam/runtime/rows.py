@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from transformers import SamConfig, SamModel
+from transformers import SamModel
 
 from saqsam.errors import UsageError
 from saqsam.export.arithmetic import Portable
@@ -16,13 +17,14 @@ from saqsam.export.session import open_session
 from saqsam.grids.affine import affine_values
 from saqsam.pack.convert import from_packed
 from saqsam.pack.file import PackedModel, read_packed
+from saqsam.pack.fit import lay_out, packed_config
 from saqsam.runtime.engine import integer_model, sessions_model
 from saqsam.runtime.int8 import convert
 
 
 def torch_float(packed: PackedModel, path: Path) -> Any:
     """The same weights as float32, fused attention, no quantizer: PyTorch on a SAM of this size."""
-    config: Any = SamConfig(**packed.config)
+    config: Any = packed_config(packed, path)
     config._attn_implementation = "sdpa"
     config.vision_config._attn_implementation = "sdpa"
     model = SamModel(config).eval().requires_grad_(False)
@@ -45,12 +47,12 @@ def linear_int8(packed: PackedModel, path: Path) -> Any:
 
 def integer(packed: PackedModel, path: Path) -> Any:
     """saqsam's engine."""
-    return integer_model(packed, SamConfig(**packed.config), str(path))
+    return integer_model(packed, packed_config(packed, path), str(path))
 
 
 def onnxruntime_float(packed: PackedModel, path: Path) -> Any:
     """The same weights as float32 in ONNX Runtime, in saqsam's graphs."""
-    return sessions_model(float_contents(packed), SamConfig(**packed.config), str(path), Portable)
+    return sessions_model(float_contents(packed), packed_config(packed, path), str(path), Portable)
 
 
 def onnxruntime_dynamic(packed: PackedModel, path: Path) -> Any:
@@ -72,7 +74,7 @@ def onnxruntime_dynamic(packed: PackedModel, path: Path) -> Any:
                 extra_options={"MatMulConstBOnly": True},
             )
             sessions.append(open_session(file, str(path), shared_arena=True))
-    return OnnxSam(SamConfig(**packed.config), sessions[0], sessions[1], str(path))
+    return OnnxSam(packed_config(packed, path), sessions[0], sessions[1], str(path))
 
 
 ROWS: dict[str, Callable[[PackedModel, Path], Any]] = {
@@ -94,7 +96,8 @@ def build_row(row: str, path: Path) -> Any:
     """
     if row not in ROWS:
         raise UsageError(f"row '{row}': the rows are {', '.join(ROWS)}")
-    return ROWS[row](read_packed(path), path)
+    packed = read_packed(path)
+    return ROWS[row](replace(packed, config=lay_out(packed, path).config.to_dict()), path)
 
 
 def float_contents(packed: PackedModel) -> PackedModel:
