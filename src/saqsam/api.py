@@ -18,10 +18,11 @@ from saqsam.models.load import at_hand, load_float
 from saqsam.pack.convert import from_packed
 from saqsam.pack.file import is_packed, read_packed
 from saqsam.pipeline import Progress, quantize_model
-from saqsam.prompts.from_dataset import prompts_for
+from saqsam.prompts.from_dataset import BOXES, POINTS, prompts_for
 from saqsam.recipe import Recipe, load_recipe
 from saqsam.reconstruct.telling import Listener, nobody
 from saqsam.sam import Sam
+from saqsam.tasks.bad_entries import STOP, BadEntries, policy
 from saqsam.tasks.coco_json import read_instances
 from saqsam.tasks.instance import InstanceResult, evaluate_instances
 
@@ -64,6 +65,7 @@ def quantize(
     run_dir: str | Path | None = None,
     cache_gb: float | None = None,
     listener: Listener = nobody,
+    on_error: str | BadEntries = STOP,
 ) -> Sam:
     """Quantize a float SAM without labels; the float model is left as it was.
 
@@ -80,12 +82,16 @@ def quantize(
             (or a temporary directory) that vanish again. Changes no result. ``None``: all in memory.
         listener: called after each learning step with the unit's name, its steps so far, the terms of the
             loss by name, and the seconds left for all of learning; see ``reconstruct.telling.Listener``.
+        on_error: ``"stop"`` refuses annotations or detections with a bad entry, ``"skip"`` leaves out such
+            entries, and images that are missing or cannot be read. Hand in a ``BadEntries("skip")`` to read
+            from its ``left_out`` afterwards which they were.
 
     Returns:
         A new ``Sam`` that has passed its audit. Everything random comes from ``recipe.calibration.seed``.
 
     Raises:
         UsageError: the model is already quantized, or there are no usable images.
+        AnnotationError: annotations or detections break their own rules.
         InvariantError: the audit failed, naming the site; nothing is returned.
         RunLocked: another process works in ``run_dir``. RunMismatch: it was begun for something else.
         OutOfMemory, OutOfDisk: memory or the disk is too small; what is finished in ``run_dir`` is kept.
@@ -95,7 +101,7 @@ def quantize(
     if cache_gb is not None and not cache_gb >= 0:
         raise UsageError(f"cache_gb {cache_gb}: give GB of memory, 0 or more")
     chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    found = calibration_images(chosen, images, annotations, prompts)
+    found = calibration_images(chosen, images, annotations, prompts, on_error)
     chosen = spend_bits(sam.model, chosen, found, progress)
     model = copy.deepcopy(sam.model)
     if run_dir is None:
@@ -111,6 +117,7 @@ def calibration_images(
     images: str | Path | Sequence[Path],
     annotations: str | Path | None = None,
     prompts: str | Path | None = None,
+    on_error: str | BadEntries = STOP,
 ) -> list[CalibrationImage]:
     """The images and prompts a recipe calibrates on, drawn with its seed; see ``quantize``."""
     generator = torch.Generator().manual_seed(recipe.calibration.seed)
@@ -121,13 +128,21 @@ def calibration_images(
         return grid_of_points(images, settings, generator)
     if not isinstance(images, str | Path):
         raise UsageError("with annotations, images must be the directory that their file names refer to")
-    dataset = read_instances(Path(annotations), Path(images))
-    kind = "boxes" if prompts is None else prompts
-    by_image = prompts_for(dataset, kind)
+    bad, kind = policy(on_error), "boxes" if prompts is None else prompts
+    dataset = read_instances(
+        Path(annotations),
+        Path(images),
+        annotated=kind in (BOXES, POINTS),
+        masks=kind == POINTS,
+        categories=False,
+        bad=bad,
+    )
+    by_image = prompts_for(dataset, kind, any_category=True, bad=bad)
     return chosen_images(
         [(image, by_image[image.id].prompts) for image in dataset.images if image.id in by_image],
         settings,
         generator,
+        bad,
     )
 
 
@@ -141,6 +156,7 @@ def evaluate(
     top_k: int | None = None,
     score_threshold: float | None = None,
     progress: Progress = lambda stage, done, total: None,
+    on_error: str | BadEntries = STOP,
 ) -> InstanceResult:
     """Instance segmentation of a COCO-format set, by the protocol of the papers.
 
@@ -154,6 +170,8 @@ def evaluate(
         top_k: of detections, keep at most this many of each image, best first.
         score_threshold: drop detections with a lower score.
         progress: called with a stage's name, steps done and steps in total.
+        on_error: ``"stop"`` refuses annotations or detections with a bad entry and ends at an image that
+            cannot be read; ``"skip"`` leaves them out and lists them in the result's ``left_out``.
 
     Returns:
         COCO mask AP, mIoU against ground truth, agreement, and counts; see ``InstanceResult``.
@@ -161,9 +179,9 @@ def evaluate(
     Raises:
         AnnotationError: annotations or detections break their own rules.
     """
-    dataset = read_instances(Path(annotations), Path(images))
-    dataset = dataset if limit is None else dataset.first(limit)
-    found = prompts_for(dataset, prompts, top_k=top_k, score_threshold=score_threshold)
+    bad = policy(on_error)
+    dataset = read_instances(Path(annotations), Path(images), limit=limit, bad=bad)
+    found = prompts_for(dataset, prompts, top_k=top_k, score_threshold=score_threshold, bad=bad)
     return evaluate_instances(
         sam,
         dataset,
@@ -171,4 +189,5 @@ def evaluate(
         str(prompts),
         reference=reference,
         progress=lambda done, total: progress("evaluate", done, total),
+        bad=bad,
     )

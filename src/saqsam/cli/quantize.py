@@ -18,13 +18,15 @@ from saqsam.cli.arguments import (
     ImagesOption,
     JsonOption,
     Model,
+    OnErrorOption,
     SetOption,
     check_directory,
     check_file,
+    check_on_error,
     check_output,
     check_prompts,
 )
-from saqsam.cli.output import megabytes, print_json, print_lines
+from saqsam.cli.output import megabytes, print_json, print_left_out, print_lines
 from saqsam.cli.progress import progress
 from saqsam.errors import ImageError, UsageError
 from saqsam.recipe import Recipe, load_recipe
@@ -65,6 +67,7 @@ def quantize(
             metavar="boxes|points|FILE",
         ),
     ] = None,
+    on_error: OnErrorOption = "stop",
     device: DeviceOption = "cpu",
     run: Annotated[
         Path | None,
@@ -91,6 +94,7 @@ def quantize(
     if out.suffix != ".safetensors":
         raise UsageError(f"--out {out}: a packed file's name ends in .safetensors")
     check_output(out, "--out", force)
+    check_on_error(on_error)
 
     command = Command(
         model=model,
@@ -101,6 +105,7 @@ def quantize(
         out=str(out),
         device=device,
         cache_gb=cache_gb,
+        on_error=on_error,
     )
     if run is not None:
         begin_run(run, command)
@@ -119,6 +124,7 @@ class Command:
         out: the packed file to write.
         device: torch device.
         cache_gb: GB of activations in memory; ``None`` for all. Older runs do not have it.
+        on_error: what becomes of bad entries of annotations and detections. Older runs do not have it.
     """
 
     model: str
@@ -129,6 +135,7 @@ class Command:
     out: str
     device: str
     cache_gb: float | None = None
+    on_error: str = "stop"
 
 
 def begin_run(run: Path, command: Command) -> None:
@@ -156,6 +163,7 @@ def carry_out(command: Command, run: Path | None, *, json: bool) -> None:
 
     out, chosen = Path(command.out), Recipe.from_dict(command.recipe)
     started = time.perf_counter()
+    bad = check_on_error(command.on_error)
     with progress() as report:
         sam = api.load(command.model, device=command.device)
         try:
@@ -169,6 +177,7 @@ def carry_out(command: Command, run: Path | None, *, json: bool) -> None:
                 run_dir=run,
                 cache_gb=command.cache_gb,
                 listener=report.heard,
+                on_error=bad,
             )
         except ImageError as error:
             hint = "calibration stops here, since other images give other ranges: mend or remove this one"
@@ -186,6 +195,7 @@ def carry_out(command: Command, run: Path | None, *, json: bool) -> None:
         "float_bytes": record["float_bytes"],
         "sites": len(record["sites"]),
         "constant_sites": constant,
+        "left_out": [asdict(one) for one in bad.left_out],
         "seconds": round(time.perf_counter() - started, 3),
     }
     if json:
@@ -205,6 +215,7 @@ def carry_out(command: Command, run: Path | None, *, json: bool) -> None:
             f"{result['seconds']:.1f} s",
         ]
     )
+    print_left_out(bad.notes, bad.left_out)
 
 
 def constant_sites(records: Mapping[str, Any]) -> list[str]:
