@@ -66,7 +66,6 @@ def read_instances(
         raise AnnotationError(folder, ["no such folder of images; check the path"])
     document = _checked_lists(path, document, annotated, categories)
     names = _categories(path, document["categories"], bad) if categories else {}
-    before = len(bad.notes)
     listed = ImageEntries(folder, bad, limit)
     listed.read(document["images"])
     objects = ObjectEntries(
@@ -86,7 +85,7 @@ def read_instances(
         images=tuple(listed.records.values()),
         categories=names,
         instances={key: tuple(group) for key, group in objects.instances.items()},
-        notes=bad.notes[before:],
+        notes=bad.notes,
         all_images=frozenset(listed.known),
     )
 
