@@ -77,7 +77,7 @@ def read_detections(
         UsageError: ``top_k`` below 1, or a threshold that is not finite.
     """
     path = Path(path)
-    bad = BadEntries() if bad is None else bad
+    bad = BadEntries(offered=False) if bad is None else bad
     if top_k is not None and top_k < 1:
         raise UsageError(f"top_k {top_k}: keep at least 1 detection of an image, or leave top_k out for all")
     if score_threshold is not None and not is_finite(score_threshold):

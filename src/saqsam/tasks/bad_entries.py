@@ -15,6 +15,7 @@ from saqsam.errors import AnnotationError, ImageError, InputError, UsageError
 
 STOP, SKIP = "stop", "skip"
 ON_ERROR = (STOP, SKIP)
+MEND_HINT = "mend these entries, or take them out of the file"
 SKIP_HINT = 'mend these entries, or leave them out with --on-error skip (in Python on_error="skip")'
 
 
@@ -23,7 +24,7 @@ class Problem:
     """What is wrong with something.
 
     Attributes:
-        kind: the sentence without its values; problems of one kind are counted together.
+        kind: the sentence with dots for its values; problems of one kind are counted together.
         text: the whole sentence.
     """
 
@@ -35,8 +36,10 @@ class Problem:
 
 
 def problem(pattern: str, *values: object) -> Problem:
-    """The problem ``pattern.format(*values)``, whose kind is the pattern."""
-    return Problem(pattern, pattern.format(*values) if values else pattern)
+    """The problem ``pattern.format(*values)``, whose kind is that of the pattern."""
+    if not values:
+        return Problem(pattern, pattern)
+    return Problem(pattern.replace("{}", "..."), pattern.format(*values))
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class LeftOut:
         file: that holds it.
         entry: which one, such as ``annotation 4 (id 5)``.
         reason: what is wrong with it.
-        kind: the reason without its values.
+        kind: the reason with dots for its values.
     """
 
     file: str
@@ -93,6 +96,7 @@ class BadEntries:
 
     Args:
         on_error: ``"stop"``: a file with a bad entry is refused. ``"skip"``: bad entries are left out.
+        offered: the caller can choose, so that a refusal may name the choice.
 
     Attributes:
         left_out: every entry left out so far, one record each.
@@ -101,10 +105,10 @@ class BadEntries:
         UsageError: another word.
     """
 
-    def __init__(self, on_error: str = STOP) -> None:
+    def __init__(self, on_error: str = STOP, *, offered: bool = True) -> None:
         if on_error not in ON_ERROR:
             raise UsageError(f"on_error {on_error!r}: expected {' or '.join(ON_ERROR)}")
-        self.skip = on_error == SKIP
+        self.skip, self.offered = on_error == SKIP, offered
         self.left_out: list[LeftOut] = []
         self._notes: Counter[str] = Counter()
 
@@ -115,7 +119,7 @@ class BadEntries:
             AnnotationError: there is a fault, and the policy is to stop.
         """
         if faults and not self.skip:
-            raise AnnotationError(path, by_kind(faults), SKIP_HINT)
+            raise AnnotationError(path, by_kind(faults), SKIP_HINT if self.offered else MEND_HINT)
         seen: set[str] = set()
         for fault in faults:
             if fault.entry not in seen:  # an entry with two faults is left out once

@@ -60,7 +60,7 @@ def read_instances(
             left.
     """
     path, folder = Path(annotations), Path(images)
-    bad = BadEntries() if bad is None else bad
+    bad = BadEntries(offered=False) if bad is None else bad
     document = read_json(path, max_bytes=max_bytes, keep_nan=bad.skip)
     if not folder.is_dir():
         raise AnnotationError(folder, ["no such folder of images; check the path"])

@@ -124,7 +124,7 @@ def evaluate_instances(
     Raises:
         ImageError: a listed image cannot be read, or has another size than its annotations say.
     """
-    bad = BadEntries() if bad is None else bad
+    bad = BadEntries(offered=False) if bad is None else bad
     read, found = [], []
     for done, image in enumerate(dataset.images):
         progress(done, len(dataset.images))

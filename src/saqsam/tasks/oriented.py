@@ -121,7 +121,7 @@ def evaluate_oriented(
         ImageError: a listed image cannot be read, or has another size than its annotations say.
     """
     tally = _Tally()
-    bad = BadEntries() if bad is None else bad
+    bad = BadEntries(offered=False) if bad is None else bad
     images = dataset.listing.images
     read = []
     for done, image in enumerate(images):

@@ -78,7 +78,7 @@ def read_oriented(
         UsageError: there is no image.
     """
     annotations, images = Path(annotations), Path(images)
-    bad = BadEntries() if bad is None else bad
+    bad = BadEntries(offered=False) if bad is None else bad
     read = _from_labels if annotations.is_dir() else _from_json
     return read(annotations, images, limit, bad)
 

@@ -160,7 +160,7 @@ def evaluate_semantic(
     before, after = Confusion(ignore_zero=ignore_zero), Confusion(ignore_zero=ignore_zero)
     masks = nan_count = images = 0
     seconds = 0.0
-    bad = BadEntries() if bad is None else bad
+    bad = BadEntries(offered=False) if bad is None else bad
     for done, image in enumerate(dataset.images):
         progress(done, len(dataset.images))
         try:

@@ -90,4 +90,5 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(token: str) -> NoReturn:
-    raise _Refused(f"the token {token} is not JSON: remove the entry that holds it, or use --on-error skip")
+    hint = "remove the entry that holds it, or leave it out with --on-error skip where there is that option"
+    raise _Refused(f"the token {token} is not JSON: {hint}")
