@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def broken(ground: Ground, tmp_path: Path) -> Path:
-    """The annotations of the ground with an outline of two corners, a box off its image, a missing picture."""
+    """The annotations of the ground with an outline of two corners, boxes off their image, a lost picture."""
     document: dict[str, Any] = json.loads(ground.annotations.read_text())
     first = document["annotations"][0]
     document["annotations"] += [
@@ -73,8 +73,6 @@ def test_quantize_and_its_run_leave_out_what_is_bad(
     other = tmp_path / "again.safetensors"
     again = saqsam("resume", run, "--out", other, "--json").result
     assert again["left_out"] == found["left_out"]
-    saqsam(*ground.quantize("nano", tmp_path / "sound.safetensors"))
-    assert saqsam("verify", other).code == 0
 
 
 def test_another_word_is_a_usage_error(saqsam: Saqsam, ground: Ground) -> None:
