@@ -66,7 +66,7 @@ def test_missing_pictures_are_left_out_with_their_annotations(
     assert found.known_images == {1, 2}  # a detections file may still speak of it
     assert "3 annotations of images that are left out" in found.notes
     (tmp_path / "two.png").unlink()
-    with pytest.raises(AnnotationError, match=r"no image can be used: .*one\.png.*1 more like it"):
+    with pytest.raises(AnnotationError, match=r"no image can be used; .*one\.png.*1 more like it"):
         skipped(tmp_path, document)
 
 
@@ -88,6 +88,21 @@ def test_with_a_limit_only_the_pictures_asked_for_need_to_exist(
     found, bad = skipped(tmp_path, document, limit=1)  # the first one that is there
     assert [image.id for image in found.images] == [2]
     assert [left.entry for left in bad.left_out] == ["image 0 (id 3)"]
+
+
+def test_nothing_is_measured_where_nothing_is_left(tmp_path: Path, document: dict[str, Any]) -> None:
+    """A set of boxes alone has no masks to measure with."""
+    dataset, _ = skipped(tmp_path, document)
+    rows = [{"image_id": 1, "category_id": 4, "bbox": [2, 3, 0, 10], "score": 0.5}]
+    (tmp_path / "found.json").write_text(json.dumps(rows))
+    with pytest.raises(AnnotationError, match=r"no detection can be used; detection 0: bbox .* has no area"):
+        prompts_for(dataset, tmp_path / "found.json", bad=BadEntries("skip"))
+    for entry in document["annotations"]:
+        entry["segmentation"] = []
+    with pytest.raises(
+        AnnotationError, match=r"no annotation can be used; .*empty list \(and 3 more like it"
+    ):
+        skipped(tmp_path, document)
 
 
 def test_a_faulty_category_always_stops(tmp_path: Path, document: dict[str, Any]) -> None:

@@ -131,6 +131,8 @@ def test_names_that_one_file_fits(tmp_path: Path, document: dict[str, Any], name
         ("deep.png", "means 2 files"),
         ("val/deep.png", "'sub/deep.png' is there"),
         ("four.png", "add it, or give the folder that holds it"),
+        ("C:\\data\\two.jpg", "leaves the image folder"),
+        ("/data/three.jpg", "leaves the image folder.*'three.jpg' is there"),
         ("images/one.png", "'one.png', as does 'one.png' of an earlier image"),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from saqsam.errors import AnnotationError, UsageError
-from saqsam.tasks.bad_entries import BadEntries, Fault, Problem, problem
+from saqsam.tasks.bad_entries import BadEntries, Fault, Problem, by_kind, problem
 from saqsam.tasks.coco_images import LENIENT_IDS
 from saqsam.tasks.fields import (
     as_id,
@@ -101,6 +101,8 @@ def read_detections(
             if not (is_id(entry["image_id"]) and is_id(entry["category_id"])):
                 bad.note(LENIENT_IDS)
     bad.settle(path, faults)
+    if len({fault.entry for fault in faults}) == len(entries) > 0:
+        raise AnnotationError(path, ["no detection can be used", *by_kind(faults)], "mend the file")
     return {key: _best(group, top_k, score_threshold) for key, group in sorted(found.items())}
 
 

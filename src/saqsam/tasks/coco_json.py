@@ -79,7 +79,9 @@ def read_instances(
         if objects.faults:
             bad.note("faults of annotations, which are not needed here", len(objects.faults))
     if not listed.records:
-        raise AnnotationError(path, [f"no image can be used: {line}" for line in by_kind(listed.faults)])
+        raise AnnotationError(path, ["no image can be used", *by_kind(listed.faults)], "mend the file")
+    if annotated and objects.faults and not objects.instances:
+        raise AnnotationError(path, ["no annotation can be used", *by_kind(objects.faults)], "mend the file")
     return InstanceSet(
         path=path,
         images=tuple(listed.records.values()),

@@ -75,13 +75,17 @@ def outline_problem(outline: Any, height: int, width: int) -> Problem | None:
         if not outline:
             return problem("segmentation is an empty list")
         found = next((fault for part in outline if (fault := _polygon_problem(part, height, width))), None)
-        if found is None and (length := edge_length(outline)) > MAX_EDGE:
+        if found is not None:
+            return found
+        # An edge is at most three sides long, which settles the matter for outlines of usual length.
+        at_most = sum(map(len, outline)) / 2 * 3 * max(height, width)
+        if at_most > MAX_EDGE and (length := edge_length(outline)) > MAX_EDGE:
             return problem(
                 "the edges of its polygon are {} pixels long, the limit is {}: are its corners in order?",
                 f"{length:,.0f}",
                 f"{MAX_EDGE:,}",
             )
-        return found
+        return None
     if is_object(outline):
         return _rle_problem(outline, height, width)
     return problem("segmentation {} is neither polygons nor a run-length code", shown(outline))
@@ -93,13 +97,14 @@ def edge_length(outline: Any) -> float:
         return 0.0
     total = 0.0
     for polygon in outline:
-        corners = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
-        total += float(np.abs(corners - np.roll(corners, 1, 0)).max(1).sum())
+        corners = np.array([*polygon[-2:], *polygon], dtype=np.float64).reshape(-1, 2)
+        total += float(np.abs(corners[1:] - corners[:-1]).max(1).sum())
     return total
 
 
 def _polygon_problem(polygon: Any, height: int, width: int) -> Problem | None:
-    if not isinstance(polygon, list) or any(isinstance(value, list) for value in polygon):
+    kinds = set(map(type, polygon)) if isinstance(polygon, list) else {list}
+    if list in kinds:
         return problem(
             "segmentation holds {} where a polygon, a list of numbers, is expected: write "
             "[[x0, y0, x1, y1, x2, y2, ...]]",
@@ -109,6 +114,8 @@ def _polygon_problem(polygon: Any, height: int, width: int) -> Problem | None:
         return problem("polygon has {} numbers: three corners need at least 6", len(polygon))
     if len(polygon) % 2:
         return problem("polygon has {} numbers, an odd count: x or y of a corner is missing", len(polygon))
+    if kinds <= {int, float} and _near(polygon, height, width):
+        return None
     for start, side in ((0, width), (1, height)):
         for value in polygon[start::2]:
             if not is_finite(value):
@@ -122,6 +129,14 @@ def _polygon_problem(polygon: Any, height: int, width: int) -> Problem | None:
                     height,
                 )
     return None
+
+
+def _near(polygon: list[float], height: int, width: int) -> bool:
+    """True where all coordinates are finite and near their image; a False is looked at one by one."""
+    xs, ys = polygon[::2], polygon[1::2]
+    low, high = min(xs), max(xs)  # a NaN fails one of the comparisons, or is found by the sum
+    inside = -width <= low and high <= 2 * width and -height <= min(ys) and max(ys) <= 2 * height
+    return inside and sum(polygon) == sum(polygon)
 
 
 def _rle_problem(code: Mapping[str, Any], height: int, width: int) -> Problem | None:

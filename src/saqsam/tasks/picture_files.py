@@ -33,7 +33,8 @@ class PictureFiles:
         """The path below the folder of the one file that ``name`` means, or why there is none."""
         fault = name_problem(name)
         if fault is not None:
-            return fault
+            same = self._by_name.get(_key(_parts(name)[-1]), []) if isinstance(name, str) else []
+            return Problem(fault.kind, f"{fault.text}{_is_there(same)}")
         if self._is_there(name):
             return PurePosixPath(name)
         parts = _parts(name)
@@ -59,7 +60,7 @@ class PictureFiles:
         stem = _key(PurePosixPath(parts[-1]).stem)
         near = same or self._by_stem.get(stem, [])
         if near:
-            return f"; {shown(str(near[0]))} is there: if it is meant, write that name"
+            return _is_there(near)
         if not self._by_stem:
             return ", which holds no pictures: give the folder that does"
         return ": add it, or give the folder that holds it"
@@ -94,6 +95,11 @@ class PictureFiles:
         for path in self._pictures:
             found[_key(path.stem)].append(path)
         return found
+
+
+def _is_there(near: list[PurePosixPath]) -> str:
+    """A hint at a file that may be meant, if there is one."""
+    return f"; {shown(str(near[0]))} is there: if it is meant, write that name" if near else ""
 
 
 def name_problem(name: Any) -> Problem | None:
