@@ -27,7 +27,7 @@ from saqsam.tasks.fields import (
 from saqsam.tasks.instance_set import ImageRecord, Instance
 from saqsam.tasks.outlines import edge_length, mask_area, outline_problem, plain_outline, rasterise
 
-SET_EDGE, EDGE_PER_BYTE = 20_000_000, 100
+SET_EDGE, EDGE_PER_BYTE = 20_000_000, 20
 """Pixels of outline that a file may hold in any case, and for each of its bytes: drawn masks take memory."""
 
 
