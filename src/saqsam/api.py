@@ -28,6 +28,7 @@ from saqsam.prompts.from_dataset import BOXES, POINTS, prompts_for
 from saqsam.recipe import Recipe, load_recipe
 from saqsam.reconstruct.telling import Listener, nobody
 from saqsam.sam import Sam
+from saqsam.tasks.bad_entries import STOP, BadEntries, policy
 from saqsam.tasks.coco_json import read_instances
 from saqsam.tasks.instance import InstanceResult, evaluate_instances
 from saqsam.torch_state import as_documented
@@ -77,6 +78,7 @@ def quantize(
     run_dir: str | Path | None = None,
     cache_gb: float | None = None,
     listener: Listener = nobody,
+    on_error: str | BadEntries = STOP,
 ) -> Sam:
     """Quantize a float SAM without labels; the float model is left as it was.
 
@@ -94,6 +96,9 @@ def quantize(
             (or a temporary directory) that vanish again. Changes no result. ``None``: all in memory.
         listener: called after each learning step with the unit's name, its steps so far, the terms of the
             loss by name, and the seconds left for all of learning; see ``reconstruct.telling.Listener``.
+        on_error: ``"stop"`` refuses annotations or detections with a bad entry, ``"skip"`` leaves out such
+            entries, and images that are missing or cannot be read. Hand in a ``BadEntries("skip")`` to read
+            from its ``left_out`` afterwards which they were.
 
     Returns:
         A new ``Sam`` that has passed its audit. Everything random comes from ``recipe.calibration.seed``. Its
@@ -101,6 +106,7 @@ def quantize(
 
     Raises:
         UsageError: the model is already quantized, or no SAM, or there are no usable images.
+        AnnotationError: annotations or detections break their own rules.
         InvariantError: the audit failed, naming the site; nothing is returned.
         RunLocked: another process works in ``run_dir``. RunMismatch: it was begun for something else.
         OutOfMemory, OutOfDisk: memory or the disk is too small; what is finished in ``run_dir`` is kept.
@@ -109,7 +115,7 @@ def quantize(
     if cache_gb is not None and not cache_gb >= 0:
         raise UsageError(f"cache_gb {cache_gb}: give GB of memory, 0 or more")
     chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    found = calibration_set(chosen, images, annotations, prompts)
+    found = calibration_set(chosen, images, annotations, prompts, on_error)
     found.log()
     chosen = spend_bits(sam.model, chosen, found.images, progress)
     model = copy.deepcopy(sam.model)
@@ -128,9 +134,10 @@ def calibration_images(
     images: Images,
     annotations: str | Path | None = None,
     prompts: str | Path | None = None,
+    on_error: str | BadEntries = STOP,
 ) -> list[CalibrationImage]:
     """The images and prompts a recipe calibrates on, drawn with its seed; see ``quantize``."""
-    return list(calibration_set(recipe, images, annotations, prompts).images)
+    return list(calibration_set(recipe, images, annotations, prompts, on_error).images)
 
 
 @as_documented
@@ -141,6 +148,7 @@ def dry_run(
     annotations: str | Path | None = None,
     prompts: str | Path | None = None,
     progress: Progress = lambda stage, done, total: None,
+    on_error: str | BadEntries = STOP,
 ) -> DryRun:
     """What ``quantize`` with the same arguments would take, tried on one picture; nothing is kept.
 
@@ -152,7 +160,7 @@ def dry_run(
     """
     sam = float_sam(sam)
     chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    found = calibration_set(chosen, images, annotations, prompts)
+    found = calibration_set(chosen, images, annotations, prompts, on_error)
     found.log()
     return tried_on_one(sam.model, chosen, found.images, progress)
 
@@ -163,6 +171,7 @@ def calibration_set(
     images: Images,
     annotations: str | Path | None = None,
     prompts: str | Path | None = None,
+    on_error: str | BadEntries = STOP,
 ) -> CalibrationSet:
     """What a recipe calibrates on, of how many pictures, with notes on them; see ``quantize``.
 
@@ -180,12 +189,21 @@ def calibration_set(
         return CalibrationSet(chosen, len(paths), where, settings.images, notes_on(chosen))
     if not isinstance(images, str | Path):
         raise UsageError("with annotations, images must be the directory that their file names refer to")
-    dataset = read_instances(Path(annotations).expanduser(), Path(images).expanduser())
-    by_image = prompts_for(dataset, "boxes" if prompts is None else _expanded(prompts))
+    bad, kind = policy(on_error), "boxes" if prompts is None else _expanded(prompts)
+    dataset = read_instances(
+        Path(annotations).expanduser(),
+        Path(images).expanduser(),
+        annotated=kind in (BOXES, POINTS),
+        masks=kind == POINTS,
+        categories=False,
+        bad=bad,
+    )
+    by_image = prompts_for(dataset, kind, any_category=True, bad=bad)
     chosen = chosen_images(
         [(image, by_image[image.id].prompts) for image in dataset.images if image.id in by_image],
         settings,
         generator,
+        bad,
     )
     notes = [*dataset.notes, *notes_on(chosen)]
     if len(by_image) < len(dataset):
@@ -231,6 +249,7 @@ def evaluate(
     top_k: int | None = None,
     score_threshold: float | None = None,
     progress: Progress = lambda stage, done, total: None,
+    on_error: str | BadEntries = STOP,
 ) -> InstanceResult:
     """Instance segmentation of a COCO-format set, by the protocol of the papers.
 
@@ -244,6 +263,8 @@ def evaluate(
         top_k: of detections, keep at most this many of each image, best first.
         score_threshold: drop detections with a lower score.
         progress: called with a stage's name, steps done and steps in total.
+        on_error: ``"stop"`` refuses annotations or detections with a bad entry and ends at an image that
+            cannot be read; ``"skip"`` leaves them out and lists them in the result's ``left_out``.
 
     Returns:
         COCO mask AP, mIoU against ground truth, agreement, and counts; see ``InstanceResult``.
@@ -251,9 +272,9 @@ def evaluate(
     Raises:
         AnnotationError: annotations or detections break their own rules.
     """
-    dataset = read_instances(Path(annotations), Path(images))
-    dataset = dataset if limit is None else dataset.first(limit)
-    found = prompts_for(dataset, prompts, top_k=top_k, score_threshold=score_threshold)
+    bad = policy(on_error)
+    dataset = read_instances(Path(annotations), Path(images), limit=limit, bad=bad)
+    found = prompts_for(dataset, prompts, top_k=top_k, score_threshold=score_threshold, bad=bad)
     return evaluate_instances(
         sam,
         dataset,
@@ -261,4 +282,5 @@ def evaluate(
         str(prompts),
         reference=reference,
         progress=lambda done, total: progress("evaluate", done, total),
+        bad=bad,
     )

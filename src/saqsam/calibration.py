@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -17,7 +18,8 @@ from saqsam.images import IMAGE_SUFFIXES, LoadedImage, open_image
 from saqsam.predictor import decode
 from saqsam.prompts.prompts import Prompts
 from saqsam.recipe import Calibration
-from saqsam.tasks.instance_set import ImageRecord, open_listed
+from saqsam.tasks.bad_entries import BadEntries
+from saqsam.tasks.instance_set import ImageRecord, can_be_read, open_listed
 
 
 @dataclass(frozen=True)
@@ -128,20 +130,36 @@ _GRID = 4
 
 
 def chosen_images(
-    candidates: Sequence[tuple[ImageRecord, Prompts]], settings: Calibration, generator: torch.Generator
+    candidates: Sequence[tuple[ImageRecord, Prompts]],
+    settings: Calibration,
+    generator: torch.Generator,
+    bad: BadEntries | None = None,
 ) -> list[CalibrationImage]:
     """At most ``settings.images`` images that have prompts, drawn without replacement, at most
     ``settings.prompts`` prompts of each.
 
+    Args:
+        candidates: images and their prompts.
+        settings: how many of each.
+        generator: everything random comes from it.
+        bad: where it leaves bad entries out, images that cannot be read are listed there, and others are
+            drawn in their place.
+
     Raises:
         UsageError: no image has a prompt.
+        InputError: none of those that have one can be read.
     """
     usable = [(record, prompts) for record, prompts in candidates if len(prompts)]
     if not usable:
         raise UsageError("no image has a prompt to calibrate on: annotate objects, or use more detections")
-    order = torch.randperm(len(usable), generator=generator)[: settings.images].tolist()
+    order = torch.randperm(len(usable), generator=generator).tolist()
+    if bad is not None and bad.skip:
+        order = list(
+            islice((index for index in order if can_be_read(usable[index][0], bad)), settings.images)
+        )
+        bad.refuse_nothing(len(order))
     chosen = []
-    for index in order:
+    for index in order[: settings.images]:
         record, prompts = usable[index]
         rows = torch.randperm(len(prompts), generator=generator)[: settings.prompts].sort().values
         chosen.append(CalibrationImage(record.path, _rows(prompts, rows), record))

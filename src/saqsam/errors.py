@@ -90,18 +90,19 @@ class AnnotationError(InputError):
     """Annotations or detections break their own rules.
 
     Args:
-        path: the json file.
-        problems: one line for each problem found; the message shows the first 20 and the total.
+        path: the file.
+        problems: one line for each kind of problem found; the message shows the first 20.
+        hint: what to do next, where the lines do not say it themselves.
     """
 
     SHOWN = 20
 
-    def __init__(self, path: str | Path, problems: Sequence[str]) -> None:
-        self.path, self.problems = str(path), tuple(problems)
+    def __init__(self, path: str | Path, problems: Sequence[str], hint: str = "") -> None:
+        self.path, self.problems, self.hint = str(path), tuple(problems), hint
         shown = "; ".join(self.problems[: self.SHOWN])
         more = len(self.problems) - self.SHOWN
-        total = f" (and {more} more, {len(self.problems)} in total)" if more > 0 else ""
-        super().__init__(f"{path}: {shown}{total}")
+        total = f" (and {more} more kinds of problem)" if more > 0 else ""
+        super().__init__(f"{path}: {shown}{total}" + (f"; {hint}" if hint else ""))
 
 
 class PromptError(InputError):

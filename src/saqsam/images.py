@@ -112,6 +112,23 @@ def open_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, apply_exif: bo
     return LoadedImage(pixels, (*notes, *_notes_from_warnings(said)))
 
 
+def stated_size(path: str | Path) -> tuple[int, int]:
+    """Width and height that an image file states, in pixels as stored; its pixels are not read.
+
+    Raises:
+        ImageError: no such file, or no image.
+    """
+    path = Path(path)
+    _refuse_non_images(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(path, formats=_readable_formats()) as image:
+                return image.size
+        except (Image.DecompressionBombError, *_PILLOW_FAILURES) as error:
+            raise ImageError(path, f"cannot be read as an image ({type(error).__name__})") from error
+
+
 def _refuse_non_images(path: Path) -> None:
     """Name the usual accidents before a decoder calls them all 'unidentified'."""
     try:

@@ -79,7 +79,7 @@ def test_names_in_any_script(tmp_path: Path, document: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "size", [(0, 30), (40, -1), (40.0, 30), ("40", 30), (None, 30), (2**31, 2**31), (True, 30)]
+    "size", [(0, 30), (40, -1), (40.5, 30), ("4x", 30), (None, 30), (2**31, 2**31), (True, 30)]
 )
 def test_sizes_of_images(tmp_path: Path, document: dict[str, Any], size: tuple[Any, Any]) -> None:
     document["images"][1].update(width=size[0], height=size[1])

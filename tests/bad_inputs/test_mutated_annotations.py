@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tests.bad_inputs.annotations import HEIGHT, WIDTH
 
 from saqsam.errors import AnnotationError
+from saqsam.prompts.from_dataset import prompts_for
+from saqsam.tasks.bad_entries import BadEntries
 from saqsam.tasks.coco_json import read_instances
 from saqsam.tasks.instance import coco_truth
 from saqsam.tasks.outlines import decode_mask
@@ -42,28 +45,74 @@ def mutated(value: Any, rng: np.random.Generator) -> Any:
     return STRANGE[rng.integers(len(STRANGE))]
 
 
-def test_ten_thousand_mutated_files_are_read_or_refused(tmp_path: Path, document: dict[str, Any]) -> None:
+def write(path: Path, document: Any, rng: np.random.Generator) -> None:
+    """A document as a file; one in ten has a character changed, lost or added."""
+    text = json.dumps(document)
+    if rng.random() < 0.1:
+        spot = int(rng.integers(len(text)))
+        text = text[:spot] + chr(int(rng.integers(32, 127))) * int(rng.integers(0, 2)) + text[spot + 1 :]
+    path.unlink(missing_ok=True)  # some file systems wait for the disk when a file is overwritten
+    path.write_text(text, encoding="utf-8", errors="surrogatepass")
+
+
+def any_policy(rng: np.random.Generator) -> BadEntries:
+    return BadEntries("skip" if rng.random() < 0.5 else "stop")
+
+
+def test_thousands_of_mutated_files_are_read_or_refused(tmp_path: Path, document: dict[str, Any]) -> None:
     """What passes is used: every mask is drawn by the C code that would crash on a bad one."""
     rng = np.random.default_rng(20_25)
     path = tmp_path / "a.json"
     accepted = 0
-    for _ in range(10_000):
+    for _ in range(6_000):
         changed = document
         for _ in range(int(rng.integers(1, 4))):
             changed = mutated(changed, rng)
-        text = json.dumps(changed)
-        if rng.random() < 0.1:
-            spot = int(rng.integers(len(text)))
-            text = text[:spot] + chr(int(rng.integers(32, 127))) * int(rng.integers(0, 2)) + text[spot + 1 :]
-        path.unlink(missing_ok=True)  # some file systems wait for the disk when a file is overwritten
-        path.write_text(text, encoding="utf-8", errors="surrogatepass")
+        write(path, changed, rng)
+        masks = bool(rng.random() < 0.8)
         try:
-            found = read_instances(path, tmp_path)
+            found = read_instances(path, tmp_path, masks=masks, bad=any_policy(rng))
         except AnnotationError:
             continue
         accepted += 1
+        prompts_for(found, "boxes")
+        if not masks:
+            continue
+        if rng.random() < 0.2:
+            prompts_for(found, "points")
         for image in found.images:
             for one in found.instances_of(image.id):
                 assert decode_mask(one.segmentation).shape == (image.height, image.width)
         coco_truth(found)
-    assert 500 < accepted < 9_500
+    assert 500 < accepted < 5_500
+
+
+def test_thousands_of_mutated_detections_are_read_or_refused(
+    tmp_path: Path, document: dict[str, Any]
+) -> None:
+    """What passes can be asked: boxes inside their image, with an area, of images and categories known."""
+    rng = np.random.default_rng(20_26)
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    dataset = read_instances(tmp_path / "a.json", tmp_path)
+    row = {"image_id": 1, "category_id": 4, "bbox": [2, 3.5, 10, 10], "score": 0.5}
+    rows = [row, {**row, "image_id": 2, "score": 1}, {**row, "bbox": [30, 20, 10, 10], "category_id": 9}]
+    path = tmp_path / "found.json"
+    accepted = 0
+    for _ in range(3_000):
+        changed: Any = rows if rng.random() < 0.8 else {"annotations": rows}
+        for _ in range(int(rng.integers(1, 4))):
+            changed = mutated(changed, rng)
+        write(path, changed, rng)
+        try:
+            found = prompts_for(dataset, path, bad=any_policy(rng))
+        except AnnotationError:
+            continue
+        accepted += 1
+        assert found.keys() <= {1, 2}
+        for one in found.values():
+            boxes = one.prompts.boxes
+            assert bool((boxes[:, 2:] > boxes[:, :2]).all())
+            assert bool((boxes >= 0).all() and (boxes[:, 2] <= WIDTH).all() and (boxes[:, 3] <= HEIGHT).all())
+            assert set(one.category_ids) <= {4, 9}
+            assert np.isfinite(one.scores).all()
+    assert 200 < accepted < 2_800

@@ -170,3 +170,27 @@ def test_no_readable_image_writes_nothing(saqsam: Command, tmp_path: Path, detr_
     assert code == 3
     assert "nothing was written" in err
     assert not out.exists()
+
+
+def test_pictures_that_are_missing_are_left_out_on_request(
+    saqsam: Command, scenes: Path, tmp_path: Path, detr_directory: Path
+) -> None:
+    document = json.loads((scenes / "instances.json").read_text())
+    document["images"].insert(0, {"id": 90, "file_name": "absent.png", "width": 8, "height": 8})
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    words = (
+        "detect",
+        scenes / "images",
+        "--detector",
+        f"hf:{detr_directory}",
+        "--annotations",
+        tmp_path / "a.json",
+    )
+    code, _, err = saqsam(*words, "--out", tmp_path / "d.json")
+    assert code == 3
+    assert "--on-error skip" in err
+    code, text, _ = saqsam(*words, "--out", tmp_path / "d.json", "--limit", 2, "--on-error", "skip", "--json")
+    assert code == 0
+    found = json.loads(text)
+    assert found["images"] == 2
+    assert [left["entry"] for left in found["left_out"]] == ["image 0 (id 90)"]

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from saqsam.errors import UsageError
+from saqsam.tasks.bad_entries import ON_ERROR, BadEntries
 
 Model = Annotated[
     str,
@@ -62,6 +63,14 @@ ScoreThresholdOption = Annotated[
     float | None,
     typer.Option("--score-threshold", help="Drop detections with a lower score.", metavar="X"),
 ]
+OnErrorOption = Annotated[
+    str,
+    typer.Option(
+        "--on-error",
+        help="stop: a bad annotation or a missing picture ends it. skip: they are left out and listed.",
+        metavar="stop|skip",
+    ),
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="torch device to compute on.")]
 
 PROMPT_WORDS = ("boxes", "points")
@@ -92,6 +101,17 @@ def check_file(path: Path, option: str) -> Path:
         found = "there is no such file" if found == "no such file" else f"it {found}"
         raise UsageError(f"{option} {path}: expected a file; {found}")
     return path
+
+
+def check_on_error(word: str) -> BadEntries:
+    """What becomes of bad entries of the files that are read.
+
+    Raises:
+        UsageError: neither ``stop`` nor ``skip``.
+    """
+    if word not in ON_ERROR:
+        raise UsageError(f"--on-error {word}: expected {' or '.join(ON_ERROR)}")
+    return BadEntries(word)
 
 
 def check_prompts(text: str) -> str | Path:

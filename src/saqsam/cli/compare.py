@@ -16,12 +16,14 @@ from saqsam.cli.arguments import (
     ImagesOption,
     JsonOption,
     LimitOption,
+    OnErrorOption,
     PromptsOption,
     ScoreThresholdOption,
     TopKOption,
     check_choice_of_detections,
     check_directory,
     check_file,
+    check_on_error,
     check_output,
     check_prompts,
     make_directory,
@@ -58,6 +60,7 @@ def compare(
     limit: LimitOption = None,
     top_k: TopKOption = None,
     score_threshold: ScoreThresholdOption = None,
+    on_error: OnErrorOption = "stop",
     device: DeviceOption = "cpu",
     runtime: RuntimeOption = TORCH,
     force: ForceOption = False,
@@ -71,6 +74,7 @@ def compare(
     check_file(annotations, "--annotations")
     asked = check_prompts(prompts)
     check_choice_of_detections(asked, top_k, score_threshold)
+    check_on_error(on_error)
     if run is not None and html is None:
         raise UsageError("--run belongs to --html")
     losses: dict[str, list[tuple[int, float]]] = {}
@@ -103,6 +107,7 @@ def compare(
                 top_k=top_k,
                 score_threshold=score_threshold,
                 progress=within(report, name),
+                on_error=on_error,
             )
             for name, sam in zip(models, loaded, strict=True)
         ]
@@ -118,6 +123,7 @@ def compare(
                 count=pictures,
                 top_k=top_k,
                 score_threshold=score_threshold,
+                on_error=on_error,
             )
         if html is not None:
             write_page(
@@ -133,6 +139,7 @@ def compare(
                 score_threshold=score_threshold,
                 losses=losses,
                 report=report,
+                on_error=on_error,
             )
     if json:
         print_json(

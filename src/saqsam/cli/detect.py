@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,16 +13,19 @@ from saqsam.cli.arguments import (
     ForceOption,
     JsonOption,
     LimitOption,
+    OnErrorOption,
     check_file,
+    check_on_error,
     check_output,
 )
-from saqsam.cli.output import print_json, print_lines
+from saqsam.cli.output import print_json, print_left_out, print_lines
 from saqsam.cli.progress import progress
 from saqsam.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from saqsam.detectors.listing import ListedImage
     from saqsam.detectors.run import DetectionRun
+    from saqsam.tasks.bad_entries import BadEntries
     from saqsam.tasks.instance_set import InstanceSet
 
 _SHOWN = 5
@@ -61,6 +65,7 @@ def detect(
         float | None,
         typer.Option("--score-threshold", help="Drop boxes with a lower score.", min=0, max=1, metavar="T"),
     ] = None,
+    on_error: OnErrorOption = "stop",
     device: DeviceOption = "cpu",
     force: ForceOption = False,
     json: JsonOption = False,
@@ -73,12 +78,13 @@ def detect(
         if not images.is_dir():
             raise UsageError(f"IMAGES {images}: with --annotations, give the folder its file names refer to")
     check_output(out, "--out", force)
+    bad = check_on_error(on_error)
 
     from saqsam.detectors.coco_names import category_ids, default_category_ids
     from saqsam.detectors.registry import load_detector
     from saqsam.detectors.run import detect_images, write_detections
 
-    dataset = _dataset(images, annotations)
+    dataset = _dataset(images, annotations, limit, bad)
     listed = _listed(images, dataset)[:limit]
     loaded = load_detector(detector, weights, device)
     if dataset is None:
@@ -97,7 +103,7 @@ def detect(
     if run.images == 0:
         raise InputError(f"no image could be read, nothing was written: {_listing(run)}")
     write_detections(out, run)
-    _print(detector, out, run, json)
+    _print(detector, out, run, bad, json)
     if run.failures:
         raise InputError(
             f"{len(run.failures)} of {len(listed)} images could not be read and have no boxes in {out}: "
@@ -105,12 +111,14 @@ def detect(
         )
 
 
-def _dataset(images: Path, annotations: Path | None) -> InstanceSet | None:
+def _dataset(
+    images: Path, annotations: Path | None, limit: int | None, bad: BadEntries
+) -> InstanceSet | None:
     if annotations is None:
         return None
     from saqsam.tasks.coco_json import read_instances
 
-    return read_instances(annotations, images, annotated=False)
+    return read_instances(annotations, images, annotated=False, limit=limit, bad=bad)
 
 
 def _listed(images: Path, dataset: InstanceSet | None) -> list[ListedImage]:
@@ -127,7 +135,7 @@ def _listing(run: DetectionRun) -> str:
     return shown + (f"; and {more} more" if more > 0 else "")
 
 
-def _print(detector: str, out: Path, run: DetectionRun, json: bool) -> None:
+def _print(detector: str, out: Path, run: DetectionRun, bad: BadEntries, json: bool) -> None:
     if json:
         print_json(
             {
@@ -138,6 +146,7 @@ def _print(detector: str, out: Path, run: DetectionRun, json: bool) -> None:
                 "unreadable": [{"file": error.path, "reason": error.reason} for error in run.failures],
                 "boxes_outside_image": run.without_area,
                 "boxes_without_category": run.without_category,
+                "left_out": [asdict(one) for one in bad.left_out],
                 "seconds": round(run.seconds, 3),
             }
         )
@@ -148,3 +157,4 @@ def _print(detector: str, out: Path, run: DetectionRun, json: bool) -> None:
     if run.without_category:
         lines.append(f"{run.without_category} boxes were of classes that the data set does not have")
     print_lines(lines)
+    print_left_out(bad.notes, bad.left_out)

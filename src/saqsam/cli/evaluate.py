@@ -14,12 +14,14 @@ from saqsam.cli.arguments import (
     JsonOption,
     LimitOption,
     Model,
+    OnErrorOption,
     PromptsOption,
     ScoreThresholdOption,
     TopKOption,
     check_choice_of_detections,
     check_directory,
     check_file,
+    check_on_error,
     check_prompts,
 )
 from saqsam.cli.evaluate_published import PublishedRequest, evaluate_as_published
@@ -122,6 +124,7 @@ def evaluate(
         Path | None,
         typer.Option("--calibration-annotations", help="COCO instances json of these.", metavar="FILE"),
     ] = None,
+    on_error: OnErrorOption = "stop",
     device: DeviceOption = "cpu",
     runtime: RuntimeOption = TORCH,
     engine: EngineOption = LOCAL,
@@ -150,13 +153,14 @@ def evaluate(
             "--shards": ("instance", shards is not None),
         },
     )
+    bad = check_on_error(on_error)
     if task != "instance":
         if reference is not None and show_dir is None:
             raise UsageError(
                 f"--reference belongs to --task instance; with --task {task} it is only drawn: "
                 "add --show-dir DIR"
             )
-        request = TaskRequest(model, images, annotations, limit, device, reference, show_dir, json)
+        request = TaskRequest(model, images, annotations, limit, device, reference, show_dir, json, bad)
         if task == "semantic":
             evaluate_semantic_task(request, labels, preset, everything or (), ignore_zero=not count_zero)
             return
@@ -219,9 +223,10 @@ def evaluate(
                 top_k=top_k,
                 score_threshold=score_threshold,
                 progress=report,
+                on_error=bad,
             )
         else:
-            found = SetRequest(images, annotations, asked, limit, top_k, score_threshold)
+            found = SetRequest(images, annotations, asked, limit, top_k, score_threshold, bad)
             result = evaluate_in_shards(sam, model, reference, found, out, chosen, report)
     if show_dir is not None:
         write_pictures(
@@ -233,6 +238,7 @@ def evaluate(
             count=limit or result.images,
             top_k=top_k,
             score_threshold=score_threshold,
+            on_error=on_error,
         )
     if json:
         print_json(result.to_dict())

@@ -15,6 +15,7 @@ from saqsam.errors import InputError
 if TYPE_CHECKING:
     from saqsam.cli.progress import Report
     from saqsam.sam import Sam
+    from saqsam.tasks.bad_entries import BadEntries
     from saqsam.tasks.instance import InstanceResult
 
 
@@ -28,6 +29,7 @@ class SetRequest:
     limit: int | None
     top_k: int | None
     score_threshold: float | None
+    bad: BadEntries
 
 
 def evaluate_in_shards(
@@ -51,7 +53,7 @@ def evaluate_in_shards(
         report: told of every image.
 
     Raises:
-        InputError: images could not be read; all are named, and nothing is measured without them.
+        InputError: images could not be read and are not to be left out, or none could.
     """
     from saqsam import api
     from saqsam.detectors.listing import from_annotations
@@ -61,10 +63,10 @@ def evaluate_in_shards(
     from saqsam.tasks.coco_json import read_instances
     from saqsam.tasks.instance import summary
 
-    dataset = read_instances(request.annotations, request.images)
-    dataset = dataset if request.limit is None else dataset.first(request.limit)
+    bad = request.bad
+    dataset = read_instances(request.annotations, request.images, limit=request.limit, bad=bad)
     prompts = prompts_for(
-        dataset, request.prompts, top_k=request.top_k, score_threshold=request.score_threshold
+        dataset, request.prompts, top_k=request.top_k, score_threshold=request.score_threshold, bad=bad
     )
     load = partial(api.load, device=distribution.device)
     job = EvaluateJob(partial(load, model), None if reference is None else partial(load, reference))
@@ -78,9 +80,14 @@ def evaluate_in_shards(
         directory = Path(scratch) / "run" if out is None else distribution.directory(out)
         rows = distribution.run(job, items, identity, directory, False, report, "evaluate").rows
     failures = unreadable(rows)
-    if failures:
+    for error in failures if bad.skip else ():
+        bad.leave_out_image(error)
+    if failures and not bad.skip:
         raise InputError(
             f"{len(failures)} of {len(rows)} images could not be read, figures without them would be of "
-            f"another set: {listed(failures)}"
+            f"another set: {listed(failures)}; mend them, or use --on-error skip"
         )
-    return summary(sam, dataset, prompts, str(request.prompts), figures_of(rows))
+    read = {row["image_id"] for row in rows if row["unreadable"] is None}
+    bad.refuse_nothing(len(read))
+    kept = dataset.only([image for image in dataset.images if image.id in read])
+    return summary(sam, kept, prompts, str(request.prompts), figures_of(rows), bad)

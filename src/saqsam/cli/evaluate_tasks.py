@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saqsam.cli.arguments import check_directory, check_file
-from saqsam.cli.output import print_json, print_lines, print_table
+from saqsam.cli.output import print_json, print_left_out, print_lines, print_table
 from saqsam.cli.progress import progress
 from saqsam.cli.results import percent, share
 from saqsam.errors import NumericalError, UsageError
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from saqsam.images import Pixels
     from saqsam.prompts.from_dataset import ImagePrompts
     from saqsam.sam import Sam
+    from saqsam.tasks.bad_entries import BadEntries
     from saqsam.tasks.instance_set import ImageRecord
     from saqsam.tasks.oriented import OrientedResult
     from saqsam.tasks.oriented_ap import OrientedDetection
@@ -39,6 +40,7 @@ class TaskRequest:
     reference: str | None
     show_dir: Path | None
     json: bool
+    bad: BadEntries
 
     def drawn_beside(self) -> Sam | None:
         """The reference, loaded, if there is one to be drawn."""
@@ -90,9 +92,9 @@ def evaluate_oriented_task(
     from saqsam.tasks.oriented import evaluate_oriented
     from saqsam.tasks.oriented_set import oriented_prompts, read_oriented
 
-    dataset = read_oriented(request.annotations, request.images)
-    dataset = dataset if request.limit is None else dataset.first(request.limit)
-    asked = oriented_prompts(dataset, prompts, top_k=top_k, score_threshold=score_threshold)
+    bad = request.bad
+    dataset = read_oriented(request.annotations, request.images, limit=request.limit, bad=bad)
+    asked = oriented_prompts(dataset, prompts, top_k=top_k, score_threshold=score_threshold, bad=bad)
     make_show_directory(request.show_dir)
     with progress() as report:
         sam = api.load(request.model, device=request.device)
@@ -107,6 +109,7 @@ def evaluate_oriented_task(
             str(prompts),
             progress=lambda done, total: report("evaluate", done, total),
             show=pictures,
+            bad=bad,
         )
     if task1_dir is not None:
         write_task1(task1_dir, dataset.listing, detections)
@@ -164,6 +167,7 @@ def _print_oriented(result: OrientedResult) -> None:
     if result.empty_masks:
         lines.append(f"{result.empty_masks} masks had no pixel; their upright boxes were taken")
     print_lines([*lines, f"{result.seconds:.1f} s"])
+    print_left_out(result.notes, result.left_out)
 
 
 def evaluate_semantic_task(
@@ -200,9 +204,9 @@ def evaluate_semantic_task(
     from saqsam.tasks.semantic import evaluate_semantic, starting_maps
     from saqsam.tasks.semantic_maps import read_semantic
 
-    dataset = read_semantic(request.annotations, request.images)
-    dataset = dataset if request.limit is None else dataset.first(request.limit)
-    start = starting_maps(labels, dataset, device=request.device)
+    bad = request.bad
+    dataset = read_semantic(request.annotations, request.images, limit=request.limit, bad=bad)
+    start = starting_maps(labels, dataset, device=request.device, lenient=bad.skip)
     make_show_directory(request.show_dir)
     with progress() as report:
         sam = api.load(request.model, device=request.device)
@@ -218,6 +222,7 @@ def evaluate_semantic_task(
             ignore_zero=ignore_zero,
             progress=lambda done, total: report("evaluate", done, total),
             show=pictures,
+            bad=bad,
         )
     if request.json:
         print_json(result.to_dict())
@@ -283,6 +288,7 @@ def _print_semantic(result: SemanticResult) -> None:
     title = f"{result.model} ({result.bits}): {result.images} images, labels: {result.labels}"
     print_table(title, ["class", "pixels", "labels", "refined"], rows)
     print_lines([f"{result.masks} masks, {result.seconds:.1f} s"])
+    print_left_out((), result.left_out)
 
 
 def _stop_on_nan(model: str, count: int) -> None:

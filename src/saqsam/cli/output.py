@@ -6,11 +6,14 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from saqsam.tasks.bad_entries import LeftOut
 
 _PIPE_WIDTH = 10_000
 """Columns of a pipe: programs that read tables want each row on one line."""
@@ -43,6 +46,16 @@ def print_lines(lines: Sequence[str]) -> None:
     """Plain lines; brackets in names are not markup."""
     for line in lines:
         console().print(line, markup=False)
+
+
+def print_left_out(notes: Sequence[str], left_out: Sequence[LeftOut]) -> None:
+    """What was accepted with a note, and what was left out: a line for each kind, with a count."""
+    from saqsam.tasks.bad_entries import left_out_lines
+
+    print_lines([f"note: {note}" for note in notes])
+    if left_out:
+        print_lines([f"left out {len(left_out)} bad entries:"])
+        print_lines([f"  {line}" for line in left_out_lines(left_out)])
 
 
 def size_text(count: int) -> str:

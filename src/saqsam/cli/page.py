@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ def write_page(
     score_threshold: float | None,
     losses: Mapping[str, Sequence[tuple[int, float]]],
     report: Report,
+    on_error: str = "stop",
 ) -> None:
     """Look at a few images again, and write the page.
 
@@ -46,13 +48,15 @@ def write_page(
     from saqsam.report.errors_by_site import relative_errors
     from saqsam.report.html import methods, render
     from saqsam.report.plots import errors_plot
+    from saqsam.tasks.bad_entries import BadEntries
     from saqsam.tasks.coco_json import read_instances
-    from saqsam.tasks.instance_set import open_listed
+    from saqsam.tasks.instance_set import can_be_read, open_listed
 
-    dataset = read_instances(annotations, images)
-    dataset = dataset if limit is None else dataset.first(limit)
-    by_image = prompts_for(dataset, prompts, top_k=top_k, score_threshold=score_threshold)
-    listed = [image for image in dataset.images if image.id in by_image][:RANKED]
+    bad = BadEntries(on_error)
+    dataset = read_instances(annotations, images, limit=limit, bad=bad)
+    by_image = prompts_for(dataset, prompts, top_k=top_k, score_threshold=score_threshold, bad=bad)
+    with_prompts = (image for image in dataset.images if image.id in by_image)
+    listed = list(islice((image for image in with_prompts if can_be_read(image, bad)), RANKED))
 
     def segment(sam: Sam, image: ImageRecord) -> Segmentation:
         asked, pixels = by_image[image.id].prompts, open_listed(image).pixels

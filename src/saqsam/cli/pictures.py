@@ -20,6 +20,7 @@ def write_pictures(
     count: int,
     top_k: int | None = None,
     score_threshold: float | None = None,
+    on_error: str = "stop",
 ) -> list[Path]:
     """Draw each model's masks on the first ``count`` images that have prompts.
 
@@ -32,22 +33,30 @@ def write_pictures(
         count: images to draw.
         top_k: of detections, draw at most this many of each image.
         score_threshold: leave out detections with a lower score.
+        on_error: ``skip`` leaves out bad entries, and images that cannot be read.
 
     Returns:
         The files written.
     """
+    from saqsam.errors import ImageError
     from saqsam.prompts.from_dataset import prompts_for
     from saqsam.report.overlay import side_by_side
     from saqsam.report.show import save_picture
+    from saqsam.tasks.bad_entries import BadEntries
     from saqsam.tasks.coco_json import read_instances
     from saqsam.tasks.instance_set import open_listed
 
-    dataset = read_instances(annotations, images)
-    by_image = prompts_for(dataset, prompts, top_k=top_k, score_threshold=score_threshold)
+    bad = BadEntries(on_error)
+    dataset = read_instances(annotations, images, bad=bad)
+    by_image = prompts_for(dataset, prompts, top_k=top_k, score_threshold=score_threshold, bad=bad)
     written: list[Path] = []
     taken: set[str] = set()
     for image in [image for image in dataset.images if image.id in by_image][:count]:
-        pixels = open_listed(image).pixels
+        try:
+            pixels = open_listed(image).pixels
+        except ImageError as error:
+            bad.leave_out_image(error)
+            continue
         asked = by_image[image.id].prompts
         panels = [
             sam.segment(pixels, boxes=asked.boxes, points=asked.points, labels=asked.labels).draw(pixels)

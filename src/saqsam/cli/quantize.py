@@ -19,15 +19,17 @@ from saqsam.cli.arguments import (
     JsonOption,
     Model,
     OnlyOption,
+    OnErrorOption,
     SetOption,
     check_directory,
     check_file,
+    check_on_error,
     check_output,
     check_prompts,
 )
 from saqsam.cli.dry_run import say_dry_run
 from saqsam.cli.finished import check_unfinished, note_finished
-from saqsam.cli.output import megabytes, print_json, print_lines
+from saqsam.cli.output import megabytes, print_json, print_left_out, print_lines
 from saqsam.cli.progress import progress
 from saqsam.errors import ImageError, UsageError
 from saqsam.recipe import Recipe, load_recipe
@@ -73,6 +75,7 @@ def quantize(
             metavar="boxes|points|FILE",
         ),
     ] = None,
+    on_error: OnErrorOption = "stop",
     device: DeviceOption = "cpu",
     run: Annotated[
         Path | None,
@@ -105,8 +108,9 @@ def quantize(
     asked = check_prompts(prompts) if prompts is not None else ("boxes" if annotations else None)
     if asked is not None and annotations is None:
         raise UsageError(f"--prompts {prompts}: needs --annotations FILE, which says what each image holds")
+    check_on_error(on_error)
     if dry:
-        say_dry_run(model, chosen, images, annotations, asked, device, json)
+        say_dry_run(model, chosen, images, annotations, asked, device, json, on_error)
         return
     if out is None:
         raise UsageError("option '--out' is missing: name the packed file to write, or give --dry-run")
@@ -125,6 +129,7 @@ def quantize(
         out=str(out),
         device=device,
         cache_gb=cache_gb,
+        on_error=on_error,
     )
     if run is not None:
         begin_run(run, command)
@@ -143,6 +148,7 @@ class Command:
         out: the packed file to write.
         device: torch device.
         cache_gb: GB of activations in memory; ``None`` for all. Older runs do not have it.
+        on_error: what becomes of bad entries of annotations and detections. Older runs do not have it.
     """
 
     model: str
@@ -153,6 +159,7 @@ class Command:
     out: str
     device: str
     cache_gb: float | None = None
+    on_error: str = "stop"
 
 
 def begin_run(run: Path, command: Command) -> None:
@@ -180,6 +187,7 @@ def carry_out(command: Command, run: Path | None, *, json: bool) -> None:
 
     out, chosen = Path(command.out), Recipe.from_dict(command.recipe)
     started = time.perf_counter()
+    bad = check_on_error(command.on_error)
     with progress() as report:
         sam = api.load(command.model, device=command.device)
         try:
@@ -193,6 +201,7 @@ def carry_out(command: Command, run: Path | None, *, json: bool) -> None:
                 run_dir=run,
                 cache_gb=command.cache_gb,
                 listener=report.heard,
+                on_error=bad,
             )
         except ImageError as error:
             hint = "calibration stops here, since other images give other ranges: mend or remove this one"
@@ -213,6 +222,7 @@ def carry_out(command: Command, run: Path | None, *, json: bool) -> None:
         "sites": len(record["sites"]),
         "constant_sites": constant,
         "calibration": None if quantized.log is None else quantized.log.calibration.to_dict(),
+        "left_out": [asdict(one) for one in bad.left_out],
         "seconds": round(time.perf_counter() - started, 3),
     }
     if json:
@@ -234,6 +244,7 @@ def carry_out(command: Command, run: Path | None, *, json: bool) -> None:
             *seen,
         ]
     )
+    print_left_out(bad.notes, bad.left_out)
 
 
 def constant_sites(records: Mapping[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from saqsam.cli.output import print_lines, print_table
+from saqsam.cli.output import print_left_out, print_lines, print_table
 from saqsam.errors import NumericalError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def print_results(results: Sequence[InstanceResult], labels: Sequence[str] | Non
     for name, result in zip(names, results, strict=True):
         if result.nan_count:
             print_lines([f"{name}: {result.nan_count} masks or scores are not finite numbers"])
+    print_left_out(first.notes, first.left_out)
 
 
 def stop_on_nan(results: Sequence[InstanceResult]) -> None:

@@ -40,7 +40,7 @@ def cases_for(images: Path | None, annotations: Path | None, limit: int = DEFAUL
         if not files:
             raise UsageError(f"--images {images}: there is no file in it")
         return [_clicked(path) for path in files]
-    dataset = read_instances(annotations, images)
+    dataset = read_instances(annotations, images, masks=False, categories=False)
     prompts = prompts_for(dataset, "boxes")
     listed = [image for image in dataset.images if image.id in prompts][:limit]
     return [

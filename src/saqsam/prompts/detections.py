@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from saqsam.errors import AnnotationError, UsageError
+from saqsam.tasks.bad_entries import BadEntries, Fault, Problem, by_kind, problem
+from saqsam.tasks.coco_images import LENIENT_IDS
 from saqsam.tasks.fields import (
+    as_id,
     box_problem,
+    has_area_inside,
     id_problem,
     is_finite,
     is_id,
@@ -22,9 +24,6 @@ from saqsam.tasks.fields import (
 )
 from saqsam.tasks.instance_set import InstanceSet
 from saqsam.tasks.strict_json import MAX_BYTES, read_json
-
-_SLIVER = 16.0
-"""Pixels between neighbouring float32 numbers at the far side of the widest image that is read."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +49,15 @@ def read_detections(
     *,
     top_k: int | None = None,
     score_threshold: float | None = None,
+    any_category: bool = False,
+    bad: BadEntries | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> dict[int, list[Detection]]:
     """Read ``[{"image_id", "category_id", "bbox": [x, y, width, height], "score"}, ...]``.
 
     A COCO-style object whose ``annotations`` hold such entries is accepted too. Boxes without area, or
     wholly outside their image, are faults: a detector that writes them is broken, and leaving them out in
-    silence would change its figures.
+    silence would change its figures. Ids written as ``1.0`` or ``"000001"`` are accepted and noted.
 
     Args:
         path: the json file.
@@ -64,84 +65,88 @@ def read_detections(
             ``InstanceSet.first`` left out are passed over.
         top_k: keep at most this many of each image, best first.
         score_threshold: drop detections with a lower score.
+        any_category: categories need not be of the data set.
+        bad: what becomes of bad entries, and where those left out are listed; None stops at them.
         max_bytes: longest file that is read.
 
     Returns:
         Image id to detections, by falling score; equal scores keep the order of the file.
 
     Raises:
-        AnnotationError: not such a file; all broken entries are counted and the first 20 shown.
+        AnnotationError: not such a file, or bad entries, counted by kind.
         UsageError: ``top_k`` below 1, or a threshold that is not finite.
     """
     path = Path(path)
+    bad = BadEntries(offered=False) if bad is None else bad
     if top_k is not None and top_k < 1:
         raise UsageError(f"top_k {top_k}: keep at least 1 detection of an image, or leave top_k out for all")
     if score_threshold is not None and not is_finite(score_threshold):
         raise UsageError(f"score_threshold {score_threshold} must be a finite number")
-    document = read_json(path, max_bytes=max_bytes)
+    document = read_json(path, max_bytes=max_bytes, keep_nan=bad.skip)
     entries = document.get("annotations") if is_object(document) else document
     if not isinstance(entries, list):
-        raise AnnotationError(path, ["a list of detections expected: image_id, category_id, bbox, score"])
+        wanted = "a list of detections expected: image_id, category_id, bbox, score"
+        raise AnnotationError(path, [f"{wanted}; 'saqsam detect' writes such a file"])
     sizes = {image.id: (image.width, image.height) for image in dataset.images}
-    problems: list[str] = []
+    faults: list[Fault] = []
     found: dict[int, list[Detection]] = {}
     for index, entry in enumerate(entries):
-        faults = list(_faults(entry, sizes, dataset))
-        problems += [f"detection {index}: {fault}" for fault in faults]
-        if not faults and entry["image_id"] in sizes:
-            detection = _detection(entry)
-            found.setdefault(detection.image_id, []).append(detection)
-    if problems:
-        raise AnnotationError(path, problems)
+        problems = list(_faults(entry, sizes, dataset, any_category))
+        faults += [Fault(f"detection {index}", one) for one in problems]
+        image, category = (
+            (None, None) if problems else (as_id(entry["image_id"]), as_id(entry["category_id"]))
+        )
+        if image in sizes and image is not None and category is not None:
+            found.setdefault(image, []).append(_detection(entry, image, category))
+            if not (is_id(entry["image_id"]) and is_id(entry["category_id"])):
+                bad.note(LENIENT_IDS)
+    bad.settle(path, faults)
+    if len({fault.entry for fault in faults}) == len(entries) > 0:
+        raise AnnotationError(path, ["no detection can be used", *by_kind(faults)], "mend the file")
     return {key: _best(group, top_k, score_threshold) for key, group in sorted(found.items())}
 
 
-def _faults(entry: Any, sizes: dict[int, tuple[int, int]], dataset: InstanceSet) -> Iterator[str]:
+def _faults(
+    entry: Any, sizes: Mapping[int, tuple[int, int]], dataset: InstanceSet, any_category: bool
+) -> Iterator[Problem]:
     if not is_object(entry):
-        yield f"{shown(entry)} is not an object"
+        yield problem("{} is not an object", shown(entry))
         return
     missing = missing_fields(entry, ("image_id", "category_id", "bbox", "score"))
     if missing:
         yield from missing
         return
-    image, category = entry["image_id"], entry["category_id"]
-    if not is_id(image):
-        yield id_problem("image_id", image)
+    image, category = as_id(entry["image_id"]), as_id(entry["category_id"])
+    if image is None:
+        yield id_problem("image_id", entry["image_id"])
     elif image not in dataset.known_images:
-        yield f"image_id {image} is not the id of any image of {dataset.path.name}"
-    if not is_id(category):
-        yield id_problem("category_id", category)
-    elif category not in dataset.categories:
-        yield f"category_id {category} is not the id of any category of {dataset.path.name}"
+        yield problem("image_id {} is not the id of any image of {}", image, dataset.path.name)
+    if category is None:
+        yield id_problem("category_id", entry["category_id"])
+    elif not any_category and category not in dataset.categories:
+        yield problem("category_id {} is not the id of any category of {}", category, dataset.path.name)
     if not is_finite(entry["score"]):
-        yield f"score {shown(entry['score'])} is not a finite number"
+        yield problem("score {} is not a finite number", shown(entry["score"]))
     fault = box_problem(entry["bbox"])
-    if fault is None and is_id(image) and image in sizes:
+    if fault is None and image is not None and image in sizes:
         fault = _misplaced(entry["bbox"], *sizes[image])
     if fault is not None:
         yield fault
 
 
-def _misplaced(box: list[float], width: int, height: int) -> str | None:
-    x, y, across, down = box
-    if across == 0 or down == 0:
-        return f"bbox {shown(box)} has no area"
+def _misplaced(box: list[float], width: int, height: int) -> Problem | None:
+    if box[2] == 0 or box[3] == 0:
+        return problem("bbox {} has no area", shown(box))
     if lies_outside(box, width, height):
-        return f"bbox {shown(box)} lies wholly outside the {width} x {height} image"
-    # A sliver inside the image may round to nothing in float32, as the model will see it.
-    corners = (max(x, 0.0), max(y, 0.0), min(x + across, width), min(y + down, height))
-    if min(corners[2] - corners[0], corners[3] - corners[1]) < _SLIVER:
-        x0, y0, x1, y1 = np.array(corners, np.float32)
-        if x1 <= x0 or y1 <= y0:
-            return f"bbox {shown(box)} has no area inside the {width} x {height} image"
+        return problem("bbox {} lies wholly outside the {} x {} image", shown(box), width, height)
+    if not has_area_inside(box, width, height):
+        return problem("bbox {} has no area inside the {} x {} image", shown(box), width, height)
     return None
 
 
-def _detection(entry: Any) -> Detection:
+def _detection(entry: Any, image: int, category: int) -> Detection:
     x, y, width, height = (float(side) for side in entry["bbox"])
-    return Detection(
-        entry["image_id"], entry["category_id"], (x, y, x + width, y + height), float(entry["score"])
-    )
+    return Detection(image, category, (x, y, x + width, y + height), float(entry["score"]))
 
 
 def _best(group: list[Detection], top_k: int | None, threshold: float | None) -> list[Detection]:

@@ -10,6 +10,7 @@ from scipy.ndimage import distance_transform_edt
 
 from saqsam.prompts.detections import read_detections
 from saqsam.prompts.prompts import Prompts, checked_boxes, checked_points
+from saqsam.tasks.bad_entries import BadEntries
 from saqsam.tasks.instance_set import ImageRecord, Instance, InstanceSet
 from saqsam.tasks.outlines import Mask, mask_area
 
@@ -41,6 +42,8 @@ def prompts_for(
     *,
     top_k: int | None = None,
     score_threshold: float | None = None,
+    any_category: bool = False,
+    bad: BadEntries | None = None,
 ) -> dict[int, ImagePrompts]:
     """Prompts by image id; images with nothing to ask are left out.
 
@@ -50,6 +53,8 @@ def prompts_for(
             COCO-results file of detections.
         top_k: of detections, keep at most this many of each image, best first.
         score_threshold: drop detections with a lower score.
+        any_category: detections may be of categories that the set does not have.
+        bad: what becomes of bad detections, and where those left out are listed; None stops at them.
 
     Raises:
         AnnotationError: the detections file breaks its rules.
@@ -58,7 +63,14 @@ def prompts_for(
     if source in (BOXES, POINTS):
         made = {image.id: _from_objects(image, dataset, str(source)) for image in dataset.images}
         return {key: found for key, found in made.items() if found is not None}
-    detections = read_detections(source, dataset, top_k=top_k, score_threshold=score_threshold)
+    detections = read_detections(
+        source,
+        dataset,
+        top_k=top_k,
+        score_threshold=score_threshold,
+        any_category=any_category,
+        bad=bad,
+    )
     prompts = {}
     for image in dataset.images:
         found = detections.get(image.id)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from saqsam.errors import AnnotationError
+from saqsam.tasks.bad_entries import BadEntries, Fault, Problem, problem
 from saqsam.tasks.fields import shown
 from saqsam.tasks.oriented_boxes import polygon_area
 
@@ -61,29 +62,32 @@ class DotaObject:
     line: int
 
 
-def read_dota_labels(path: str | Path, *, max_bytes: int = MAX_BYTES) -> list[DotaObject]:
+def read_dota_labels(
+    path: str | Path, *, bad: BadEntries | None = None, max_bytes: int = MAX_BYTES
+) -> list[DotaObject]:
     """Read one label file; an empty one means an image without objects.
 
     Args:
         path: text file.
+        bad: what becomes of bad lines, and where those left out are listed; None stops at them.
         max_bytes: refuse a longer one.
 
     Raises:
-        AnnotationError: unreadable, not UTF-8, or lines that are no objects; each is named by its number.
+        AnnotationError: unreadable, not UTF-8, or lines that are no objects, counted by kind; the first of
+            each kind is named by its number.
     """
     path = Path(path)
-    problems: list[str] = []
+    faults: list[Fault] = []
     objects = []
     for number, line in enumerate(_lines(path, max_bytes), start=1):
         if not line.strip() or (number <= 2 and _HEADER.match(line.strip())):
             continue
         found = _object(line.split(), number)
-        if isinstance(found, str):
-            problems.append(f"line {number}: {found}")
+        if isinstance(found, Problem):
+            faults.append(Fault(f"line {number}", found))
         else:
             objects.append(found)
-    if problems:
-        raise AnnotationError(path, problems)
+    (BadEntries(offered=False) if bad is None else bad).settle(path, faults)
     return objects
 
 
@@ -97,32 +101,34 @@ def _lines(path: Path, max_bytes: int) -> list[str]:
         with path.open("rb") as file:
             content = file.read(max_bytes + 1)
     except OSError as error:
-        raise AnnotationError(path, [f"cannot be read ({error.strerror})"]) from error
+        raise AnnotationError(path, [f"cannot be read ({error.strerror}); check the path"]) from error
     if len(content) > max_bytes:
-        raise AnnotationError(path, [f"longer than the limit of {max_bytes / 1e6:,.0f} MB"])
+        raise AnnotationError(
+            path, [f"longer than the limit of {max_bytes / 1e6:,.0f} MB; is it a label file?"]
+        )
     try:
         return content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise AnnotationError(path, [f"not UTF-8 text (byte {error.start})"]) from error
+        raise AnnotationError(path, [f"not UTF-8 text (byte {error.start}); save it as UTF-8"]) from error
 
 
-def _object(words: list[str], number: int) -> DotaObject | str:
+def _object(words: list[str], number: int) -> DotaObject | Problem:
     """The object of one line, or what is wrong with the line."""
     if len(words) not in (9, 10):
         wanted = "x1 y1 x2 y2 x3 y3 x4 y4 class difficult"
-        return f"{len(words)} fields, expected {wanted} ({shown(' '.join(words))})"
+        return problem("{} fields, expected " + wanted + " ({})", len(words), shown(" ".join(words)))
     try:
         corners = [float(word) for word in words[:8]]
     except ValueError:
-        return f"the first eight fields must be numbers, got {shown(' '.join(words[:8]))}"
+        return problem("the first eight fields must be numbers, got {}", shown(" ".join(words[:8])))
     if not all(math.isfinite(value) and abs(value) <= _FARTHEST for value in corners):
-        return f"a coordinate is not a finite number of pixels: {shown(' '.join(words[:8]))}"
+        return problem("a coordinate is not a finite number of pixels: {}", shown(" ".join(words[:8])))
     polygon = np.array(corners, dtype=np.float64).reshape(4, 2)
     if polygon_area(polygon) <= 0:
-        return f"its corners enclose no area: {shown(' '.join(words[:8]))}"
+        return problem("its corners enclose no area: {}", shown(" ".join(words[:8])))
     if not is_class_name(words[8]):
-        return f"{shown(words[8])} is no class name (letters, digits, '-', '_', '.', '+')"
+        return problem("{} is no class name (letters, digits, '-', '_', '.', '+')", shown(words[8]))
     difficult = words[9] if len(words) == 10 else "0"
     if difficult not in ("0", "1"):
-        return f"difficult must be 0 or 1, got {shown(difficult)}"
+        return problem("difficult must be 0 or 1, got {}", shown(difficult))
     return DotaObject(polygon, words[8], difficult == "1", number)

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from saqsam.errors import ImageError
 from saqsam.images import Pixels
 from saqsam.predictor import predict_parts
 from saqsam.prompts.from_dataset import ImagePrompts
+from saqsam.tasks.bad_entries import BadEntries, LeftOut
 from saqsam.tasks.coco_ap import coco_mask_ap
 from saqsam.tasks.instance_set import ImageRecord, Instance, InstanceSet, open_listed
 from saqsam.tasks.outlines import Rle, encode_mask, mask_area, pairwise_iou
@@ -48,6 +50,8 @@ class InstanceResult:
         images_without_prompts: images on which nothing was asked.
         seconds: time spent on prompted images, from opening the file to full-size masks; measuring them
             and the reference model are not counted.
+        notes: what was accepted or supplied while reading, one line for each kind.
+        left_out: entries and images that could not be used.
     """
 
     model: str
@@ -67,6 +71,8 @@ class InstanceResult:
     clipped_boxes: int
     images_without_prompts: int
     seconds: float
+    notes: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -104,6 +110,7 @@ def evaluate_instances(
     source: str = "boxes",
     reference: Sam | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    bad: BadEntries | None = None,
 ) -> InstanceResult:
     """Segment every prompted image and measure the masks.
 
@@ -114,17 +121,25 @@ def evaluate_instances(
         source: name of the prompts, for the result.
         reference: model whose masks ``agreement`` compares with; its time is not counted.
         progress: called with images done and in total.
+        bad: what becomes of images that cannot be read, and what was left out before; None stops at them.
 
     Raises:
         ImageError: a listed image cannot be read, or has another size than its annotations say.
     """
-    found = []
+    bad = BadEntries(offered=False) if bad is None else bad
+    read, found = [], []
     for done, image in enumerate(dataset.images):
         progress(done, len(dataset.images))
         objects = dataset.instances_of(image.id)
-        found.append(image_figures(sam, image, prompts.get(image.id), objects, reference))
+        try:
+            found.append(image_figures(sam, image, prompts.get(image.id), objects, reference))
+        except ImageError as error:
+            bad.leave_out_image(error)
+        else:
+            read.append(image)
     progress(len(dataset.images), len(dataset.images))
-    return summary(sam, dataset, prompts, source, found)
+    bad.refuse_nothing(len(read))
+    return summary(sam, dataset.only(read), prompts, source, found, bad)
 
 
 def summary(
@@ -133,6 +148,7 @@ def summary(
     prompts: Mapping[int, ImagePrompts],
     source: str,
     found: Sequence[ImageFigures],
+    bad: BadEntries | None = None,
 ) -> InstanceResult:
     """The figures of a set from those of its images, in the set's order: sums depend on it.
 
@@ -140,6 +156,7 @@ def summary(
         sam: the model; only its name and bits are read.
         dataset: as for ``evaluate_instances``, likewise ``prompts`` and ``source``.
         found: one for each image of the set.
+        bad: what was left out.
     """
     truth = [value for one in found for value in one.truth]
     agreement = [value for one in found for value in one.agreement]
@@ -157,6 +174,8 @@ def summary(
         clipped_boxes=sum(one.clipped for one in found),
         images_without_prompts=sum(image.id not in prompts for image in dataset.images),
         seconds=round(sum(one.seconds for one in found), 3),
+        notes=dataset.notes if bad is None else bad.notes,
+        left_out=() if bad is None else tuple(bad.left_out),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from saqsam.errors import ImageError
 from saqsam.images import LoadedImage, open_image
+from saqsam.tasks.bad_entries import BadEntries
 from saqsam.tasks.outlines import Mask, Rle, decode_mask, mask_box, rasterise
 
 
@@ -36,8 +37,10 @@ class Instance:
         iscrowd: a region of many objects: never prompted, neither right nor wrong in AP.
         height: of its image in pixels.
         width: of its image in pixels.
-        outline: the ``segmentation`` as it stands in the file, already validated.
+        outline: the ``segmentation`` of the file in COCO's own form, already validated; None where a set
+            was read for its boxes alone.
         stated_box: ``x0, y0, x1, y1`` from the file's ``bbox``, or None where it has none with an area.
+        place: its index in the file's list of annotations.
     """
 
     id: int
@@ -49,6 +52,7 @@ class Instance:
     width: int
     outline: Any = field(repr=False)
     stated_box: tuple[float, float, float, float] | None = None
+    place: int = -1
 
     @cached_property
     def segmentation(self) -> Rle:
@@ -100,7 +104,11 @@ class InstanceSet:
 
     def first(self, count: int) -> InstanceSet:
         """The same set with only its first ``count`` images."""
-        kept = self.images[:count]
+        return self.only(self.images[:count])
+
+    def only(self, images: Sequence[ImageRecord]) -> InstanceSet:
+        """The same set with only some of its images."""
+        kept = tuple(images)
         instances = {image.id: self.instances_of(image.id) for image in kept}
         return InstanceSet(self.path, kept, self.categories, instances, self.notes, self.known_images)
 
@@ -126,6 +134,18 @@ def open_listed(record: ImageRecord) -> LoadedImage:
         f"is {width} x {height} pixels, but its annotations say {record.width} x {record.height}; "
         "use the image that was annotated",
     )
+
+
+def can_be_read(record: ImageRecord, bad: BadEntries) -> bool:
+    """False for an image that does not open in the frame of its annotations, if such images are left out."""
+    if not bad.skip:
+        return True  # whoever opens it says what is wrong
+    try:
+        open_listed(record)
+    except ImageError as error:
+        bad.leave_out_image(error)
+        return False
+    return True
 
 
 def _fits(picture: LoadedImage, record: ImageRecord) -> bool:

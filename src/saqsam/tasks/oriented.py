@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from saqsam.errors import ImageError
 from saqsam.images import Pixels
 from saqsam.predictor import predict_parts
 from saqsam.prompts.from_dataset import ImagePrompts
 from saqsam.prompts.prompts import Prompts
+from saqsam.tasks.bad_entries import BadEntries, LeftOut
 from saqsam.tasks.dota_patches import Patching, Window, assigned
 from saqsam.tasks.instance_set import ImageRecord, open_listed
 from saqsam.tasks.oriented_ap import ClassPrecision, OrientedDetection, oriented_ap
@@ -55,6 +57,8 @@ class OrientedResult:
         nan_count: masks or scores that were not finite; they count as not found.
         clipped_boxes: boxes that reached past their image.
         seconds: time spent in the model, from opening the image to masks.
+        notes: what was accepted or supplied while reading, one line for each kind.
+        left_out: entries and images that could not be used.
     """
 
     model: str
@@ -71,6 +75,8 @@ class OrientedResult:
     nan_count: int
     clipped_boxes: int
     seconds: float
+    notes: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -96,6 +102,7 @@ def evaluate_oriented(
     patching: Patching | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     show: Show | None = None,
+    bad: BadEntries | None = None,
 ) -> tuple[OrientedResult, list[OrientedDetection]]:
     """Turn every upright box into an oriented one and measure them.
 
@@ -107,6 +114,7 @@ def evaluate_oriented(
         patching: how large images are cut.
         progress: called with images done and in total.
         show: called with each image, its pixels and its oriented boxes.
+        bad: what becomes of images that cannot be read, and what was left out before; None stops at them.
 
     Returns:
         The figures, and the oriented boxes for whoever writes them.
@@ -115,17 +123,26 @@ def evaluate_oriented(
         ImageError: a listed image cannot be read, or has another size than its annotations say.
     """
     tally = _Tally()
+    bad = BadEntries(offered=False) if bad is None else bad
     images = dataset.listing.images
+    read = []
     for done, image in enumerate(images):
         progress(done, len(images))
         asked = prompts.get(image.id)
-        if asked is not None:
-            objects = asked_objects(image, dataset.objects[image.id]) if source == "boxes" else []
-            truth = [one.corners for one in objects]
-            _evaluate_image(tally, sam, image, asked, truth, patching or Patching(), show)
-        elif show is not None:
-            show(image, open_listed(image).pixels, [])
+        try:
+            if asked is not None:
+                objects = asked_objects(image, dataset.objects[image.id]) if source == "boxes" else []
+                truth = [one.corners for one in objects]
+                _evaluate_image(tally, sam, image, asked, truth, patching or Patching(), show)
+            elif show is not None:
+                show(image, open_listed(image).pixels, [])
+        except ImageError as error:
+            bad.leave_out_image(error)
+        else:
+            read.append(image)
     progress(len(images), len(images))
+    bad.refuse_nothing(len(read))
+    dataset = dataset.of(read)
     classes = {
         name: oriented_ap(dataset.objects, tally.detections, key)
         for key, name in dataset.listing.categories.items()
@@ -135,7 +152,7 @@ def evaluate_oriented(
         model=sam.name,
         bits=sam.bits,
         prompts=source,
-        images=len(images),
+        images=len(read),
         instances=tally.instances,
         AP50=float(np.mean([one.AP50 for one in counted])) if counted else -1.0,
         AP50_area=float(np.mean([one.AP50_area for one in counted])) if counted else -1.0,
@@ -146,6 +163,8 @@ def evaluate_oriented(
         nan_count=tally.nan_count,
         clipped_boxes=tally.clipped,
         seconds=round(tally.seconds, 3),
+        notes=bad.notes,
+        left_out=tuple(bad.left_out),
     )
     return result, tally.detections
 

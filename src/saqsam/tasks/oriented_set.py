@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from saqsam.detectors.listing import from_folder
-from saqsam.errors import AnnotationError, UsageError
+from saqsam.detectors.listing import ListedImage, from_folder
+from saqsam.errors import AnnotationError, ImageError, UsageError
 from saqsam.images import open_image
 from saqsam.prompts.from_dataset import ImagePrompts, prompts_for
 from saqsam.prompts.prompts import Prompts, checked_boxes
+from saqsam.tasks.bad_entries import BadEntries, Fault, Problem, problem
+from saqsam.tasks.coco_images import entry_name
 from saqsam.tasks.coco_json import read_instances
 from saqsam.tasks.dota_labels import CLASSES, DotaObject, read_dota_labels
-from saqsam.tasks.fields import is_finite, is_object, shown
+from saqsam.tasks.fields import is_finite, shown
 from saqsam.tasks.instance_set import ImageRecord, Instance, InstanceSet
 from saqsam.tasks.oriented_ap import OrientedObject
 from saqsam.tasks.oriented_boxes import Corners, mask_corners, upright
 
 LATER_CLASSES = ("container-crane", "airport", "helipad")
 """What DOTA-v1.5 and v2.0 added."""
+_NO_LABELS = problem("there is no such label file; an image without objects has an empty one")
 
 
 @dataclass(frozen=True)
@@ -40,16 +43,25 @@ class OrientedSet:
 
     def first(self, count: int) -> OrientedSet:
         """The same set with only its first ``count`` images."""
-        listing = self.listing.first(count)
+        return self.of(self.listing.images[:count])
+
+    def of(self, images: Sequence[ImageRecord]) -> OrientedSet:
+        """The same set with only some of its images."""
+        listing = self.listing.only(images)
         return OrientedSet(listing, {image.id: self.objects[image.id] for image in listing.images})
 
     def only(self, image_id: int) -> OrientedSet:
         """The same set with a single one of its images."""
-        images = tuple(image for image in self.listing.images if image.id == image_id)
-        return OrientedSet(replace(self.listing, images=images), {image_id: self.objects[image_id]})
+        return self.of([image for image in self.listing.images if image.id == image_id])
 
 
-def read_oriented(annotations: str | Path, images: str | Path) -> OrientedSet:
+def read_oriented(
+    annotations: str | Path,
+    images: str | Path,
+    *,
+    limit: int | None = None,
+    bad: BadEntries | None = None,
+) -> OrientedSet:
     """Read annotations of either kind.
 
     Args:
@@ -57,76 +69,109 @@ def read_oriented(annotations: str | Path, images: str | Path) -> OrientedSet:
             entries may carry ``rotated_box``, eight numbers x0, y0 ... x3, y3, and ``difficult``, 0 or 1.
             Without the former the smallest rectangle around the mask is taken; crowds are difficult.
         images: folder of the images.
+        limit: the first images only; the label files of others need not exist.
+        bad: what becomes of bad entries, lines and images, and where those left out are listed; None stops
+            at them.
 
     Raises:
         AnnotationError: annotations that break their rules; the message names file and line or entry.
         UsageError: there is no image.
     """
     annotations, images = Path(annotations), Path(images)
-    return _from_labels(annotations, images) if annotations.is_dir() else _from_json(annotations, images)
+    bad = BadEntries(offered=False) if bad is None else bad
+    read = _from_labels if annotations.is_dir() else _from_json
+    return read(annotations, images, limit, bad)
 
 
-def _from_labels(labels: Path, images: Path) -> OrientedSet:
-    listed = from_folder(images)
-    files = {image.id: labels / f"{image.path.stem}.txt" for image in listed}
-    missing = [f"no label file {path.name}" for path in files.values() if not path.is_file()]
-    if missing:
-        raise AnnotationError(
-            labels, [f"{fault}; an image without objects has an empty one" for fault in missing]
-        )
-    found = {key: read_dota_labels(path) for key, path in files.items()}
-    names = _class_names(found, files)
-    ids = {name: index + 1 for index, name in enumerate(names)}
+def _from_labels(labels: Path, images: Path, limit: int | None, bad: BadEntries) -> OrientedSet:
+    everything = from_folder(images)
+    listed: list[ListedImage] = []
+    missing: list[Fault] = []
+    for image in everything:
+        if limit is not None and len(listed) + (0 if bad.skip else len(missing)) >= limit:
+            break
+        if _labels_of(image, labels).is_file():
+            listed.append(image)
+        else:
+            missing.append(Fault(_labels_of(image, labels).name, _NO_LABELS))
+    bad.settle(labels, missing)
+    files = {image.id: _labels_of(image, labels) for image in listed}
     records = []
     for image in listed:
-        height, width = open_image(image.path, apply_exif=False).pixels.shape[:2]
+        try:
+            height, width = open_image(image.path, apply_exif=False).pixels.shape[:2]
+        except ImageError as error:
+            bad.leave_out_image(error)
+            continue
         records.append(ImageRecord(image.id, image.path, image.path.name, width, height))
+    if not records:
+        raise AnnotationError(
+            labels, ["no image has both a label file here and pixels that can be read; check both folders"]
+        )
+    lines = {one.id: read_dota_labels(files[one.id], bad=bad) for one in records}
+    found, names = _with_known_classes(lines, files, bad)
+    ids = {name: index + 1 for index, name in enumerate(names)}
     objects = {
         key: tuple(OrientedObject(ids[one.category], one.polygon, one.difficult) for one in group)
         for key, group in found.items()
     }
-    listing = InstanceSet(labels, tuple(records), {key: name for name, key in ids.items()}, {})
-    return OrientedSet(listing, objects)
+    categories = {key: name for name, key in ids.items()}
+    every = frozenset(image.id for image in everything)
+    return OrientedSet(InstanceSet(labels, tuple(records), categories, {}, bad.notes, every), objects)
 
 
-def _class_names(found: Mapping[int, Sequence[DotaObject]], files: Mapping[int, Path]) -> list[str]:
-    """DOTA's classes in their order; a set that uses none of them has its own, by name."""
+def _labels_of(image: ListedImage, labels: Path) -> Path:
+    return labels / f"{image.path.stem}.txt"
+
+
+def _with_known_classes(
+    found: Mapping[int, Sequence[DotaObject]], files: Mapping[int, Path], bad: BadEntries
+) -> tuple[Mapping[int, Sequence[DotaObject]], list[str]]:
+    """Objects whose class is known, and DOTA's classes in their order; a set that uses none of them has its
+    own, by name."""
     used = {one.category for group in found.values() for one in group}
     known = (*CLASSES, *LATER_CLASSES)
     if used and not used & set(known):
-        return sorted(used)
+        return found, sorted(used)
     for key, group in found.items():
-        for one in group:
-            if one.category not in known:
-                near = difflib.get_close_matches(one.category, known, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                problem = f"line {one.line}: {shown(one.category)} is no class of DOTA{hint}"
-                raise AnnotationError(files[key], [problem])
-    return [*CLASSES, *(name for name in LATER_CLASSES if name in used)]
+        strange = [one for one in group if one.category not in known]
+        bad.settle(files[key], [Fault(f"line {one.line}", _unknown_class(one, known)) for one in strange])
+    good = {key: [one for one in group if one.category in known] for key, group in found.items()}
+    return good, [*CLASSES, *(name for name in LATER_CLASSES if name in used)]
 
 
-def _from_json(path: Path, images: Path) -> OrientedSet:
+def _unknown_class(one: DotaObject, known: Sequence[str]) -> Problem:
+    near = difflib.get_close_matches(one.category, known, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return problem("{} is no class of DOTA{}", shown(one.category), hint)
+
+
+def _from_json(path: Path, images: Path, limit: int | None, bad: BadEntries) -> OrientedSet:
     from saqsam.tasks.strict_json import read_json
 
-    dataset = read_instances(path, images)
-    entries = {entry["id"]: entry for entry in read_json(path)["annotations"] if is_object(entry)}
-    problems: list[str] = []
+    dataset = read_instances(path, images, limit=limit, bad=bad)
+    entries = read_json(path, keep_nan=bad.skip)["annotations"]
+    faults: list[Fault] = []
     objects: dict[int, tuple[OrientedObject, ...]] = {}
     for image in dataset.images:
-        made = (_object(one, entries.get(one.id, {}), problems) for one in dataset.instances_of(image.id))
-        objects[image.id] = tuple(one for one in made if one is not None)
-    if problems:
-        raise AnnotationError(path, problems)
+        made = []
+        for one in dataset.instances_of(image.id):
+            found = _object(one, entries[one.place])
+            if isinstance(found, Problem):
+                faults.append(Fault(entry_name("annotation", one.place, entries[one.place]), found))
+            elif found is not None:
+                made.append(found)
+        objects[image.id] = tuple(made)
+    bad.settle(path, faults)
     listing = InstanceSet(path, dataset.images, dataset.categories, {}, dataset.notes, dataset.known_images)
     return OrientedSet(listing, objects)
 
 
-def _object(one: Instance, entry: Mapping[str, Any], problems: list[str]) -> OrientedObject | None:
-    """The object of one annotation; None, with the reason in ``problems``, where its fields are wrong."""
+def _object(one: Instance, entry: Mapping[str, Any]) -> OrientedObject | Problem | None:
+    """The object of one annotation, or what is wrong with it; None where it covers no pixel."""
     difficult, box = entry.get("difficult", 0), entry.get("rotated_box")
     if difficult not in (0, 1):
-        problems.append(f"annotation id {one.id}: difficult must be 0 or 1, got {shown(difficult)}")
-        return None
+        return problem("difficult must be 0 or 1, got {}", shown(difficult))
     if box is None:
         corners = mask_corners(one.mask())
         if corners is None:
@@ -134,8 +179,7 @@ def _object(one: Instance, entry: Mapping[str, Any], problems: list[str]) -> Ori
     elif isinstance(box, list) and len(box) == 8 and all(is_finite(side) for side in box):
         corners = np.array(box, dtype=np.float64).reshape(4, 2)
     else:
-        problems.append(f"annotation id {one.id}: rotated_box {shown(box)} must be eight finite numbers")
-        return None
+        return problem("rotated_box {} must be eight finite numbers", shown(box))
     return OrientedObject(one.category_id, corners, bool(difficult) or one.iscrowd)
 
 
@@ -145,6 +189,7 @@ def oriented_prompts(
     *,
     top_k: int | None = None,
     score_threshold: float | None = None,
+    bad: BadEntries | None = None,
 ) -> dict[int, ImagePrompts]:
     """Upright boxes by image id; images with nothing to ask are left out.
 
@@ -155,6 +200,7 @@ def oriented_prompts(
             in the order of names, and category ids are places in DOTA's order of classes, both from 1.
         top_k: of detections, keep at most this many of each image, best first.
         score_threshold: drop detections with a lower score.
+        bad: what becomes of bad detections, and where those left out are listed; None stops at them.
 
     Raises:
         UsageError: ``points`` were asked for.
@@ -163,7 +209,7 @@ def oriented_prompts(
     if source == "points":
         raise UsageError("the oriented task asks with boxes: use boxes or a detections file, not points")
     if source != "boxes":
-        return prompts_for(dataset.listing, source, top_k=top_k, score_threshold=score_threshold)
+        return prompts_for(dataset.listing, source, top_k=top_k, score_threshold=score_threshold, bad=bad)
     made = {
         image.id: _from_objects(image, dataset.objects[image.id], dataset.listing.path)
         for image in dataset.listing.images

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from faster_coco_eval.core import mask as rle
 
+from saqsam.tasks.bad_entries import Problem, problem
 from saqsam.tasks.fields import is_finite, is_object, shown
 
 Mask = npt.NDArray[np.bool_]
@@ -26,60 +27,139 @@ class Rle(TypedDict):
     counts: bytes
 
 
-def outline_problem(outline: Any, height: int, width: int) -> str | None:
-    """What is wrong with an annotation's ``segmentation`` on a ``height`` x ``width`` image, or None.
+MAX_EDGE = 1_000_000
+"""Longest outline of one object, in pixels: the C code takes some 60 bytes for each while drawing it."""
 
-    Polygons: lists of x0, y0, x1, y1, ... in pixels, at least three corners, every coordinate finite and
-    from -1 to twice the image's side. Run-length codes: ``size`` equal to the image's and runs, compressed
-    or not, that are not negative and add up to height x width.
+
+def plain_outline(outline: Any) -> tuple[Any, str | None]:
+    """A ``segmentation`` in COCO's own form, and a note on how it was written if it was written otherwise.
+
+    Besides ``[[x0, y0, x1, y1, ...], ...]``, three forms can only mean one thing: one flat list of numbers,
+    a list of corners ``[x, y]``, and either of these two with one pair of brackets too many.
+    """
+    if not isinstance(outline, list) or not outline:
+        return outline, None
+    if all(isinstance(value, int | float) for value in outline):
+        return [outline], "polygons written as one flat list of numbers"
+    if not all(isinstance(part, list) for part in outline):
+        return outline, None
+    if _is_corners(outline):
+        return [[side for corner in outline for side in corner]], "polygons written as lists of corners"
+    if all(part and all(isinstance(inner, list) for inner in part) for part in outline):
+        if all(_is_corners(part) for part in outline):
+            flat = [[side for corner in part for side in corner] for part in outline]
+            return flat, "polygons written as lists of corners"
+        return [inner for part in outline for inner in part], "polygons with one pair of brackets too many"
+    return outline, None
+
+
+def _is_corners(part: list[Any]) -> bool:
+    """True for three or more ``[x, y]``."""
+    return len(part) > 2 and all(
+        isinstance(corner, list)
+        and len(corner) == 2
+        and all(isinstance(side, int | float) for side in corner)
+        for corner in part
+    )
+
+
+def outline_problem(outline: Any, height: int, width: int) -> Problem | None:
+    """What is wrong with an annotation's plain ``segmentation`` on a ``height`` x ``width`` image, or None.
+
+    Polygons: lists of x0, y0, x1, y1, ... in pixels, at least three corners, every coordinate finite and at
+    most the image's side away from it, all edges together at most ``MAX_EDGE`` long. Run-length codes:
+    ``size`` equal to the image's and runs, compressed or not, that are not negative and add up to
+    height x width.
     """
     if isinstance(outline, list):
         if not outline:
-            return "segmentation is an empty list"
-        return next((fault for part in outline if (fault := _polygon_problem(part, height, width))), None)
+            return problem("segmentation is an empty list")
+        found = next((fault for part in outline if (fault := _polygon_problem(part, height, width))), None)
+        if found is not None:
+            return found
+        # An edge is at most three sides long, which settles the matter for outlines of usual length.
+        at_most = sum(map(len, outline)) / 2 * 3 * max(height, width)
+        if at_most > MAX_EDGE and (length := edge_length(outline)) > MAX_EDGE:
+            return problem(
+                "the edges of its polygon are {} pixels long, the limit is {}: are its corners in order?",
+                f"{length:,.0f}",
+                f"{MAX_EDGE:,}",
+            )
+        return None
     if is_object(outline):
         return _rle_problem(outline, height, width)
-    return f"segmentation {shown(outline)} is neither polygons nor a run-length code"
+    return problem("segmentation {} is neither polygons nor a run-length code", shown(outline))
 
 
-def _polygon_problem(polygon: Any, height: int, width: int) -> str | None:
-    if not isinstance(polygon, list):
-        return f"segmentation holds {shown(polygon)} where a polygon, a list of numbers, is expected"
+def edge_length(outline: Any) -> float:
+    """Pixels along the edges of all polygons, which is what drawing them costs; 0 for run-length codes."""
+    if not isinstance(outline, list):
+        return 0.0
+    total = 0.0
+    for polygon in outline:
+        corners = np.array([*polygon[-2:], *polygon], dtype=np.float64).reshape(-1, 2)
+        total += float(np.abs(corners[1:] - corners[:-1]).max(1).sum())
+    return total
+
+
+def _polygon_problem(polygon: Any, height: int, width: int) -> Problem | None:
+    kinds = set(map(type, polygon)) if isinstance(polygon, list) else {list}
+    if list in kinds:
+        return problem(
+            "segmentation holds {} where a polygon, a list of numbers, is expected: write "
+            "[[x0, y0, x1, y1, x2, y2, ...]]",
+            shown(polygon),
+        )
     if len(polygon) < 6:
-        return f"polygon has {len(polygon)} numbers: three corners need at least 6"
+        return problem("polygon has {} numbers: three corners need at least 6", len(polygon))
     if len(polygon) % 2:
-        return f"polygon has {len(polygon)} numbers, an odd count: x or y of a corner is missing"
+        return problem("polygon has {} numbers, an odd count: x or y of a corner is missing", len(polygon))
+    if kinds <= {int, float} and _near(polygon, height, width):
+        return None
     for start, side in ((0, width), (1, height)):
         for value in polygon[start::2]:
             if not is_finite(value):
-                return f"polygon coordinate {shown(value)} is not a finite number"
-            if not -1 <= value <= 2 * side:
-                axis = "xy"[start]
-                return (
-                    f"polygon coordinate {axis} = {shown(value)} is far outside the {width} x {height} image"
+                return problem("polygon coordinate {} is not a finite number", shown(value))
+            if not -side <= value <= 2 * side:
+                return problem(
+                    "polygon coordinate {} = {} is far outside the {} x {} image",
+                    "xy"[start],
+                    shown(value),
+                    width,
+                    height,
                 )
     return None
 
 
-def _rle_problem(code: Mapping[str, Any], height: int, width: int) -> str | None:
+def _near(polygon: list[float], height: int, width: int) -> bool:
+    """True where all coordinates are finite and near their image; a False is looked at one by one."""
+    xs, ys = polygon[::2], polygon[1::2]
+    low, high = min(xs), max(xs)  # a NaN fails one of the comparisons, or is found by the sum
+    inside = -width <= low and high <= 2 * width and -height <= min(ys) and max(ys) <= 2 * height
+    return inside and sum(polygon) == sum(polygon)
+
+
+def _rle_problem(code: Mapping[str, Any], height: int, width: int) -> Problem | None:
     size, counts = code.get("size"), code.get("counts")
     if size != [height, width]:
-        return f"run-length size {shown(size)} is not the image's [height, width] = [{height}, {width}]"
+        return problem(
+            "run-length size {} is not the image's [height, width] = [{}, {}]", shown(size), height, width
+        )
     if isinstance(counts, str):
         runs = decompress_counts(counts)
         if runs is None:
-            return f"compressed run-length counts {shown(counts, 30)} are damaged or truncated"
+            return problem("compressed run-length counts {} are damaged or truncated", shown(counts, 30))
     elif isinstance(counts, list):
         runs = counts
         wrong = [run for run in runs if isinstance(run, bool) or not isinstance(run, int)]
         if wrong:
-            return f"run length {shown(wrong[0])} is not an integer"
+            return problem("run length {} is not an integer", shown(wrong[0]))
     else:
-        return f"run-length counts {shown(counts)} must be a string or a list of integers"
+        return problem("run-length counts {} must be a string or a list of integers", shown(counts))
     if any(run < 0 for run in runs):
-        return f"run length {shown(min(runs))} is negative"
+        return problem("run length {} is negative", shown(min(runs)))
     if sum(runs) != height * width:
-        return f"run lengths add up to {shown(sum(runs))}, but height x width is {height * width}"
+        return problem("run lengths add up to {}, but height x width is {}", shown(sum(runs)), height * width)
     return None
 
 

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from saqsam.errors import ImageError
 from saqsam.everything import EverythingOptions, segment_everything
 from saqsam.images import Pixels
+from saqsam.tasks.bad_entries import BadEntries, LeftOut
 from saqsam.tasks.semantic_iou import Confusion, SemanticFigures
 from saqsam.tasks.semantic_maps import (
     LabelMap,
@@ -78,6 +80,7 @@ class SemanticResult:
         classes: figures by class number.
         nan_count: predicted IoUs that were not finite; their masks are left out.
         seconds: time spent in everything mode and voting.
+        left_out: images that could not be used, or had no label map.
     """
 
     model: str
@@ -92,6 +95,7 @@ class SemanticResult:
     classes: dict[int, ClassIoU]
     nan_count: int
     seconds: float
+    left_out: tuple[LeftOut, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -99,7 +103,9 @@ class SemanticResult:
 
 
 @as_documented
-def starting_maps(source: str, dataset: SemanticSet, *, device: str = "cpu", seed: int = 0) -> Start:
+def starting_maps(
+    source: str, dataset: SemanticSet, *, device: str = "cpu", seed: int = 0, lenient: bool = False
+) -> Start:
     """Where label maps come from.
 
     Args:
@@ -107,6 +113,7 @@ def starting_maps(source: str, dataset: SemanticSet, *, device: str = "cpu", see
         dataset: whose images are asked for.
         device: for a model.
         seed: for ``"noisy"``; image id and seed alone decide the noise.
+        lenient: images without a map in the folder are refused one by one, when their turn comes.
 
     Raises:
         UsageError: a folder that lacks maps. CheckpointError: no such model.
@@ -116,7 +123,10 @@ def starting_maps(source: str, dataset: SemanticSet, *, device: str = "cpu", see
     if source.startswith(PREFIX):
         model = load_semantic(source, device)
         return lambda key, pixels, truth: model.label_map(pixels)
-    files = map_files(Path(source), list(dataset.images), "--labels")
+    if lenient:
+        files = {image.id: Path(source) / f"{image.path.stem}.png" for image in dataset.images}
+    else:
+        files = map_files(Path(source), list(dataset.images), "--labels")
     return lambda key, pixels, truth: read_label_map(files[key], (pixels.shape[0], pixels.shape[1]))
 
 
@@ -131,6 +141,7 @@ def evaluate_semantic(
     ignore_zero: bool = True,
     progress: Callable[[int, int], None] = lambda done, total: None,
     show: Show | None = None,
+    bad: BadEntries | None = None,
 ) -> SemanticResult:
     """Refine every starting map by the model's masks and measure both.
 
@@ -143,18 +154,26 @@ def evaluate_semantic(
         ignore_zero: leave pixels out whose true label is 0, as ADE20K does.
         progress: called with images done and in total.
         show: called with the maps of each image.
+        bad: what becomes of images and maps that cannot be read, and what was left out before; None stops
+            at them.
 
     Raises:
         ImageError: an image or label map cannot be read, or their sizes differ.
     """
     before, after = Confusion(ignore_zero=ignore_zero), Confusion(ignore_zero=ignore_zero)
-    masks = nan_count = 0
+    masks = nan_count = images = 0
     seconds = 0.0
+    bad = BadEntries(offered=False) if bad is None else bad
     for done, image in enumerate(dataset.images):
         progress(done, len(dataset.images))
-        pixels = open_semantic_image(image)
-        truth = read_label_map(dataset.truth[image.id], (pixels.shape[0], pixels.shape[1]))
-        labels = start(image.id, pixels, truth)
+        try:
+            pixels = open_semantic_image(image)
+            truth = read_label_map(dataset.truth[image.id], (pixels.shape[0], pixels.shape[1]))
+            labels = start(image.id, pixels, truth)
+        except ImageError as error:
+            bad.leave_out_image(error)
+            continue
+        images += 1
         started = time.perf_counter()
         found = segment_everything(sam.model, pixels, options or SSA_OPTIONS)
         better = refined(labels, found)
@@ -166,12 +185,13 @@ def evaluate_semantic(
         if show is not None:
             show(image.path.name, pixels, labels, better, truth)
     progress(len(dataset.images), len(dataset.images))
+    bad.refuse_nothing(images)
     first, last = before.figures(), after.figures()
     return SemanticResult(
         model=sam.name,
         bits=sam.bits,
         labels=source,
-        images=len(dataset.images),
+        images=images,
         masks=masks,
         mIoU=last.mIoU,
         pixel_accuracy=last.pixel_accuracy,
@@ -180,6 +200,7 @@ def evaluate_semantic(
         classes=_by_class(first, last),
         nan_count=nan_count,
         seconds=round(seconds, 3),
+        left_out=tuple(bad.left_out),
     )
 
 

@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from saqsam.detectors.listing import ListedImage, from_folder
 from saqsam.errors import ImageError, UsageError
 from saqsam.images import MAX_PIXELS, Pixels, open_image
+from saqsam.tasks.bad_entries import BadEntries, Fault, problem
 
 LabelMap = npt.NDArray[np.int64]
 """``(H, W)``; 0 often means "none of the classes", as in ADE20K."""
@@ -41,16 +42,51 @@ class SemanticSet:
         return SemanticSet(self.images[:count], self.truth, self.path)
 
 
-def read_semantic(annotations: str | Path, images: str | Path) -> SemanticSet:
+def read_semantic(
+    annotations: str | Path,
+    images: str | Path,
+    *,
+    limit: int | None = None,
+    bad: BadEntries | None = None,
+) -> SemanticSet:
     """Pair the images of a folder with label maps ``<image name>.png`` of another.
+
+    Args:
+        annotations: folder of the label maps.
+        images: folder of the images.
+        limit: the first images only; the label maps of others need not exist.
+        bad: where images without a label map are listed, if it leaves them out; None stops at them.
 
     Raises:
         UsageError: no images, or images without a label map; the first are named.
     """
     images, annotations = Path(images), Path(annotations)
     listed = from_folder(images)
+    if bad is not None and bad.skip:
+        listed = _with_map(listed, annotations, limit, bad)
+    listed = listed[:limit]
     truth = map_files(annotations, listed, "--annotations")
     return SemanticSet(tuple(listed), truth, annotations)
+
+
+def _with_map(
+    images: list[ListedImage], folder: Path, limit: int | None, bad: BadEntries
+) -> list[ListedImage]:
+    """The first images that have a label map; those passed on the way are left out."""
+    found: list[ListedImage] = []
+    missing: list[Fault] = []
+    for image in images:
+        if limit is not None and len(found) == limit:
+            break
+        path = folder / f"{image.path.stem}.png"
+        if path.is_file():
+            found.append(image)
+        else:
+            missing.append(Fault(path.name, problem("there is no such label map")))
+    if not found:
+        raise UsageError(f"{folder}: no image has a label map there; they are named <image name>.png")
+    bad.settle(folder, missing)
+    return found
 
 
 def map_files(folder: Path, images: list[ListedImage], option: str) -> dict[int, Path]:
@@ -63,7 +99,8 @@ def map_files(folder: Path, images: list[ListedImage], option: str) -> dict[int,
     missing = [path.name for path in files.values() if not path.is_file()]
     if missing:
         some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        raise UsageError(f"{option} {folder}: {len(missing)} images have no label map there ({some})")
+        without = f"{len(missing)} images have no label map there ({some})"
+        raise UsageError(f"{option} {folder}: {without}; add them, or use --on-error skip")
     return files
 
 
