@@ -8,9 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from saqsam.cli.answers import load_answering
 from saqsam.cli.many import Distribution
 from saqsam.cli.output import listed
 from saqsam.errors import InputError
+from saqsam.runtime.names import TORCH
 
 if TYPE_CHECKING:
     from saqsam.cli.progress import Report
@@ -28,6 +30,8 @@ class SetRequest:
     limit: int | None
     top_k: int | None
     score_threshold: float | None
+    zoom: bool | None = None
+    clip_to_box: bool | None = None
 
 
 def evaluate_in_shards(
@@ -53,7 +57,6 @@ def evaluate_in_shards(
     Raises:
         InputError: images could not be read; all are named, and nothing is measured without them.
     """
-    from saqsam import api
     from saqsam.detectors.listing import from_annotations
     from saqsam.many.tasks import EvaluateJob, figures_of, unreadable
     from saqsam.many.work import Item, identity_of
@@ -66,7 +69,7 @@ def evaluate_in_shards(
     prompts = prompts_for(
         dataset, request.prompts, top_k=request.top_k, score_threshold=request.score_threshold
     )
-    load = partial(api.load, device=distribution.device)
+    load = partial(_load, device=distribution.device, zoom=request.zoom, clip_to_box=request.clip_to_box)
     job = EvaluateJob(partial(load, model), None if reference is None else partial(load, reference))
     items = [
         Item(image, prompts.get(image.id), dataset.instances_of(image.id))
@@ -84,3 +87,7 @@ def evaluate_in_shards(
             f"another set: {listed(failures)}"
         )
     return summary(sam, dataset, prompts, str(request.prompts), figures_of(rows))
+
+
+def _load(model: str, device: str, zoom: bool | None, clip_to_box: bool | None) -> Sam:
+    return load_answering(TORCH, model, device, zoom, clip_to_box)

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saqsam.images import Pixels
-from saqsam.predictor import predict_parts
 from saqsam.prompts.from_dataset import ImagePrompts
 from saqsam.tasks.coco_ap import coco_mask_ap
 from saqsam.tasks.instance_set import ImageRecord, Instance, InstanceSet, open_listed
 from saqsam.tasks.outlines import Rle, encode_mask, mask_area, pairwise_iou
+from saqsam.zoom import segment_parts
 
 if TYPE_CHECKING:
     from saqsam.sam import Sam
@@ -47,6 +47,8 @@ class InstanceResult:
         images_without_prompts: images on which nothing was asked.
         seconds: time spent on prompted images, from opening the file to full-size masks; measuring them
             and the reference model are not counted.
+        zoom, clip_to_box: how boxes were answered, see :mod:`saqsam.zoom`.
+        encoder_passes: images that were encoded, or with ``zoom`` crops.
     """
 
     model: str
@@ -66,6 +68,9 @@ class InstanceResult:
     clipped_boxes: int
     images_without_prompts: int
     seconds: float
+    zoom: bool = False
+    clip_to_box: bool = False
+    encoder_passes: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -84,6 +89,7 @@ class ImageFigures:
         nan_count: of them, those whose mask or score was not finite.
         clipped: boxes that reached past the image.
         seconds: from opening the file to full-size masks.
+        encoder_passes: images or crops that were encoded.
     """
 
     results: list[dict[str, Any]] = field(default_factory=list)
@@ -93,6 +99,7 @@ class ImageFigures:
     nan_count: int = 0
     clipped: int = 0
     seconds: float = 0.0
+    encoder_passes: int = 0
 
 
 def evaluate_instances(
@@ -135,7 +142,7 @@ def summary(
     """The figures of a set from those of its images, in the set's order: sums depend on it.
 
     Args:
-        sam: the model; only its name and bits are read.
+        sam: the model; only its name, its bits and its way to answer boxes are read.
         dataset: as for ``evaluate_instances``, likewise ``prompts`` and ``source``.
         found: one for each image of the set.
     """
@@ -155,6 +162,9 @@ def summary(
         clipped_boxes=sum(one.clipped for one in found),
         images_without_prompts=sum(image.id not in prompts for image in dataset.images),
         seconds=round(sum(one.seconds for one in found), 3),
+        zoom=sam.zoom,
+        clip_to_box=sam.clip_to_box,
+        encoder_passes=sum(one.encoder_passes for one in found),
     )
 
 
@@ -212,9 +222,10 @@ def _answers(
     """One answer for each prompt; full-size masks exist a few at a time, and their time is tallied."""
     answers: list[_Answer] = []
     start = time.perf_counter()
-    for part in predict_parts(sam.model, pixels, asked.prompts):
+    for part in segment_parts(sam.model, pixels, asked.prompts, sam.answering()):
         if tally is not None:
             tally.seconds += time.perf_counter() - start
+            tally.encoder_passes += part.encoder_passes
         finite = np.isfinite(part.iou_scores) & part.low_res_logits.isfinite().flatten(1).all(1).numpy()
         answers += [
             _Answer(encode_mask(mask) if good else None, float(score))
