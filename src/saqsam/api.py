@@ -24,6 +24,7 @@ from saqsam.reconstruct.telling import Listener, nobody
 from saqsam.sam import Sam
 from saqsam.tasks.coco_json import read_instances
 from saqsam.tasks.instance import InstanceResult, evaluate_instances
+from saqsam.zoom import ZOOM_RECORD, zooms_by_default
 
 
 def load(source: str | Path, device: str = "cpu", engine: str = "torch") -> Sam:
@@ -48,10 +49,12 @@ def load(source: str | Path, device: str = "cpu", engine: str = "torch") -> Sam:
 
         return load_engine(path if path.is_file() else source, engine, device)
     if not is_packed(path):
-        return Sam(load_float(source, device=device, attention="sdpa"), str(given))
+        model = load_float(source, device=device, attention="sdpa")
+        return Sam(model, str(given), zoom=zooms_by_default(source, {}))
     packed = read_packed(path)
     model, recipe = from_packed(packed, path)
-    return Sam(model, str(given), recipe, packed.records, path).to(device)
+    zoom = zooms_by_default(source, packed.records)
+    return Sam(model, str(given), recipe, packed.records, path, zoom=zoom).to(device)
 
 
 def quantize(
@@ -103,7 +106,8 @@ def quantize(
     else:
         with open_run(run_dir, identity_of(model, chosen, found)) as directory:
             report = quantize_model(model, chosen, found, progress, directory, cache_gb, listener)
-    return Sam(model, f"{sam.name} {chosen.name}", chosen, report.to_dict())
+    records = {**report.to_dict(), **({ZOOM_RECORD: True} if sam.zoom else {})}
+    return Sam(model, f"{sam.name} {chosen.name}", chosen, records, zoom=sam.zoom)
 
 
 def calibration_images(

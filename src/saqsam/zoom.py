@@ -7,8 +7,10 @@ picture of its own. That takes an encoder pass for each crop; boxes that share a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +21,13 @@ from transformers import SamModel
 
 from saqsam.crops import Window, around, cut, paste
 from saqsam.frame import Frame, checked_pixels, frame_for, preprocess
+from saqsam.models.embedded import MADE_FOR_ZOOM
 from saqsam.predictor import Question, answer, embed, predict, predict_parts, prompts_in_a_part
 from saqsam.prompts.prompts import Prompts, checked_prompts
 from saqsam.segmentation import Segmentation
 
+ZOOM_RECORD = "zoom"
+"""Name under which a packed file's records keep ``Sam.zoom``."""
 CROP_FACTOR = 1.3
 """Sides of a crop in sides of its box; 1.8 measured slightly worse."""
 SHARED_FACTOR = 1.6
@@ -167,6 +172,16 @@ def _longest(boxes: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
     sides: npt.NDArray[np.float64] = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64)  # type: ignore[operator]
     longest: npt.NDArray[np.float64] = sides.max(axis=1, initial=0.0)
     return longest
+
+
+def zooms_by_default(name: str | Path, records: Mapping[str, Any]) -> bool:
+    """Whether a model answers boxes on crops unless it is told otherwise.
+
+    Args:
+        name: what was loaded; some embedded models are made for it.
+        records: of a quantized model, which say it of the float model it was made from.
+    """
+    return str(name) in MADE_FOR_ZOOM or records.get(ZOOM_RECORD) is True
 
 
 def _zooms(prompts: Prompts, how: Answering) -> bool:

@@ -12,6 +12,7 @@ from saqsam.cli.arguments import (
     ForceOption,
     JsonOption,
     LimitOption,
+    MaxPixelsOption,
     check_file,
     check_output,
 )
@@ -63,6 +64,7 @@ def detect(
     ] = None,
     device: DeviceOption = "cpu",
     force: ForceOption = False,
+    max_pixels: MaxPixelsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Detect objects on IMAGES; give the file to 'evaluate', 'quantize' or 'segment' as prompts."""

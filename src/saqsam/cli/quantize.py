@@ -17,6 +17,7 @@ from saqsam.cli.arguments import (
     ForceOption,
     ImagesOption,
     JsonOption,
+    MaxPixelsOption,
     Model,
     SetOption,
     check_directory,
@@ -76,6 +77,7 @@ def quantize(
     ] = None,
     cache_gb: CacheOption = None,
     force: ForceOption = False,
+    max_pixels: MaxPixelsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Quantize MODEL on calibration images, audit it, and pack it into one file."""

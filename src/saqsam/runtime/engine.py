@@ -19,6 +19,7 @@ from saqsam.pack.file import PackedModel, is_packed, read_packed, write_packed
 from saqsam.recipe import Recipe
 from saqsam.runtime.names import COMPILED, ENGINES, IN_PYTORCH, ONNXRUNTIME
 from saqsam.sam import Sam
+from saqsam.zoom import zooms_by_default
 
 logger = logging.getLogger("saqsam")
 
@@ -92,7 +93,14 @@ def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
     except (RecipeError, TypeError, ValueError) as error:
         raise CorruptCheckpoint(path, f"its configuration or recipe cannot be used ({error})") from error
     model = integer_model(packed, config, str(source))
-    return EngineSam(cast(SamModel, model), f"{source} ({engine})", recipe, packed.records, path)
+    return EngineSam(
+        cast(SamModel, model),
+        f"{source} ({engine})",
+        recipe,
+        packed.records,
+        path,
+        zoom=zooms_by_default(source, packed.records),
+    )
 
 
 def _load_pytorch(path: Path, name: str, device: str, engine: str) -> Sam:
@@ -107,7 +115,8 @@ def _load_pytorch(path: Path, name: str, device: str, engine: str) -> Sam:
     )
     if engine == COMPILED:
         compile_encoder(model)
-    return PyTorchSam(model, f"{name} ({engine})", recipe, packed.records, path).to(device)
+    zoom = zooms_by_default(name, packed.records)
+    return PyTorchSam(model, f"{name} ({engine})", recipe, packed.records, path, zoom=zoom).to(device)
 
 
 def integer_model(packed: PackedModel, config: SamConfig, name: str) -> Any:
