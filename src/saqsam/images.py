@@ -128,7 +128,7 @@ def open_image(path: str | Path, *, max_pixels: int | None = None, apply_exif: b
             raise ImageError(path, f"{error}; cut it into tiles first") from error
         except UnidentifiedImageError as error:
             raise ImageError(
-                path, f"not an image in a format that is read here ({', '.join(_FORMATS)})"
+                path, f"not an image in a format that is read here ({', '.join(_FORMATS)}); convert it to PNG"
             ) from error
         except _PILLOW_FAILURES as error:
             raise ImageError(
@@ -190,7 +190,7 @@ def _refuse_non_images(path: Path) -> None:
     except (OSError, ValueError) as error:
         raise ImageError(path, f"cannot be read ({error})") from error
     if empty:
-        raise ImageError(path, "the file is empty")
+        raise ImageError(path, "the file is empty; copy it again")
     if start.startswith((b"<!doctype html", b"<html", b"<head")):
         raise ImageError(path, "this is a web page, not an image; did the download fail?")
 
@@ -205,7 +205,7 @@ def _refuse_large(path: Path, pixels: int, max_pixels: int) -> None:
         raise ImageError(
             path,
             f"{pixels:,} pixels, more than the limit of {max_pixels:,}; "
-            f"raise it with --max-pixels {pixels} (in Python: saqsam.images.pixel_limit)",
+            f"raise --max-pixels to {pixels} (in Python: saqsam.images.pixel_limit) to read it",
         )
 
 

@@ -161,7 +161,7 @@ def crops_for(prompts: Prompts, height: int, width: int) -> list[Crop]:
 
 def _with_clicks(prompts: Prompts) -> npt.NDArray[np.float64]:
     """Boxes ``(P, 4)``, grown to hold the clicks that belong to them."""
-    boxes = np.array(prompts.boxes, dtype=np.float64).reshape(-1, 4)
+    boxes = np.zeros((0, 4)) if prompts.boxes is None else prompts.boxes.double().numpy().copy()
     for box, clicks in zip(boxes, prompts.clicks() or (), strict=False):
         for x, y in clicks:
             box[:2], box[2:] = np.minimum(box[:2], (x, y)), np.maximum(box[2:], (x, y))
