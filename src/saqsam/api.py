@@ -32,6 +32,7 @@ from saqsam.tasks.bad_entries import STOP, BadEntries, policy
 from saqsam.tasks.coco_json import read_instances
 from saqsam.tasks.instance import InstanceResult, evaluate_instances
 from saqsam.torch_state import as_documented
+from saqsam.zoom import ZOOM_RECORD, zooms_by_default
 
 Images = str | Path | Iterable[str | Path]
 """A folder of pictures, or their files."""
@@ -61,10 +62,12 @@ def load(source: str | Path, device: str = "cpu", engine: str = "torch") -> Sam:
 
         return load_engine(path if path.is_file() else source, engine, device)
     if not is_packed(path):
-        return Sam(load_float(source, device=device, attention="sdpa"), str(given))
+        model = load_float(source, device=device, attention="sdpa")
+        return Sam(model, str(given), zoom=zooms_by_default(source, {}))
     packed = read_packed(path)
     model, recipe = from_packed(packed, path)
-    return Sam(model, str(given), recipe, packed.records, path).to(device)
+    zoom = zooms_by_default(source, packed.records)
+    return Sam(model, str(given), recipe, packed.records, path, zoom=zoom).to(device)
 
 
 @as_documented
@@ -126,7 +129,8 @@ def quantize(
         with open_run(place, identity_of(model, chosen, found.images)) as directory:
             report = quantize_model(model, chosen, found.images, progress, directory, cache_gb, listener)
     log = QuantizeLog(found, report.seconds)
-    return Sam(model, f"{sam.name} {chosen.name}", chosen, report.to_dict(), log=log)
+    records = {**report.to_dict(), **({ZOOM_RECORD: True} if sam.zoom else {})}
+    return Sam(model, f"{sam.name} {chosen.name}", chosen, records, log=log, zoom=sam.zoom)
 
 
 def calibration_images(

@@ -7,20 +7,21 @@ is computed once, whatever the number of its prompts, and none are padded to the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 from transformers import SamModel
 
-from saqsam.errors import ImageError, PromptError, UsageError
-from saqsam.images import open_image
-from saqsam.predictor import Question, answer, ask, checked_pixels, encoded
-from saqsam.prompts.prompts import checked_prompts
+from saqsam.errors import PromptError, UsageError
+from saqsam.images import Pixels
+from saqsam.pixels import Picture, as_pixels
+from saqsam.predictor import answer, ask, encoded, low_res_side
+from saqsam.prompts.prompts import Prompts, checked_prompts
 from saqsam.segmentation import Segmentation
+from saqsam.zoom import Answering, clipped_to_boxes, segment
 
 _BATCH_ON_ACCELERATOR = 4
 """At 1024 pixels the attention maps of one image take up to a gigabyte; few images fill an accelerator."""
@@ -33,32 +34,61 @@ def images_at_once(model: SamModel) -> int:
 
 def segment_images(
     model: SamModel,
-    images: Sequence[str | Path | npt.NDArray[np.uint8]],
-    boxes: Any = None,
-    points: Any = None,
-    labels: Any = None,
+    images: Sequence[Picture],
+    given: dict[str, Any],
+    how: Answering,
     *,
-    multimask_output: bool = False,
     batch: int | None = None,
 ) -> list[Segmentation]:
     """Segment what is asked for on each of several images.
 
-    Arguments, results and errors as of :meth:`saqsam.sam.Sam.segment_many`.
+    Args:
+        model: float or quantized.
+        images: N pictures.
+        given: ``boxes``, ``points``, ``labels`` and ``masks``, each None or with one entry for each image.
+        how: how prompts are answered.
+        batch: images encoded together.
+
+    Results and errors as of :meth:`saqsam.sam.Sam.segment_many`.
     """
-    given = {"boxes": boxes, "points": points, "labels": labels}
     _check(images, given, batch)
     step = images_at_once(model) if batch is None else batch
     found: list[Segmentation] = []
     for start in range(0, len(images), step):
-        questions = [
-            _question(
-                model, index, images[index], {name: _entry(rows, index) for name, rows in given.items()}
-            )
+        asked = [
+            _asked(model, index, images[index], {name: _entry(rows, index) for name, rows in given.items()})
             for index in range(start, min(start + step, len(images)))
         ]
-        for embeddings, question in zip(encoded(model, questions), questions, strict=True):
-            found.append(answer(model, embeddings, question, multimask_output, None))
+        found += [
+            _with_account(one, each) for one, each in zip(_answers(model, asked, how), asked, strict=True)
+        ]
     return found
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One image and its checked prompts."""
+
+    where: str
+    pixels: Pixels
+    notes: tuple[str, ...]
+    prompts: Prompts
+    clipped: int
+
+
+def _answers(model: SamModel, asked: Sequence[_Asked], how: Answering) -> list[Segmentation]:
+    if how.zoom:
+        return [segment(model, one.pixels, one.prompts, how, where=one.where) for one in asked]
+    questions = [ask(model, one.pixels, one.prompts, one.where) for one in asked]
+    found = [
+        answer(model, embeddings, question, how.multimask_output, None, all_masks=how.all_masks)
+        for embeddings, question in zip(encoded(model, questions), questions, strict=True)
+    ]
+    return [clipped_to_boxes(one) for one in found] if how.clip_to_box else found
+
+
+def _with_account(found: Segmentation, asked: _Asked) -> Segmentation:
+    return replace(found, clipped_boxes=asked.clipped, notes=asked.notes)
 
 
 def _check(images: Any, given: dict[str, Any], batch: int | None) -> None:
@@ -94,20 +124,13 @@ def _entry(entries: Any, index: int) -> Any:
     return None if entries is None else entries[index]
 
 
-def _question(model: SamModel, index: int, image: Any, given: dict[str, Any]) -> Question:
+def _asked(model: SamModel, index: int, image: Any, given: dict[str, Any]) -> _Asked:
     """Open one image and check what is asked of it; errors name the image."""
-    where = f"image {index}"
-    if isinstance(image, str | Path):
-        where = f"{where} ({image})"
-        pixels = open_image(image).pixels
-    else:
-        try:
-            pixels = checked_pixels(image)
-        except ImageError as error:
-            raise ImageError(where, error.reason) from error
-    height, width = pixels.shape[:2]
+    where = f"image {index} ({image})" if isinstance(image, str | Path) else f"image {index}"
+    loaded = as_pixels(image, where)
+    height, width = loaded.pixels.shape[:2]
     try:
-        prompts, clipped = checked_prompts(width, height, **given)
+        prompts, clipped = checked_prompts(width, height, **given, mask_side=low_res_side(model))
     except PromptError as error:
         raise PromptError(f"{where}: {error}") from error
-    return replace(ask(model, pixels, prompts, where), clipped=clipped)
+    return _Asked(where, loaded.pixels, loaded.notes, prompts, clipped)

@@ -6,9 +6,13 @@ all without a word. Here each such case is either handled and noted, or refused.
 
 from __future__ import annotations
 
+import re
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +22,11 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from saqsam.errors import ImageError
+from saqsam.quiet import quiet_libraries
 
 MAX_PIXELS = 89_000_000
+
+_limit: ContextVar[int] = ContextVar("pixel_limit", default=MAX_PIXELS)
 
 # What Pillow's readers raise on damaged files: there is no common base class.
 _PILLOW_FAILURES = (
@@ -75,12 +82,32 @@ class LoadedImage:
     notes: tuple[str, ...] = ()
 
 
-def open_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, apply_exif: bool = True) -> LoadedImage:
+@contextmanager
+def pixel_limit(max_pixels: int) -> Iterator[None]:
+    """Inside the block images of up to ``max_pixels`` pixels are read; :data:`MAX_PIXELS` otherwise.
+
+    The limit protects memory: decoding takes 3 to 12 bytes for each pixel. It holds for the calling thread.
+    """
+    token = _limit.set(max_pixels)
+    try:
+        yield
+    finally:
+        _limit.reset(token)
+
+
+def current_pixel_limit() -> int:
+    """Most pixels of an image that is read here and now."""
+    return _limit.get()
+
+
+def open_image(path: str | Path, *, max_pixels: int | None = None, apply_exif: bool = True) -> LoadedImage:
     """Read an image file as 8-bit RGB.
 
     Args:
-        path: PNG, JPEG, WebP, TIFF, BMP, GIF, PPM, JPEG 2000 or AVIF, told apart by content, not by name.
-        max_pixels: refuse images with more pixels than this, before any is decoded.
+        path: PNG, JPEG, WebP, TIFF, BMP, GIF, PPM, JPEG 2000 or AVIF, told apart by content, not by name;
+            ``~`` is the home directory.
+        max_pixels: refuse images with more pixels than this, before any is decoded; None takes the limit of
+            :func:`pixel_limit`.
         apply_exif: rotate as the camera's orientation tag asks. Turn it off for data sets such as COCO
             whose annotations count pixels as stored.
 
@@ -91,24 +118,27 @@ def open_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, apply_exif: bo
         ImageError: no such file, not an image, truncated, too large, or pixel values whose scale is not
             known (32-bit integers, floats outside 0..255, NaN).
     """
-    path = Path(path)
+    path = _local(path)
     _refuse_non_images(path)
-    with warnings.catch_warnings(record=True) as said:
+    most = current_pixel_limit() if max_pixels is None else max_pixels
+    with warnings.catch_warnings(record=True) as said, _opening_up_to(most):
         warnings.simplefilter("always")
         try:
             with Image.open(path, formats=_readable_formats()) as image:
-                _refuse_large(path, image.width * image.height, max_pixels)
+                _refuse_large(path, image.width * image.height, most)
                 pixels, notes = _decode(path, image, apply_exif)
         except Image.DecompressionBombError as error:
-            raise ImageError(
-                path, f"more pixels than Pillow opens at all ({error}); make it smaller first"
-            ) from error
+            counted = re.search(r"\((\d+) pixels\)", str(error))
+            _refuse_large(path, int(counted[1]) if counted else most + 1, most)
+            raise ImageError(path, f"{error}; cut it into tiles first") from error
         except UnidentifiedImageError as error:
             raise ImageError(
-                path, f"not an image in a format that is read here ({', '.join(_FORMATS)})"
+                path, f"not an image in a format that is read here ({', '.join(_FORMATS)}); convert it to PNG"
             ) from error
         except _PILLOW_FAILURES as error:
-            raise ImageError(path, f"damaged or truncated image ({type(error).__name__}: {error})") from error
+            raise ImageError(
+                path, f"damaged or truncated image ({type(error).__name__}: {error}); copy it again"
+            ) from error
     return LoadedImage(pixels, (*notes, *_notes_from_warnings(said)))
 
 
@@ -118,7 +148,7 @@ def stated_size(path: str | Path) -> tuple[int, int]:
     Raises:
         ImageError: no such file, or no image.
     """
-    path = Path(path)
+    path = _local(path)
     _refuse_non_images(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -129,18 +159,60 @@ def stated_size(path: str | Path) -> tuple[int, int]:
             raise ImageError(path, f"cannot be read as an image ({type(error).__name__})") from error
 
 
+def is_url(path: str | Path) -> bool:
+    """Whether this is an address on a network, also as a ``Path``, which makes one slash of two."""
+    return re.match(r"(https?|ftp|s3|gs|data|file):", str(path), re.IGNORECASE) is not None
+
+
+def _local(path: str | Path) -> Path:
+    """The path with ``~`` expanded; an address is refused."""
+    if is_url(path):
+        raise ImageError(
+            f"{path!s:.200}", "is an address, and nothing is fetched here; download it and give the file"
+        )
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ImageError(path, f"cannot be found ({error}); write the whole path") from error
+
+
+def what_is_there(path: Path) -> str:
+    """What stands at a path where a regular file was expected, in words."""
+    if path.is_dir():
+        return "it is a directory"
+    if path.is_fifo() or path.is_char_device() or path.is_block_device() or path.is_socket():
+        return "it is a pipe or a device; write its content to a file first"
+    if path.is_symlink():
+        return "it is a link to a file that is not there; give the file itself"
+    return "there is no such file"
+
+
+@contextmanager
+def _opening_up_to(max_pixels: int) -> Iterator[None]:
+    """Let Pillow open what was asked for: its own bound, twice ``MAX_IMAGE_PIXELS``, is one for everybody."""
+    bound = Image.MAX_IMAGE_PIXELS
+    if bound is None or max_pixels <= 2 * bound:
+        yield
+        return
+    Image.MAX_IMAGE_PIXELS = max_pixels
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = bound
+
+
 def _refuse_non_images(path: Path) -> None:
     """Name the usual accidents before a decoder calls them all 'unidentified'."""
     try:
         if not path.is_file():
-            raise ImageError(path, "is a directory, not an image" if path.is_dir() else "no such file")
+            raise ImageError(path, f"{what_is_there(path)}; expected an image file")
         with path.open("rb") as file:
             start = file.read(256).lstrip().lower()
             empty = not start and file.seek(0, 2) == 0
     except (OSError, ValueError) as error:
         raise ImageError(path, f"cannot be read ({error})") from error
     if empty:
-        raise ImageError(path, "the file is empty")
+        raise ImageError(path, "the file is empty; copy it again")
     if start.startswith((b"<!doctype html", b"<html", b"<head")):
         raise ImageError(path, "this is a web page, not an image; did the download fail?")
 
@@ -153,7 +225,9 @@ def _readable_formats() -> tuple[str, ...]:
 def _refuse_large(path: Path, pixels: int, max_pixels: int) -> None:
     if pixels > max_pixels:
         raise ImageError(
-            path, f"{pixels:,} pixels, more than the limit of {max_pixels:,}; raise --max-pixels to read it"
+            path,
+            f"{pixels:,} pixels, more than the limit of {max_pixels:,}; "
+            f"raise --max-pixels to {pixels} (in Python: saqsam.images.pixel_limit) to read it",
         )
 
 
@@ -162,7 +236,12 @@ def _decode(path: Path, image: Image.Image, apply_exif: bool) -> tuple[Pixels, l
     if getattr(image, "is_animated", False):
         notes.append("first of several frames")
     orientation = _orientation(image, notes)
-    image.load()
+    # libtiff writes what it finds to standard error, whoever asked, and says no more than a number here.
+    quietly: AbstractContextManager[list[str]]
+    quietly = quiet_libraries() if image.format == "TIFF" else nullcontext([])
+    with quietly as lines:
+        image.load()
+    notes += [f"libtiff: {line[:120]}" for line in lines[:3]]
     pixels, converted = _to_rgb(path, image)
     notes += converted
     if orientation in _ORIENTATIONS:
@@ -174,6 +253,29 @@ def _decode(path: Path, image: Image.Image, apply_exif: bool) -> tuple[Pixels, l
         if apply_exif:
             notes.append(f"rotated as EXIF orientation {orientation} asks")
     return pixels, notes
+
+
+def from_pillow(image: Image.Image, where: str = "image") -> LoadedImage:
+    """The pixels of an image that Pillow has opened or made, in its own frame: EXIF rotation is not applied.
+
+    Raises:
+        ImageError: it cannot be decoded, or its values have no known scale; ``where`` names it.
+    """
+    path = Path(getattr(image, "filename", "") or where)
+    notes: list[str] = []
+    orientation = _orientation(image, notes)
+    try:
+        image.load()
+        pixels, converted = _to_rgb(path, image)
+    except _PILLOW_FAILURES as error:
+        raise ImageError(
+            path, f"cannot be decoded ({type(error).__name__}: {error}); open it anew"
+        ) from error
+    if pixels.size == 0:
+        raise ImageError(path, f"has no pixels ({image.width} x {image.height}); pass a picture")
+    if orientation in _ORIENTATIONS and image.format != "TIFF":
+        notes.append(f"EXIF orientation {orientation} not applied: coordinates count the image's own pixels")
+    return LoadedImage(pixels, (*notes, *converted))
 
 
 def _orientation(image: Image.Image, notes: list[str]) -> int:

@@ -24,6 +24,7 @@ from transformers import SamModel
 from saqsam.frame import Frame, checked_pixels, preprocess
 from saqsam.models.shared_decoder import ImageDecoder, can_share, prompts_at_once
 from saqsam.models.windows import can_skip_padding, encode
+from saqsam.prompts.clicks import by_count
 from saqsam.prompts.prompts import Prompts, checked_prompts
 from saqsam.segmentation import Segmentation
 
@@ -106,15 +107,23 @@ def decode(
     if len(prompts) == 0:
         return _nothing(model, embeddings, multimask_output)
     chunk = prompts_at_once(embeddings) if chunk is None else max(1, chunk)
-    groups = [prompts[start : start + chunk] for start in range(0, len(prompts), chunk)]
+    decoder = None
     if can_share(model):
         decoder = ImageDecoder(model, embeddings, with_masks=prompts.masks is not None)
-        parts = [_decode_shared(model, decoder, group, frame, multimask_output) for group in groups]
-    else:
-        parts = [_decode_plain(model, embeddings, group, frame, multimask_output) for group in groups]
-    if len(parts) == 1:
-        return parts[0]
-    return torch.cat([logits for logits, _ in parts]), torch.cat([scores for _, scores in parts])
+    order: list[Tensor] = []
+    parts: list[tuple[Tensor, Tensor]] = []
+    for rows, alike in by_count(prompts):
+        order += [] if rows is None else [rows]
+        for group in (alike[start : start + chunk] for start in range(0, len(alike), chunk)):
+            if decoder is None:
+                parts.append(_decode_plain(model, embeddings, group, frame, multimask_output))
+            else:
+                parts.append(_decode_shared(model, decoder, group, frame, multimask_output))
+    logits, scores = (torch.cat(part) if len(part) > 1 else part[0] for part in zip(*parts, strict=True))
+    if order:
+        back = torch.cat(order).argsort().to(logits.device)
+        logits, scores = logits[back], scores[back]
+    return logits, scores
 
 
 def _nothing(model: SamModel, embeddings: Tensor, multimask_output: bool) -> tuple[Tensor, Tensor]:
@@ -201,6 +210,7 @@ def predict(
     prompts: Prompts,
     *,
     multimask_output: bool = False,
+    all_masks: bool = False,
     chunk: int | None = None,
     where: str = "prompts",
 ) -> Segmentation:
@@ -214,6 +224,7 @@ def predict(
         prompts: in displayed-image pixels; checked here, and boxes that reach past the image clipped.
         multimask_output: let the model propose three masks a prompt and keep the one whose predicted IoU
             is highest, rather than its single mask.
+        all_masks: give all three, as rows of their own.
         chunk: prompts decoded together; None chooses by the size of the embedding.
         where: what to call the prompts in an error message.
 
@@ -222,7 +233,9 @@ def predict(
         ImageError: the pixels are not (H, W, 3) uint8.
     """
     question = ask(model, pixels, prompts, where)
-    return answer(model, encoded(model, [question])[0], question, multimask_output, chunk)
+    return answer(
+        model, encoded(model, [question])[0], question, multimask_output, chunk, all_masks=all_masks
+    )
 
 
 def predict_parts(
@@ -231,12 +244,13 @@ def predict_parts(
     prompts: Prompts,
     *,
     multimask_output: bool = False,
+    all_masks: bool = False,
     chunk: int = 32,
     where: str = "prompts",
 ) -> Iterator[Segmentation]:
     """As :func:`predict`, a few prompts at a time: memory does not grow with their number.
 
-    The image is encoded once, when the first part is asked for.
+    The image is encoded once, when the first part is asked for; ``encoder_passes`` of the others is 0.
 
     Yields:
         Segmentations of consecutive prompts, at most ``chunk`` and fewer on large images (none without
@@ -246,13 +260,19 @@ def predict_parts(
         PromptError, ImageError: as :func:`predict`, before the first part.
     """
     question = ask(model, pixels, prompts, where)
-    fitting = min(max(1, chunk), _PART_PIXELS // _pixels_each(question.frame))
+    fitting = prompts_in_a_part(question.frame, chunk)
     embeddings = encoded(model, [question])[0]
     for rows in _slices(len(question.prompts), fitting):
         part = replace(
             question, prompts=question.prompts[rows], clipped=0 if rows.start else question.clipped
         )
-        yield answer(model, embeddings, part, multimask_output, None)
+        found = answer(model, embeddings, part, multimask_output, None, all_masks=all_masks)
+        yield replace(found, encoder_passes=0) if rows.start else found
+
+
+def prompts_in_a_part(frame: Frame, chunk: int) -> int:
+    """At most ``chunk`` prompts, and fewer of a large image: their masks exist at the same time."""
+    return max(1, min(chunk, _PART_PIXELS // _pixels_each(frame)))
 
 
 @dataclass(frozen=True)
@@ -303,7 +323,13 @@ def encoded(model: SamModel, questions: Sequence[Question]) -> list[Tensor]:
 
 
 def answer(
-    model: SamModel, embeddings: Tensor, question: Question, multimask_output: bool, chunk: int | None
+    model: SamModel,
+    embeddings: Tensor,
+    question: Question,
+    multimask_output: bool,
+    chunk: int | None,
+    *,
+    all_masks: bool = False,
 ) -> Segmentation:
     """Decode the prompts of one image from its (1, C, g, g) embedding, ``chunk`` at a time."""
     logits, scores = decode(
@@ -311,10 +337,15 @@ def answer(
         embeddings,
         question.prompts,
         question.frame,
-        multimask_output=multimask_output,
+        multimask_output=multimask_output or all_masks,
         chunk=chunk,
     )
-    logits, scores = best_masks(logits.float(), scores.float())
+    logits, scores, prompts = logits.float(), scores.float(), question.prompts
+    if all_masks:
+        prompts = prompts.repeated(scores.shape[1])
+        logits, scores = logits.flatten(0, 1)[:, None], scores.flatten()[:, None]
+    else:
+        logits, scores = best_masks(logits, scores)
     finite = logits.isfinite().flatten(1).all(1) & scores.isfinite().all(1)
     return Segmentation(
         masks=upscale_masks(logits, question.frame)[:, 0].cpu().numpy(),
@@ -322,7 +353,8 @@ def answer(
         low_res_logits=logits.cpu(),
         clipped_boxes=question.clipped,
         nan_count=int((~finite).sum()),
-        prompts=question.prompts,
+        prompts=prompts,
+        encoder_passes=int(len(prompts) > 0),
     )
 
 

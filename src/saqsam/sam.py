@@ -7,24 +7,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 from transformers import SamModel
 
-from saqsam.errors import UsageError
-from saqsam.images import open_image
+from saqsam.errors import PromptError, UsageError
 from saqsam.models.attach import quantizer_at
 from saqsam.models.device import check_device
 from saqsam.models.sites import WEIGHT, Site, float_parts, quantized_sites
 from saqsam.pack.convert import to_packed
 from saqsam.pack.file import write_packed
-from saqsam.predictor import checked_pixels, predict
+from saqsam.pixels import Picture, as_pixels
+from saqsam.predictor import low_res_side
 from saqsam.prompts.prompts import checked_prompts
 from saqsam.quantizer import GROUPED, HYBRID, LOG2, Quantizer
 from saqsam.recipe import Recipe
 from saqsam.segmentation import Segmentation
 from saqsam.torch_state import as_documented
+from saqsam.zoom import Answering, segment
 
 if TYPE_CHECKING:
     from saqsam.calibration_set import QuantizeLog
@@ -42,6 +42,9 @@ class Sam:
         records: what calibration found (ranges, folds, clips, units); empty for a float model.
         file: the packed file it was loaded from or saved to, if any.
         log: how it was quantized, if in this process: pictures, notes, seconds; not stored.
+        zoom: box prompts are answered on crops around them unless a call says otherwise, see
+            :mod:`saqsam.zoom`; what a model was made for, so False for the official ones.
+        clip_to_box: answers to box prompts are cut to their box unless a call says otherwise.
     """
 
     model: SamModel
@@ -50,6 +53,8 @@ class Sam:
     records: dict[str, Any] = field(default_factory=dict)
     file: Path | None = None
     log: QuantizeLog | None = None
+    zoom: bool = False
+    clip_to_box: bool = False
 
     @property
     def bits(self) -> str:
@@ -71,58 +76,116 @@ class Sam:
         nn.Module.to(self.model, device)
         return self
 
+    def answering(
+        self,
+        *,
+        multimask_output: bool = False,
+        all_masks: bool = False,
+        zoom: bool | None = None,
+        clip_to_box: bool | None = None,
+    ) -> Answering:
+        """How this model answers prompts; what is None is the model's own way."""
+        return Answering(
+            multimask_output=multimask_output,
+            all_masks=all_masks,
+            zoom=self.zoom if zoom is None else zoom,
+            clip_to_box=self.clip_to_box if clip_to_box is None else clip_to_box,
+        )
+
+    def answering_boxes(self, zoom: bool | None = None, clip_to_box: bool | None = None) -> Sam:
+        """The same model (not a copy of its weights) with another way to answer boxes; None keeps its own."""
+        how = self.answering(zoom=zoom, clip_to_box=clip_to_box)
+        return replace(self, zoom=how.zoom, clip_to_box=how.clip_to_box)
+
     @as_documented
     def segment(
         self,
-        image: str | Path | NDArray[np.uint8],
+        image: Picture,
         boxes: ArrayLike | None = None,
-        points: ArrayLike | None = None,
-        labels: ArrayLike | None = None,
+        points: Any = None,
+        labels: Any = None,
+        masks: ArrayLike | None = None,
         *,
         multimask_output: bool = False,
+        all_masks: bool = False,
+        zoom: bool | None = None,
+        clip_to_box: bool | None = None,
     ) -> Segmentation:
-        """Segment what boxes or points ask for on one image.
+        """Segment what boxes, points or earlier masks ask for on one image.
 
         Args:
-            image: a file, or ``(H, W, 3)`` uint8 RGB.
-            boxes: ``(P, 4)`` XYXY in pixels of the displayed image.
-            points: ``(P, 2)``, one click for each object, or ``(P, K, 2)``, K clicks for each; x, y pixels.
-            labels: ``(P,)`` or ``(P, K)``: 1 for foreground, 0 for background; all foreground if left out.
+            image: a file; a Pillow image; or an array or tensor of one picture: ``(H, W, 3)`` uint8 RGB, also
+                grey, RGBA, channels first, floats in 0..1.
+            boxes: ``(P, 4)`` XYXY in pixels of the displayed image; or one box ``(4,)``.
+            points: ``(P, 2)``, one click for each object; ``(P, K, 2)``, K clicks for each; or lists of any
+                number of clicks for each. x, y in pixels.
+            labels: as ``points`` without x, y: 1 for foreground, 0 for background, -1 for no click; all
+                foreground if left out.
+            masks: ``(P, 4g, 4g)`` logits, g the model's embedding grid, as ``low_res_logits`` of an earlier
+                answer on this image; with boxes or points, or alone.
             multimask_output: choose the best of three masks by predicted IoU instead of the single one.
+            all_masks: all three masks, as three rows of the result for each object.
+            zoom: answer boxes on crops around them, see :mod:`saqsam.zoom`; None: as this model does.
+            clip_to_box: cut answers to boxes to their box; None: as this model does.
 
         Returns:
             Masks ``(P, H, W)`` bool and predicted IoU ``(P,)``; empty if nothing was asked for.
 
         Raises:
-            ImageError: the file cannot be read. PromptError: a prompt has no meaning on this image.
+            ImageError: the picture cannot be read. PromptError: a prompt has no meaning on this image, or
+            ``zoom=True`` or ``clip_to_box=True`` without boxes, or ``zoom=True`` with masks.
         """
-        pixels = open_image(image).pixels if isinstance(image, str | Path) else checked_pixels(image)
-        height, width = pixels.shape[:2]
-        prompts, clipped = checked_prompts(width, height, boxes=boxes, points=points, labels=labels)
-        found = predict(self.model, pixels, prompts, multimask_output=multimask_output)
-        return replace(found, clipped_boxes=clipped)
+        loaded = as_pixels(image)
+        height, width = loaded.pixels.shape[:2]
+        prompts, clipped = checked_prompts(
+            width,
+            height,
+            boxes=boxes,
+            points=points,
+            labels=labels,
+            masks=masks,
+            mask_side=low_res_side(self.model),
+        )
+        if (zoom or clip_to_box) and boxes is None:
+            raise PromptError(
+                f"{'zoom' if zoom else 'clip_to_box'}: there are no boxes; give some or leave it out"
+            )
+        if zoom and masks is not None:
+            raise PromptError(
+                "zoom: mask prompts lie in the frame of the whole image; leave out one of the two"
+            )
+        how = self.answering(
+            multimask_output=multimask_output, all_masks=all_masks, zoom=zoom, clip_to_box=clip_to_box
+        )
+        found = segment(self.model, loaded.pixels, prompts, how)
+        return replace(found, clipped_boxes=clipped, notes=loaded.notes)
 
     @as_documented
     def segment_many(
         self,
-        images: Sequence[str | Path | NDArray[np.uint8]],
+        images: Sequence[Picture],
         boxes: Sequence[ArrayLike | None] | NDArray[Any] | None = None,
         points: Sequence[ArrayLike | None] | NDArray[Any] | None = None,
         labels: Sequence[ArrayLike | None] | NDArray[Any] | None = None,
+        masks: Sequence[ArrayLike | None] | NDArray[Any] | None = None,
         *,
         multimask_output: bool = False,
+        all_masks: bool = False,
+        zoom: bool | None = None,
+        clip_to_box: bool | None = None,
         batch: int | None = None,
     ) -> list[Segmentation]:
         """Segment several images, of any sizes, each with prompts of its own.
 
         Args:
-            images: N files, or ``(H, W, 3)`` uint8 RGB arrays.
+            images: N pictures, each as ``image`` of :meth:`segment`.
             boxes: N entries, each as ``boxes`` of :meth:`segment`; None for an image without boxes.
             points: N entries, each as ``points`` of :meth:`segment`, or None.
             labels: N entries, each as ``labels`` of :meth:`segment`, or None: all foreground.
-            multimask_output: as of :meth:`segment`.
+            masks: N entries, each as ``masks`` of :meth:`segment`, or None.
+            multimask_output, all_masks, zoom, clip_to_box: as of :meth:`segment`.
             batch: images encoded together; by default 1 on a CPU, where more are no faster, and 4 on an
-                accelerator.
+                accelerator. Crops of ``zoom`` are encoded one by one.
 
         Returns:
             N results in the order of the images, each what :meth:`segment` gives, up to the order of float
@@ -135,14 +198,16 @@ class Sam:
         """
         from saqsam.batches import segment_images
 
-        return segment_images(
-            self.model, images, boxes, points, labels, multimask_output=multimask_output, batch=batch
+        how = self.answering(
+            multimask_output=multimask_output, all_masks=all_masks, zoom=zoom, clip_to_box=clip_to_box
         )
+        given = {"boxes": boxes, "points": points, "labels": labels, "masks": masks}
+        return segment_images(self.model, images, given, how, batch=batch)
 
     @as_documented
     def everything(
         self,
-        image: str | Path | NDArray[np.uint8],
+        image: Picture,
         options: EverythingOptions | None = None,
         *,
         progress: Callable[[int, int], None] = lambda done, total: None,
@@ -151,7 +216,7 @@ class Sam:
         """Segment everything on one image from a grid of clicks, without prompts.
 
         Args:
-            image: a file, or ``(H, W, 3)`` uint8 RGB.
+            image: as of :meth:`segment`.
             options: see ``EverythingOptions``; or give its fields as keywords, such as
                 ``points_per_side=16, crop_n_layers=1``.
             progress: called with clicks done and in total.
@@ -169,7 +234,7 @@ class Sam:
 
         if options is not None and settings:
             raise UsageError("everything: give either options or single settings, not both")
-        pixels = open_image(image).pixels if isinstance(image, str | Path) else checked_pixels(image)
+        pixels = as_pixels(image).pixels
         return segment_everything(self.model, pixels, options or options_from(settings), progress)
 
     @as_documented

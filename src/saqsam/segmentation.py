@@ -20,12 +20,16 @@ class Segmentation:
     """What a model made of the prompts of one image.
 
     Attributes:
-        masks: (P, H, W) bool in displayed-image pixels.
+        masks: (P, H, W) bool in displayed-image pixels. Where all M masks of each prompt were asked for, P
+            counts masks: rows ``M * p`` to ``M * p + M - 1`` belong to prompt p, in the model's order.
         iou_scores: (P,) float32, the model's own estimate of each mask's IoU.
-        low_res_logits: (P, 1, 4g, 4g) float32 on the CPU; can be given back as mask prompts.
+        low_res_logits: (P, 1, 4g, 4g) float32 on the CPU, in the frame of the whole image; can be given back
+            as mask prompts.
         clipped_boxes: boxes that reached past the image and were clipped to it.
-        nan_count: prompts whose logits or score were not finite.
-        prompts: the checked prompts, on the CPU.
+        nan_count: masks whose logits or score were not finite.
+        prompts: the checked prompts, on the CPU, one for each mask.
+        encoder_passes: what was encoded for it: the image once, or with ``zoom`` each crop.
+        notes: what was changed on the way from the file or array to pixels, one short sentence each.
     """
 
     masks: npt.NDArray[np.bool_]
@@ -34,6 +38,8 @@ class Segmentation:
     clipped_boxes: int = 0
     nan_count: int = 0
     prompts: Prompts = field(default_factory=Prompts)
+    encoder_passes: int = 0
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.masks)
@@ -42,7 +48,7 @@ class Segmentation:
         """The masks, with their boxes and points, drawn over the (H, W, 3) uint8 image."""
         from saqsam.report.overlay import draw_masks
 
-        return draw_masks(pixels, self.masks, boxes=self.prompts.boxes, points=self.prompts.points)
+        return draw_masks(pixels, self.masks, boxes=self.prompts.boxes, points=self.prompts.clicks())
 
     def to_coco(
         self,

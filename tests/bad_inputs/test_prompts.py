@@ -67,7 +67,7 @@ def test_several_such_boxes_are_counted() -> None:
 @pytest.mark.parametrize(
     ("boxes", "words"),
     [
-        (GOOD, "(P, 4)"),
+        ([1, 2, 3], "(P, 4)"),
         ([[1, 2, 3]], "(P, 4)"),
         ([[1, 2, 3, 4, 5]], "(P, 4)"),
         ([[GOOD]], "(P, 4)"),
@@ -114,11 +114,14 @@ def test_tensors_of_any_number_type_are_taken(dtype: torch.dtype) -> None:
         ([[1, 1], [50, 1]], None, "prompt 1 [[50.0, 1.0]] has a point outside the 40 x 30 image"),
         ([[1, 1], [1, -0.5]], None, "prompt 1"),
         ([[1, 1], [NAN, 1]], None, "prompt 1"),
-        ([[[1, 1], [2, 2]], [[3, 3]]], None, "as many points as the other"),
+        ([[[1, 1], [2, 2]], [[3, 3]]], [[1, 1], [1, 0]], "one label for each click"),
+        ([[[1, 1], [2, 2]], [[3, 3]]], [1, 0], "one label for each click"),
+        ([[[1, 1], [2, 2]], [[50, 3]]], None, "prompt 1"),
+        ([[[1, 1], [2]], [[3, 3]]], None, "x, y"),
         ([[1, 1, 1]], None, "(P, K, 2)"),
         (np.zeros((2, 0, 2)), None, "(P, K, 2)"),
         ([[1, 1], [2, 2]], [1, 2], "prompt 1 [2.0] has a label other than 1"),
-        ([[1, 1], [2, 2]], [1, -1], "label other than 1"),
+        ([[1, 1], [2, 2]], [1, -2], "label other than 1"),
         ([[1, 1], [2, 2]], [1, 0.5], "label other than 1"),
         ([[1, 1], [2, 2]], [1, NAN], "label other than 1"),
         ([[1, 1], [2, 2]], [1], "need labels of that shape"),
@@ -137,7 +140,7 @@ def test_points_on_the_border_are_on_the_image() -> None:
     assert labels.tolist() == [[1], [1]]
 
 
-@pytest.mark.parametrize("shape", [(2, 1, 8, 8), (2, 16, 8), (2, 3, 16, 16), (16, 16), (2, 1, 16, 16, 1)])
+@pytest.mark.parametrize("shape", [(2, 1, 8, 8), (2, 16, 8), (2, 3, 16, 16), (8, 8), (2, 1, 16, 16, 1)])
 def test_masks_of_another_size(shape: tuple[int, ...]) -> None:
     message = refused(checked_masks, np.zeros(shape), 16, where="masks")
     assert "(P, 1, 16, 16)" in message

@@ -173,7 +173,7 @@ def test_own_points_and_progress(float_sam: Sam, pixels: Any) -> None:
     found = float_sam.everything(
         pixels,
         point_grids=[[[0.5, 0.5], [0.25, 0.75]]],
-        pred_iou_thresh=-1.0,
+        pred_iou_thresh=0.0,
         stability_score_thresh=0.0,
         progress=lambda done, total: steps.append((done, total)),
     )
@@ -182,7 +182,7 @@ def test_own_points_and_progress(float_sam: Sam, pixels: Any) -> None:
 
 
 def test_nothing_found_is_an_empty_result(float_sam: Sam, pixels: Any) -> None:
-    found = float_sam.everything(pixels, points_per_side=2, pred_iou_thresh=9.0)
+    found = float_sam.everything(pixels, points_per_side=2, pred_iou_thresh=1.0)
     assert len(found) == 0
     assert found.masks.shape == (0, *pixels.shape[:2])
     assert found.to_coco() == []
@@ -195,7 +195,7 @@ def test_images_of_a_few_pixels(float_sam: Sam, shape: tuple[int, int]) -> None:
         image,
         points_per_side=2,
         crop_n_layers=2,
-        pred_iou_thresh=-9.0,
+        pred_iou_thresh=0.0,
         stability_score_thresh=0.0,
         min_mask_region_area=2,
     )

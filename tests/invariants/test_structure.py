@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2] / "src" / "saqsam"
 FILES = sorted(ROOT.rglob("*.py"))
 
-GROUND = ("errors", "files", "recipe", "grids", "images", "scenes", "quantizer")
+GROUND = ("errors", "files", "recipe", "grids", "images", "quiet", "scenes", "quantizer")
 """What every stage stands on; it knows of no stage."""
 FLOW = (
     ("models",),

@@ -104,20 +104,20 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - the boundary: nothing may escape as a traceback
         if options.debug:
             traceback.print_exception(error)
-        code, message = _explain(error, options.debug)
+        code, message = _explain(error, options.debug, words)
         typer.echo(message, err=True)
     if code == 130:
         typer.echo("saqsam: interrupted", err=True)
     return code if isinstance(code, int) else 0
 
 
-def _explain(error: Exception, debug: bool) -> tuple[int, str]:
+def _explain(error: Exception, debug: bool, words: Sequence[str]) -> tuple[int, str]:
     """An exception as (exit code, one line)."""
     if isinstance(error, SaqsamError):
         return error.exit_code, f"saqsam: {_one_line(str(error))}"
     if isinstance(error, _ParserError):
         context = getattr(error, "ctx", None)
-        command = context.command_path if context is not None else "saqsam"
+        command = context.command_path if context is not None else _command_in(words)
         message = _one_line(cast(typer.BadParameter, error).format_message())
         return 2, f"saqsam: {message} (see '{command} --help')"
     if isinstance(error, OSError) and error.strerror:
@@ -127,6 +127,17 @@ def _explain(error: Exception, debug: bool) -> tuple[int, str]:
         return 1, f"saqsam: {name}{error.strerror}"
     where = "" if debug else "; run with 'saqsam --debug ...' to see where"
     return 1, f"saqsam: unexpected {type(error).__name__}: {_one_line(str(error))[:300]}{where}"
+
+
+def _command_in(words: Sequence[str]) -> str:
+    """The command that a command line calls: some of the parser's errors do not say whose help would help."""
+    path, command = ["saqsam"], typer.main.get_command(app)
+    for word in words:
+        below = getattr(command, "commands", {})
+        if word in below:
+            path.append(word)
+            command = below[word]
+    return " ".join(path)
 
 
 def _one_line(text: str) -> str:

@@ -73,7 +73,47 @@ OnErrorOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="torch device to compute on.")]
 
+
+def _limit_pixels(context: typer.Context, max_pixels: int | None) -> int | None:
+    if max_pixels is not None and not context.resilient_parsing:
+        from saqsam.images import pixel_limit
+
+        context.with_resource(pixel_limit(max_pixels))
+    return max_pixels
+
+
+MaxPixelsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-pixels",
+        help="Refuse images with more pixels; they take memory.  [default: 89000000]",
+        min=1,
+        metavar="N",
+        callback=_limit_pixels,
+    ),
+]
+"""Holds until the verb has ended, for every image it reads; the verb itself need not look at it."""
+
 PROMPT_WORDS = ("boxes", "points")
+
+
+def check_exists(path: Path, option: str) -> Path:
+    """The path, if something is there.
+
+    Raises:
+        UsageError: there is nothing, or it is an address on a network.
+    """
+    if not path.exists():
+        raise UsageError(f"{option} {path}: expected a file or a directory; {_what_is_there(path)}")
+    return path
+
+
+def _what_is_there(path: Path) -> str:
+    from saqsam.images import is_url, what_is_there
+
+    if is_url(path):
+        return "this is an address, and nothing is fetched here; download it and give the file"
+    return what_is_there(path)
 
 
 def check_directory(path: Path, option: str) -> Path:
@@ -83,7 +123,11 @@ def check_directory(path: Path, option: str) -> Path:
         UsageError: it is missing, or a file.
     """
     if not path.is_dir():
-        found = "it is a file" if path.exists() else "there is no such directory"
+        found = (
+            "it is a file"
+            if path.exists()
+            else _what_is_there(path).replace("no such file", "no such directory")
+        )
         raise UsageError(f"{option} {path}: expected a directory; {found}")
     return path
 
@@ -92,14 +136,10 @@ def check_file(path: Path, option: str) -> Path:
     """The path, if it is a file.
 
     Raises:
-        UsageError: it is missing, or a directory.
+        UsageError: it is missing, or a directory, a pipe or a device.
     """
     if not path.is_file():
-        from saqsam.models.paths import kind_of
-
-        found = kind_of(path)
-        found = "there is no such file" if found == "no such file" else f"it {found}"
-        raise UsageError(f"{option} {path}: expected a file; {found}")
+        raise UsageError(f"{option} {path}: expected a file; {_what_is_there(path)}")
     return path
 
 
@@ -181,13 +221,18 @@ def make_directory(path: Path, option: str, force: bool) -> Path:
     """Create a directory for results, or accept an empty one.
 
     Raises:
-        UsageError: it is a file, or holds files and ``force`` is not set.
+        UsageError: it is a file, holds files and ``force`` is not set, or cannot be made.
     """
     if path.exists() and not path.is_dir():
         raise UsageError(f"{option} {path}: this is a file; name a directory")
     if path.is_dir() and any(path.iterdir()) and not force:
         raise UsageError(f"{option} {path}: this directory is not empty; choose another or add --force")
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"{option} {path}: cannot be made a directory ({error.strerror}); choose another"
+        ) from error
     return path
 
 

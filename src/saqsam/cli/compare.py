@@ -16,6 +16,7 @@ from saqsam.cli.arguments import (
     ImagesOption,
     JsonOption,
     LimitOption,
+    MaxPixelsOption,
     OnErrorOption,
     PromptsOption,
     ScoreThresholdOption,
@@ -64,6 +65,7 @@ def compare(
     device: DeviceOption = "cpu",
     runtime: RuntimeOption = TORCH,
     force: ForceOption = False,
+    max_pixels: MaxPixelsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Evaluate several models on the same images and prompts, side by side."""

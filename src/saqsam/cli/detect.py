@@ -13,6 +13,7 @@ from saqsam.cli.arguments import (
     ForceOption,
     JsonOption,
     LimitOption,
+    MaxPixelsOption,
     OnErrorOption,
     check_file,
     check_on_error,
@@ -68,6 +69,7 @@ def detect(
     on_error: OnErrorOption = "stop",
     device: DeviceOption = "cpu",
     force: ForceOption = False,
+    max_pixels: MaxPixelsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Detect objects on IMAGES; give the file to 'evaluate', 'quantize' or 'segment' as prompts."""

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from saqsam.cli.answers import ClipToBoxOption, ZoomOption, check_boxes_for
 from saqsam.cli.arguments import (
     AnnotationsOption,
     DeviceOption,
     ImagesOption,
     JsonOption,
     LimitOption,
+    MaxPixelsOption,
     Model,
     OnErrorOption,
     PromptsOption,
@@ -134,6 +136,9 @@ def evaluate(
         typer.Option("--out", help="Keep finished images in shards here, and continue.", metavar="DIR"),
     ] = None,
     shards: ShardsOption = None,
+    zoom: ZoomOption = None,
+    clip_to_box: ClipToBoxOption = None,
+    max_pixels: MaxPixelsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Measure COCO mask AP, mIoU against ground truth, and agreement with a reference model."""
@@ -151,6 +156,8 @@ def evaluate(
             "--workers": ("instance", workers is not None),
             "--out": ("instance", out is not None),
             "--shards": ("instance", shards is not None),
+            "--zoom": ("instance", zoom is not None),
+            "--clip-to-box": ("instance", clip_to_box is not None),
         },
     )
     bad = check_on_error(on_error)
@@ -198,6 +205,7 @@ def evaluate(
         return
     if calibration is not None or calibration_annotations is not None:
         raise UsageError("--calibration goes with --as-published RECIPE; add it, or leave them out")
+    check_boxes_for(zoom, clip_to_box, asked != "points")
     chosen = distribution(engine, workers, shards, device)
     check_not_sharded(runtime, out is not None or engine != LOCAL)
     if shards is not None and out is None:
@@ -207,11 +215,11 @@ def evaluate(
     from saqsam.report.show import make_show_directory
 
     make_show_directory(show_dir)
-    sam = load_for(runtime, model, device)
+    sam = load_for(runtime, model, device).answering_boxes(zoom, clip_to_box)
     with progress() as report:
         judge = None
         if reference is not None and (show_dir is not None or (out is None and chosen.engine == LOCAL)):
-            judge = load_where_packed(runtime, reference, device)
+            judge = load_where_packed(runtime, reference, device).answering_boxes(zoom, clip_to_box)
         if out is None and chosen.engine == LOCAL:
             result = api.evaluate(
                 sam,
@@ -226,7 +234,9 @@ def evaluate(
                 on_error=bad,
             )
         else:
-            found = SetRequest(images, annotations, asked, limit, top_k, score_threshold, bad)
+            found = SetRequest(
+                images, annotations, asked, limit, top_k, score_threshold, bad, zoom, clip_to_box
+            )
             result = evaluate_in_shards(sam, model, reference, found, out, chosen, report)
     if show_dir is not None:
         write_pictures(

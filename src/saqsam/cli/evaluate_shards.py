@@ -8,9 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from saqsam.cli.answers import load_answering
 from saqsam.cli.many import Distribution
 from saqsam.cli.output import listed
 from saqsam.errors import InputError
+from saqsam.runtime.names import TORCH
 
 if TYPE_CHECKING:
     from saqsam.cli.progress import Report
@@ -30,6 +32,8 @@ class SetRequest:
     top_k: int | None
     score_threshold: float | None
     bad: BadEntries
+    zoom: bool | None = None
+    clip_to_box: bool | None = None
 
 
 def evaluate_in_shards(
@@ -55,7 +59,6 @@ def evaluate_in_shards(
     Raises:
         InputError: images could not be read and are not to be left out, or none could.
     """
-    from saqsam import api
     from saqsam.detectors.listing import from_annotations
     from saqsam.many.tasks import EvaluateJob, figures_of, unreadable
     from saqsam.many.work import Item, identity_of
@@ -68,7 +71,7 @@ def evaluate_in_shards(
     prompts = prompts_for(
         dataset, request.prompts, top_k=request.top_k, score_threshold=request.score_threshold, bad=bad
     )
-    load = partial(api.load, device=distribution.device)
+    load = partial(_load, device=distribution.device, zoom=request.zoom, clip_to_box=request.clip_to_box)
     job = EvaluateJob(partial(load, model), None if reference is None else partial(load, reference))
     items = [
         Item(image, prompts.get(image.id), dataset.instances_of(image.id))
@@ -91,3 +94,7 @@ def evaluate_in_shards(
     bad.refuse_nothing(len(read))
     kept = dataset.only([image for image in dataset.images if image.id in read])
     return summary(sam, kept, prompts, str(request.prompts), figures_of(rows), bad)
+
+
+def _load(model: str, device: str, zoom: bool | None, clip_to_box: bool | None) -> Sam:
+    return load_answering(TORCH, model, device, zoom, clip_to_box)

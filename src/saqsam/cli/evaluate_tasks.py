@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saqsam.cli.arguments import check_directory, check_file
+from saqsam.cli.arguments import check_directory, check_file, make_directory
 from saqsam.cli.output import print_json, print_left_out, print_lines, print_table
 from saqsam.cli.progress import progress
 from saqsam.cli.results import percent, share
@@ -84,7 +84,7 @@ def evaluate_oriented_task(
     if not request.annotations.is_dir():
         check_file(request.annotations, "--annotations")
     if task1_dir is not None:
-        check_directory(task1_dir, "--task1-dir")
+        make_directory(task1_dir, "--task1-dir", force=True)  # files of the same name are replaced
 
     from saqsam import api
     from saqsam.report.show import make_show_directory

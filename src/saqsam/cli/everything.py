@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from saqsam.cli.arguments import DeviceOption, ForceOption, JsonOption, Model, check_outputs
+from saqsam.cli.arguments import (
+    DeviceOption,
+    ForceOption,
+    JsonOption,
+    MaxPixelsOption,
+    Model,
+    check_exists,
+    check_file,
+    check_outputs,
+)
 from saqsam.cli.output import listed, print_json, print_lines
 from saqsam.cli.progress import Report, progress
 from saqsam.cli.runtime import RuntimeOption, load_for
@@ -51,12 +60,13 @@ def everything(
     min_mask_region_area: Annotated[int, typer.Option(help="Smallest hole and island, in pixels.")] = 0,
     device: DeviceOption = "cpu",
     runtime: RuntimeOption = TORCH,
+    max_pixels: MaxPixelsOption = None,
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
     """Segment everything on IMAGE from a grid of clicks; no prompts needed."""
-    if not image.exists():
-        raise UsageError(f"IMAGE {image}: there is no such file or directory")
+    if not check_exists(image, "IMAGE").is_dir():
+        check_file(image, "IMAGE")
     if image.is_dir() and overlay is not None:
         raise UsageError("--overlay is for one image; a folder's pictures go to --show-dir DIR")
     if overlay is not None and overlay.suffix.lower() != ".png":
@@ -90,7 +100,7 @@ def everything(
         raise InputError(f"no image could be read, nothing was written: {listed(run.failures)}")
     with atomic_write(out) as temporary:
         temporary.write_text(run.document(), encoding="utf-8")
-    _print(model, out, run, time.perf_counter() - started, json)
+    _print(model, out, run, time.perf_counter() - started, _advice(run, options), json)
     if run.failures:
         total = len(run.images) + len(run.failures)
         raise InputError(
@@ -166,7 +176,18 @@ def _readable(images: list[ListedImage], run: _Run, report: Report) -> Iterator[
     report("images", len(images), len(images))
 
 
-def _print(model: str, out: Path, run: _Run, seconds: float, json: bool) -> None:
+def _advice(run: _Run, options: EverythingOptions) -> list[str]:
+    """What to try where no mask passed the thresholds."""
+    if run.masks:
+        return []
+    return [
+        f"no mask has a predicted IoU above {options.pred_iou_thresh:g} and a stability of at least "
+        f"{options.stability_score_thresh:g}; try --pred-iou-thresh {0.8 * options.pred_iou_thresh:.2g} "
+        f"--stability-score-thresh {0.8 * options.stability_score_thresh:.2g}, or more --points-per-side"
+    ]
+
+
+def _print(model: str, out: Path, run: _Run, seconds: float, advice: list[str], json: bool) -> None:
     if json:
         print_json(
             {
@@ -176,7 +197,8 @@ def _print(model: str, out: Path, run: _Run, seconds: float, json: bool) -> None
                 "masks": len(run.masks),
                 "unreadable": [{"file": error.path, "reason": error.reason} for error in run.failures],
                 "seconds": round(seconds, 3),
+                "notes": advice,
             }
         )
         return
-    print_lines([f"{out}: {len(run.masks)} masks on {len(run.images)} images, {seconds:.1f} s"])
+    print_lines([f"{out}: {len(run.masks)} masks on {len(run.images)} images, {seconds:.1f} s", *advice])

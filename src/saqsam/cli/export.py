@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from saqsam.cli.arguments import ForceOption, JsonOption, check_directory, check_file, make_directory
+from saqsam.cli.arguments import (
+    ForceOption,
+    JsonOption,
+    MaxPixelsOption,
+    check_directory,
+    check_file,
+    make_directory,
+)
 from saqsam.cli.output import megabytes, print_json, print_lines
 from saqsam.cli.packed import packed_argument
 from saqsam.cli.progress import progress
@@ -34,6 +41,7 @@ def export(
         bool, typer.Option("--verify/--no-verify", help="Compare with the model before writing.")
     ] = True,
     force: ForceOption = False,
+    max_pixels: MaxPixelsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Write encoder.onnx, decoder.onnx and parity.json, once they are seen to give the model's masks;

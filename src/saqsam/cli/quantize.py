@@ -17,9 +17,10 @@ from saqsam.cli.arguments import (
     ForceOption,
     ImagesOption,
     JsonOption,
+    MaxPixelsOption,
     Model,
-    OnlyOption,
     OnErrorOption,
+    OnlyOption,
     SetOption,
     check_directory,
     check_file,
@@ -94,6 +95,7 @@ def quantize(
         ),
     ] = False,
     force: ForceOption = False,
+    max_pixels: MaxPixelsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Quantize MODEL on calibration images, audit it, and pack it into one file."""

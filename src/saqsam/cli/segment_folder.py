@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json as jsonlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from saqsam.cli.answers import load_answering
 from saqsam.cli.arguments import check_file, check_output
 from saqsam.cli.many import RESULTS, Distribution
 from saqsam.cli.output import listed, print_json, print_lines
 from saqsam.cli.progress import Report, progress
-from saqsam.cli.runtime import check_not_sharded, load_for
+from saqsam.cli.runtime import check_not_sharded
 from saqsam.errors import ImageError, InputError, NumericalError, UsageError
 from saqsam.files import atomic_write
 
@@ -23,6 +23,40 @@ if TYPE_CHECKING:
     from saqsam.many.work import Item, Row
     from saqsam.sam import Sam
     from saqsam.tasks.instance_set import InstanceSet
+
+
+@dataclass(frozen=True)
+class FolderRequest:
+    """What is segmented, as the command line has it.
+
+    Attributes:
+        model: as for ``api.load``.
+        folder: its images; not those of folders inside it.
+        detections: COCO-results json of boxes.
+        annotations: COCO json that says which images, and their ids; its ``annotations`` may be absent.
+            Without it, ids are those ``saqsam detect`` gives: names that are numbers, else the place in the
+            order of names, from 1.
+        top_k: keep at most this many detections of each image, best first.
+        score_threshold: drop detections with a lower score.
+        zoom, clip_to_box: how boxes are answered; None as the model does.
+        device: torch device.
+        runtime: what computes packed models.
+    """
+
+    model: str
+    folder: Path
+    detections: Path
+    annotations: Path | None
+    top_k: int | None
+    score_threshold: float | None
+    zoom: bool | None
+    clip_to_box: bool | None
+    device: str
+    runtime: str
+
+    def load(self) -> Sam:
+        """The model, answering boxes as asked for; the bound method travels between processes."""
+        return load_answering(self.runtime, self.model, self.device, self.zoom, self.clip_to_box)
 
 
 @dataclass
@@ -34,23 +68,12 @@ class _Run:
     images: int = 0
     without_detections: int = 0
     clipped: int = 0
+    encoder_passes: int = 0
     duplicates: int | None = None
 
 
 def segment_folder(
-    model: str,
-    folder: Path,
-    detections: Path,
-    annotations: Path | None,
-    out: Path,
-    *,
-    top_k: int | None,
-    score_threshold: float | None,
-    device: str,
-    runtime: str,
-    distribution: Distribution,
-    force: bool,
-    json: bool,
+    request: FolderRequest, out: Path, distribution: Distribution, *, force: bool, json: bool
 ) -> None:
     """Segment every detection on the images of a folder and write one COCO-results file.
 
@@ -58,17 +81,8 @@ def segment_folder(
     counted and listed; the others are segmented and written all the same.
 
     Args:
-        model: as for ``api.load``.
-        folder: its images; not those of folders inside it.
-        detections: COCO-results json of boxes.
-        annotations: COCO json that says which images, and their ids; its ``annotations`` may be absent.
-            Without it, ids are those ``saqsam detect`` gives: names that are numbers, else the place in the
-            order of names, from 1.
+        request: what is segmented.
         out: json to write; or a directory for shards, which the same call continues, and ``results.json``.
-        top_k: keep at most this many detections of each image, best first.
-        score_threshold: drop detections with a lower score.
-        device: torch device.
-        runtime: what computes packed models.
         distribution: who works, and the kind of shards.
         force: replace ``out`` if it exists; begin anew in a directory.
         json: print the summary as JSON.
@@ -77,11 +91,11 @@ def segment_folder(
         InputError: an image could not be read; raised after the results of the others were written.
         NumericalError: a mask was not finite; nothing is written.
     """
-    check_file(detections, "--detections")
-    if annotations is not None:
-        check_file(annotations, "--annotations")
+    check_file(request.detections, "--detections")
+    if request.annotations is not None:
+        check_file(request.annotations, "--annotations")
     directory = distribution.directory_or_file(out)
-    check_not_sharded(runtime, directory is not None)
+    check_not_sharded(request.runtime, directory is not None)
     if directory is None:
         if out.suffix != ".json":
             raise UsageError(
@@ -92,17 +106,18 @@ def segment_folder(
     from saqsam.many.work import Item
     from saqsam.prompts.from_dataset import prompts_for
 
-    sam = load_for(runtime, model, device)
+    sam = request.load()
     with progress() as report:
-        images, dataset, failures = _listed(folder, annotations, detections, report)
-        prompts = prompts_for(dataset, detections, top_k=top_k, score_threshold=score_threshold)
+        images, dataset, failures = _listed(request.folder, request.annotations, request.detections, report)
+        prompts = prompts_for(
+            dataset, request.detections, top_k=request.top_k, score_threshold=request.score_threshold
+        )
         items = [Item(image, prompts.get(image.id)) for image in images]
         started = time.perf_counter()
         if directory is None:
             run = _gathered(_segment(sam, items, report))
         else:
-            load = partial(load_for, runtime, model, device)
-            run = _segment_in_shards(sam, load, items, directory, distribution, force, report)
+            run = _segment_in_shards(sam, request.load, items, directory, distribution, force, report)
             out = directory / RESULTS
         seconds = round(time.perf_counter() - started, 3)
     run.failures = [*failures, *run.failures]
@@ -111,7 +126,7 @@ def segment_folder(
         raise InputError(f"no image could be read, nothing was written: {listed(run.failures)}")
     with atomic_write(out) as temporary:
         temporary.write_text(_lines(run.results), encoding="utf-8")
-    _print(model, out, run, seconds, json)
+    _print(request.model, out, run, seconds, json)
     if run.failures:
         raise InputError(
             f"{len(run.failures)} of {total} images could not be read and have no masks in {out}: "
@@ -173,7 +188,7 @@ def _segment(sam: Sam, items: Sequence[Item], report: Report) -> list[Row]:
 
 def _segment_in_shards(
     sam: Sam,
-    load: partial[Sam],
+    load: Callable[[], Sam],
     items: Sequence[Item],
     directory: Path,
     distribution: Distribution,
@@ -209,6 +224,7 @@ def _gathered(rows: Sequence[Row]) -> _Run:
         images=len(read),
         without_detections=sum(not row["asked"] for row in read),
         clipped=sum(row["clipped"] for row in read),
+        encoder_passes=sum(row.get("encoder_passes", 0) for row in read),
     )
 
 
@@ -228,6 +244,7 @@ def _print(model: str, out: Path, run: _Run, seconds: float, json: bool) -> None
                 "masks": len(run.results),
                 "images_without_detections": run.without_detections,
                 "clipped_boxes": run.clipped,
+                "encoder_passes": run.encoder_passes,
                 "unreadable": [{"file": error.path, "reason": error.reason} for error in run.failures],
                 "seconds": seconds,
                 **({} if run.duplicates is None else {"duplicates": run.duplicates}),
@@ -239,6 +256,8 @@ def _print(model: str, out: Path, run: _Run, seconds: float, json: bool) -> None
         lines.append(f"{run.without_detections} images had no detections")
     if run.clipped:
         lines.append(f"{run.clipped} boxes reached past their image and were clipped")
+    if run.encoder_passes > run.images:
+        lines.append(f"{run.encoder_passes} encoder passes, one for each crop around boxes (--zoom)")
     if run.duplicates:
         lines.append(f"{run.duplicates} images were in more than one shard; one row of each was kept")
     print_lines(lines)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from saqsam.crops import Window, spans
 from saqsam.everything.options import EverythingOptions
 
 
@@ -20,7 +20,7 @@ class Crop:
         layer: 0 for the whole image; layer i divides it into 2^i x 2^i parts.
     """
 
-    box: tuple[int, int, int, int]
+    box: Window
     layer: int
 
     @property
@@ -40,17 +40,10 @@ def crops_of(height: int, width: int, options: EverythingOptions) -> list[Crop]:
     for layer in range(1, options.crop_n_layers + 1):
         across = 2**layer
         overlap = int(options.crop_overlap_ratio * min(height, width) * 2 / across)
-        columns, rows = _spans(width, across, overlap), _spans(height, across, overlap)
+        columns, rows = spans(width, across, overlap), spans(height, across, overlap)
         crops += [Crop((x0, y0, x1, y1), layer) for x0, x1 in columns for y0, y1 in rows]
     # On an image of a few pixels the last crops of a fine layer can lie outside it.
     return [crop for crop in crops if crop.box[0] < crop.box[2] and crop.box[1] < crop.box[3]]
-
-
-def _spans(side: int, count: int, overlap: int) -> list[tuple[int, int]]:
-    """``count`` equally long stretches that overlap and cover ``side`` pixels."""
-    length = math.ceil((overlap * (count - 1) + side) / count)
-    starts = [(length - overlap) * index for index in range(count)]
-    return [(start, min(start + length, side)) for start in starts]
 
 
 def grid_for(layer: int, options: EverythingOptions) -> npt.NDArray[np.float64]:

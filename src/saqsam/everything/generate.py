@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from transformers import SamModel
 
+from saqsam.crops import cut, paste
 from saqsam.detectors.boxes import nms
 from saqsam.everything.crops import Crop, crops_of, grid_for
 from saqsam.everything.filters import extents, stability_scores, touches_crop_edge, without_small_regions
@@ -25,7 +26,7 @@ from saqsam.everything.propose import Proposals, enlarged, propose
 from saqsam.everything.result import Everything, EverythingMask
 from saqsam.frame import Frame, checked_pixels, preprocess
 from saqsam.predictor import MASK_THRESHOLD, embed
-from saqsam.tasks.outlines import Mask, encode_mask
+from saqsam.tasks.outlines import encode_mask
 
 _PIXELS_AT_ONCE = 1 << 24
 """Pixels of masks enlarged together, as float32."""
@@ -80,7 +81,7 @@ def _of_crop(
 ) -> tuple[list[EverythingMask], int]:
     """Masks of one crop by falling predicted IoU, and how many scores were not finite."""
     x0, y0, x1, y1 = crop.box
-    pixel_values, frame = preprocess(model, np.ascontiguousarray(pixels[y0:y1, x0:x1]))
+    pixel_values, frame = preprocess(model, cut(pixels, crop.box))
     embeddings = embed(model, pixel_values)
     points = torch.from_numpy(grid_for(crop.layer, options) * [x1 - x0, y1 - y0])
     found: list[EverythingMask] = []
@@ -133,20 +134,11 @@ def _stable(
         )
         for (mask, box, click, score, steadiness), keep in zip(columns, whole, strict=True):
             if keep:
-                code = encode_mask(_uncropped(mask, crop, image))
+                code = encode_mask(paste(mask, crop.box, image[:2]))
                 found.append(
                     EverythingMask(code, score, steadiness, (click[0], click[1]), crop.box, tuple(box))
                 )
     return found
-
-
-def _uncropped(mask: Mask, crop: Crop, image: tuple[int, ...]) -> Mask:
-    if mask.shape == tuple(image[:2]):
-        return mask
-    x0, y0, x1, y1 = crop.box
-    whole = np.zeros(image[:2], dtype=bool)
-    whole[y0:y1, x0:x1] = mask
-    return whole
 
 
 def _suppressed(

@@ -47,7 +47,7 @@ class EverythingOptions:
             ``points_per_side`` and its divisor.
 
     Raises:
-        UsageError: a value of the wrong kind or out of its range.
+        UsageError: a value of the wrong kind or out of its range; thresholds lie from 0 to 1.
     """
 
     points_per_side: int = 32
@@ -67,19 +67,28 @@ class EverythingOptions:
         for name, least in _COUNTS.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise UsageError(f"{name}: expected a whole number of at least {least}, got {value!r}")
+                raise UsageError(f"{name}: give a whole number of at least {least}, not {value!r}")
         for name in (*_SHARES, "stability_score_offset", "crop_overlap_ratio"):
             value = getattr(self, name)
             if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
-                raise UsageError(f"{name}: expected a number, got {value!r}")
+                raise UsageError(f"{name}: give a number, not {value!r}")
+        for name in _SHARES:
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                hint = f"{value / 100:g} for {value:g} %, say" if 1 < value <= 100 else "0.7, say"
+                raise UsageError(f"{name}: {value:g} is out of its range; give a share from 0 to 1, {hint}")
         if self.stability_score_offset < 0:
-            raise UsageError(f"stability_score_offset: {self.stability_score_offset} is below 0")
+            raise UsageError(
+                f"stability_score_offset: {self.stability_score_offset} is below 0; give 0 or more"
+            )
         if not 0 <= self.crop_overlap_ratio < 1:
-            raise UsageError(f"crop_overlap_ratio: {self.crop_overlap_ratio} is not from 0 to below 1")
+            raise UsageError(
+                f"crop_overlap_ratio: {self.crop_overlap_ratio} is out of its range; give 0 to below 1"
+            )
         if self.points_per_side > _MOST_POINTS or self.crop_n_layers > _MOST_LAYERS:
             raise UsageError(
                 f"points_per_side {self.points_per_side} and crop_n_layers {self.crop_n_layers}: "
-                f"at most {_MOST_POINTS} and {_MOST_LAYERS}"
+                f"give at most {_MOST_POINTS} and {_MOST_LAYERS}"
             )
         if self.point_grids is not None:
             object.__setattr__(self, "point_grids", _checked_grids(self.point_grids, self.crop_n_layers))

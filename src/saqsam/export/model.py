@@ -89,8 +89,11 @@ class OnnxSam:
             PromptError: there is nothing to segment.
         """
         if input_boxes is None and input_points is None:
-            raise PromptError("prompts: there is neither a box nor a point")
-        coords, labels = point_inputs(input_boxes, input_points, input_labels)
+            if input_masks is None:
+                raise PromptError("prompts: there is neither a box, a point nor a mask; give one")
+            coords, labels = torch.zeros((len(input_masks), 1, 0, 2)), torch.zeros((len(input_masks), 1, 0))
+        else:
+            coords, labels = point_inputs(input_boxes, input_points, input_labels)
         found = [
             self.decode(
                 image_embeddings[index : index + 1],

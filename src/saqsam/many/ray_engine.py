@@ -19,10 +19,13 @@ from typing import Any
 import torch
 
 from saqsam.errors import RunError, SaqsamError, UsageError
+from saqsam.images import current_pixel_limit, pixel_limit
 from saqsam.many.run import ShardWriter
 from saqsam.many.work import Chunk, Job
 
 _MOST_BLOCKS = 1000
+_NOT_STARTED = (OSError, RuntimeError, ValueError, AssertionError, TypeError, ImportError)
+"""What ``ray.init`` raises where no node can be started or reached; ``ConnectionError`` is an ``OSError``."""
 # Ray reads these when it starts: send nothing home, and write no account of its work on stderr.
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 
@@ -74,6 +77,7 @@ class RayEngine:
                 "write": write,
                 "threads": self.threads,
                 "directory": os.getcwd(),
+                "max_pixels": current_pixel_limit(),
             },
             num_cpus=self.threads,
             num_gpus=1 if self.device.startswith("cuda") else None,
@@ -89,12 +93,18 @@ class _Worker:
     """One actor: a model, and the chunks it is given by their place."""
 
     def __init__(
-        self, job: Job, work: Sequence[Any], write: ShardWriter, threads: int, directory: str
+        self,
+        job: Job,
+        work: Sequence[Any],
+        write: ShardWriter,
+        threads: int,
+        directory: str,
+        max_pixels: int,
     ) -> None:
         os.chdir(directory)  # names of images and models may be relative to where the run was begun
         torch.set_num_threads(threads)
         self.chunks: Sequence[Chunk] = import_ray().get(work[0])
-        self.write = write
+        self.write, self.max_pixels = write, max_pixels
         self.answer = job.start()
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[int]]:
@@ -102,7 +112,8 @@ class _Worker:
         for place in batch["place"]:
             chunk = self.chunks[int(place)]
             try:
-                self.write(chunk, self.answer)
+                with pixel_limit(self.max_pixels):
+                    self.write(chunk, self.answer)
             except SaqsamError as error:
                 raise RunError(str(error)) from None  # an exception with one argument travels
             images.append(len(chunk.items))
@@ -134,12 +145,25 @@ def _session(ray: Any, cpus: int) -> Iterator[None]:
         yield
         return
     own: dict[str, Any] = {"num_cpus": max(cpus, _cores()), "include_dashboard": False}
-    ray.init(
-        **({} if os.environ.get("RAY_ADDRESS") else own),
-        configure_logging=True,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-    )
+    address = os.environ.get("RAY_ADDRESS")
+    try:
+        ray.init(
+            **({} if address else own),
+            configure_logging=True,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+    except (*_NOT_STARTED, ray.exceptions.RayError) as error:
+        ray.shutdown()
+        hint = (
+            f"see that a cluster answers at RAY_ADDRESS={address}"
+            if address
+            else "see that this machine allows local ports"
+        )
+        raise RunError(
+            f"Ray did not start ({type(error).__name__}: {_reason(error)[:200]}); "
+            f"{hint}, or use --engine local"
+        ) from error
     try:
         yield
     finally:

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 
 from saqsam.errors import ImageError
 from saqsam.many.work import Item, Row
-from saqsam.predictor import predict_parts
 from saqsam.sam import Sam
 from saqsam.tasks.instance import ImageFigures, image_figures
+from saqsam.zoom import segment_parts
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,12 @@ class EvaluateJob:
 
 
 def segment_row(sam: Sam, item: Item) -> Row:
-    """``results``, ``clipped`` boxes and ``nan_count`` of one image; ``asked`` says if it had prompts."""
+    """``results``, ``clipped`` boxes, ``encoder_passes`` and ``nan_count`` of one image.
+
+    ``asked`` says if it had prompts.
+    """
     row = _row(item) | {"asked": item.asked is not None, "clipped": 0, "nan_count": 0, "results": []}
+    row["encoder_passes"] = 0
     if item.asked is None:
         return row
     try:
@@ -58,7 +62,8 @@ def segment_row(sam: Sam, item: Item) -> Row:
         return row | {"unreadable": error.reason, "file": error.path}
     row["clipped"] = item.asked.clipped
     start = 0
-    for part in predict_parts(sam.model, pixels, item.asked.prompts):
+    for part in segment_parts(sam.model, pixels, item.asked.prompts, sam.answering()):
+        row["encoder_passes"] += part.encoder_passes
         rows = slice(start, start + len(part))
         start += len(part)
         row["nan_count"] += part.nan_count

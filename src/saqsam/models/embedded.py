@@ -13,6 +13,8 @@ from saqsam.errors import UsageError
 from saqsam.models.outliers import inject_outliers
 
 EMBEDDED_NAMES = ("nano", "nano-outliers")
+MADE_FOR_ZOOM: frozenset[str] = frozenset()
+"""Embedded models that were trained to answer boxes on crops around them, and do so by default."""
 _TIED = (
     "prompt_encoder.shared_embedding.positional_embedding",
     "shared_image_embedding.positional_embedding",

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from saqsam.errors import PromptError
+from saqsam.prompts.clicks import PADDING, padded
 
 FOREGROUND, BACKGROUND = 1, 0
 
@@ -29,7 +30,8 @@ class Prompts:
     Attributes:
         boxes: (P, 4) float32 ``x0, y0, x1, y1``, or None.
         points: (P, K, 2) float32 ``x, y``: K clicks for each prompt, or None.
-        labels: (P, K) int64, 1 for a click on the object and 0 for one beside it; given with ``points``.
+        labels: (P, K) int64, 1 for a click on the object, 0 for one beside it and -1 for none (padding of a
+            prompt with fewer clicks than others); given with ``points``.
         masks: (P, 1, 4g, 4g) float32 logits of an earlier low-resolution mask, g the side of the model's
             embedding grid, or None.
 
@@ -70,8 +72,21 @@ class Prompts:
     def __len__(self) -> int:
         return next((len(field) for _, field in self._given()), 0)
 
-    def __getitem__(self, rows: slice) -> Prompts:
+    def __getitem__(self, rows: slice | Tensor) -> Prompts:
         return Prompts(**{name: field[rows] for name, field in self._given()})
+
+    def repeated(self, times: int) -> Prompts:
+        """Every prompt ``times`` times, one after the other."""
+        return Prompts(**{name: field.repeat_interleave(times, dim=0) for name, field in self._given()})
+
+    def clicks(self) -> list[list[tuple[float, float]]] | None:
+        """The ``x, y`` of each prompt's clicks without padding; None without points."""
+        if self.points is None or self.labels is None:
+            return None
+        return [
+            [(float(x), float(y)) for (x, y), label in zip(row, kinds, strict=True) if label != PADDING]
+            for row, kinds in zip(self.points.tolist(), self.labels.tolist(), strict=True)
+        ]
 
     def to(self, device: str | torch.device) -> Prompts:
         """The same prompts with every tensor on ``device``."""
@@ -95,7 +110,8 @@ def checked_prompts(
         The prompts, and the number of boxes that reached past the image and were clipped to it.
 
     Raises:
-        PromptError: as :func:`checked_boxes`, :func:`checked_points` and :func:`checked_masks`.
+        PromptError: as :func:`checked_boxes`, :func:`checked_points` and :func:`checked_masks`; or a prompt
+            of nothing but padding.
     """
     clipped = 0
     clean_boxes = clean_points = clean_labels = clean_masks = None
@@ -107,6 +123,10 @@ def checked_prompts(
         raise PromptError(f"{where}: labels were given without points")
     if masks is not None:
         clean_masks = checked_masks(masks, mask_side, where=f"{where}: masks")
+    if clean_labels is not None and clean_boxes is None and clean_masks is None:
+        empty = torch.nonzero((clean_labels == PADDING).all(1)).flatten().tolist()
+        if empty:
+            raise PromptError(f"{where}: prompt {empty[0]} has neither a box nor a click; give it one")
     return Prompts(clean_boxes, clean_points, clean_labels, clean_masks), clipped
 
 
@@ -116,7 +136,8 @@ def checked_boxes(boxes: Any, width: int, height: int, *, where: str) -> tuple[T
     A box that reaches past the image is clipped to it and counted; every other fault is an error.
 
     Args:
-        boxes: (P, 4) numbers ``x0, y0, x1, y1`` as lists, an array or a tensor; empty is allowed.
+        boxes: (P, 4) numbers ``x0, y0, x1, y1`` as lists, an array or a tensor, or a single box (4,); empty
+            is allowed.
         width: of the displayed image in pixels.
         height: of the displayed image in pixels.
         where: what to call the boxes in a message, such as the file they come from.
@@ -131,6 +152,8 @@ def checked_boxes(boxes: Any, width: int, height: int, *, where: str) -> tuple[T
     table = _numbers(boxes, where, "box", "each box is four numbers x0, y0, x1, y1")
     if len(table) == 0:
         return torch.zeros((0, 4)), 0
+    if table.shape == (4,):
+        table = table[None]
     if table.ndim != 2 or table.shape[1] != 4:
         raise PromptError(f"{where}: expected shape (P, 4) for x0, y0, x1, y1, got {table.shape}")
     _refuse_first(
@@ -153,8 +176,10 @@ def checked_points(points: Any, labels: Any, width: int, height: int, *, where: 
     """Clicks with a meaning on an image of ``width`` x ``height`` pixels.
 
     Args:
-        points: (P, K, 2) numbers ``x, y``: K clicks for each of P prompts; (P, 2) is one click each.
-        labels: (P, K), or (P,) with one click each: 1 on the object, 0 beside it; None means all 1.
+        points: (P, K, 2) numbers ``x, y``: K clicks for each of P prompts, as lists also of different length;
+            (P, 2) is one click each, (2,) a single click.
+        labels: (P, K), or (P,) with one click each, or (K,) with one prompt: 1 on the object, 0 beside it,
+            -1 no click (its coordinates mean nothing); None means all 1.
         width: of the displayed image in pixels.
         height: of the displayed image in pixels.
         where: what to call the points in a message.
@@ -163,37 +188,46 @@ def checked_points(points: Any, labels: Any, width: int, height: int, *, where: 
         (P, K, 2) float32 points and (P, K) int64 labels.
 
     Raises:
-        PromptError: prompts with different numbers of clicks, a coordinate that is not finite or not on
-            the image, a label other than 0 and 1. The message names the index of the prompt.
+        PromptError: a coordinate that is not finite or not on the image, a label other than 1, 0 and -1, or
+            not one for each click. The message names the index of the prompt.
     """
-    meaning = "each prompt is a list of x, y, with as many points as the other prompts"
+    meaning = "each prompt is a list of x, y"
+    points, labels = padded(points, labels, where)
     table = _numbers(points, where, "prompt", meaning)
     if len(table) == 0:
         table = np.zeros((0, 1, 2))
+    if table.shape == (2,):
+        table = table[None]
     if table.ndim == 2:
         table = table[:, None, :]
     if table.ndim != 3 or table.shape[1] == 0 or table.shape[2] != 2:
         raise PromptError(f"{where}: expected shape (P, K, 2) for K points x, y a prompt, got {table.shape}")
+    kinds = _checked_labels(labels, table.shape[:2], where)
+    table = np.where((kinds == PADDING).numpy()[..., None], 0.0, table)
     finite = np.isfinite(table).all(axis=(1, 2))
     _refuse_first(where, "prompt", table, ~finite, "has a coordinate that is not a finite number")
     off = ((table < 0) | (table > np.array([width, height]))).any(axis=(1, 2))
     _refuse_first(where, "prompt", table, off, f"has a point outside the {width} x {height} image")
-    clean = torch.from_numpy(table.astype(np.float32))
-    return clean, _checked_labels(labels, table.shape[:2], where)
+    return torch.from_numpy(table.astype(np.float32)), kinds
 
 
 def _checked_labels(labels: Any, shape: tuple[int, ...], where: str) -> Tensor:
     if labels is None:
         return torch.ones(shape, dtype=torch.int64)
-    table = _numbers(labels, where, "label", "each label is 1 or 0, one for each point")
+    if isinstance(labels, int) and not isinstance(labels, bool):
+        labels = [labels]
+    table = _numbers(labels, where, "label", "each label is 1, 0 or -1, one for each point")
     if len(table) == 0:
         table = np.zeros((0, 1))
     if table.ndim == 1 and shape[1] == 1:
         table = table[:, None]
+    if table.shape == shape[1:] and shape[0] == 1:
+        table = table[None]
     if table.shape != shape:
         raise PromptError(f"{where}: {shape} points need labels of that shape, got {table.shape}")
-    bad = ((table != FOREGROUND) & (table != BACKGROUND)).any(axis=1)
-    _refuse_first(where, "prompt", table, bad, "has a label other than 1 (on the object) and 0 (beside it)")
+    bad = ~np.isin(table, (FOREGROUND, BACKGROUND, PADDING)).all(axis=1)
+    meaning = "has a label other than 1 (on the object), 0 (beside it) and -1 (no click)"
+    _refuse_first(where, "prompt", table, bad, meaning)
     return torch.from_numpy(table.astype(np.int64))
 
 
@@ -201,7 +235,7 @@ def checked_masks(masks: Any, side: int | None, *, where: str) -> Tensor:
     """Low-resolution mask logits of the size that the model's mask prompt takes.
 
     Args:
-        masks: (P, 1, side, side) or (P, side, side) logits, positive on the object.
+        masks: (P, 1, side, side) or (P, side, side) logits, positive on the object, or (side, side) of one.
         side: of the model's low-resolution masks, four times its embedding grid (256 for the official
             models); None checks only that the masks are square.
         where: what to call the masks in a message.
@@ -213,6 +247,8 @@ def checked_masks(masks: Any, side: int | None, *, where: str) -> Tensor:
         PromptError: another size, or a value that is not finite; the message names the index of the mask.
     """
     table = _numbers(masks, where, "mask", "each mask is a square of logits")
+    if table.ndim == 2 and len(table):
+        table = table[None]
     if table.ndim == 3:
         table = table[:, None]
     wanted = side if side is not None else (table.shape[-1] if table.ndim else 0)

@@ -19,6 +19,7 @@ from saqsam.pack.file import PackedModel, is_packed, read_packed, write_packed
 from saqsam.pack.fit import lay_out
 from saqsam.runtime.names import COMPILED, ENGINES, IN_PYTORCH, ONNXRUNTIME
 from saqsam.sam import Sam
+from saqsam.zoom import zooms_by_default
 
 logger = logging.getLogger("saqsam")
 
@@ -89,7 +90,14 @@ def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
     found = lay_out(packed, path)
     packed = replace(packed, config=found.config.to_dict())
     model = integer_model(packed, found.config, str(source))
-    return EngineSam(cast(SamModel, model), f"{source} ({engine})", found.recipe, packed.records, path)
+    return EngineSam(
+        cast(SamModel, model),
+        f"{source} ({engine})",
+        found.recipe,
+        packed.records,
+        path,
+        zoom=zooms_by_default(source, packed.records),
+    )
 
 
 def _load_pytorch(path: Path, name: str, device: str, engine: str) -> Sam:
@@ -104,7 +112,8 @@ def _load_pytorch(path: Path, name: str, device: str, engine: str) -> Sam:
     )
     if engine == COMPILED:
         compile_encoder(model)
-    return PyTorchSam(model, f"{name} ({engine})", recipe, packed.records, path).to(device)
+    zoom = zooms_by_default(name, packed.records)
+    return PyTorchSam(model, f"{name} ({engine})", recipe, packed.records, path, zoom=zoom).to(device)
 
 
 def integer_model(packed: PackedModel, config: SamConfig, name: str) -> Any:

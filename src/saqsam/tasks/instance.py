@@ -17,13 +17,13 @@ import numpy as np
 
 from saqsam.errors import ImageError
 from saqsam.images import Pixels
-from saqsam.predictor import predict_parts
 from saqsam.prompts.from_dataset import ImagePrompts
 from saqsam.tasks.bad_entries import BadEntries, LeftOut
 from saqsam.tasks.coco_ap import coco_mask_ap
 from saqsam.tasks.instance_set import ImageRecord, Instance, InstanceSet, open_listed
 from saqsam.tasks.outlines import Rle, encode_mask, mask_area, pairwise_iou
 from saqsam.torch_state import as_documented
+from saqsam.zoom import segment_parts
 
 if TYPE_CHECKING:
     from saqsam.sam import Sam
@@ -52,6 +52,8 @@ class InstanceResult:
             and the reference model are not counted.
         notes: what was accepted or supplied while reading, one line for each kind.
         left_out: entries and images that could not be used.
+        zoom, clip_to_box: how boxes were answered, see :mod:`saqsam.zoom`.
+        encoder_passes: images that were encoded, or with ``zoom`` crops.
     """
 
     model: str
@@ -73,6 +75,9 @@ class InstanceResult:
     seconds: float
     notes: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    zoom: bool = False
+    clip_to_box: bool = False
+    encoder_passes: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -91,6 +96,7 @@ class ImageFigures:
         nan_count: of them, those whose mask or score was not finite.
         clipped: boxes that reached past the image.
         seconds: from opening the file to full-size masks.
+        encoder_passes: images or crops that were encoded.
     """
 
     results: list[dict[str, Any]] = field(default_factory=list)
@@ -100,6 +106,7 @@ class ImageFigures:
     nan_count: int = 0
     clipped: int = 0
     seconds: float = 0.0
+    encoder_passes: int = 0
 
 
 @as_documented
@@ -153,7 +160,7 @@ def summary(
     """The figures of a set from those of its images, in the set's order: sums depend on it.
 
     Args:
-        sam: the model; only its name and bits are read.
+        sam: the model; only its name, its bits and its way to answer boxes are read.
         dataset: as for ``evaluate_instances``, likewise ``prompts`` and ``source``.
         found: one for each image of the set.
         bad: what was left out.
@@ -176,6 +183,9 @@ def summary(
         seconds=round(sum(one.seconds for one in found), 3),
         notes=dataset.notes if bad is None else bad.notes,
         left_out=() if bad is None else tuple(bad.left_out),
+        zoom=sam.zoom,
+        clip_to_box=sam.clip_to_box,
+        encoder_passes=sum(one.encoder_passes for one in found),
     )
 
 
@@ -233,9 +243,10 @@ def _answers(
     """One answer for each prompt; full-size masks exist a few at a time, and their time is tallied."""
     answers: list[_Answer] = []
     start = time.perf_counter()
-    for part in predict_parts(sam.model, pixels, asked.prompts):
+    for part in segment_parts(sam.model, pixels, asked.prompts, sam.answering()):
         if tally is not None:
             tally.seconds += time.perf_counter() - start
+            tally.encoder_passes += part.encoder_passes
         finite = np.isfinite(part.iou_scores) & part.low_res_logits.isfinite().flatten(1).all(1).numpy()
         answers += [
             _Answer(encode_mask(mask) if good else None, float(score))
