@@ -30,6 +30,7 @@ from saqsam.cli import (
 )
 from saqsam.cli.details import details
 from saqsam.errors import SaqsamError
+from saqsam.visible import visible
 
 app = typer.Typer(
     name="saqsam",
@@ -121,7 +122,7 @@ def _explain(error: Exception, debug: bool) -> tuple[int, str]:
         message = _one_line(cast(typer.BadParameter, error).format_message())
         return 2, f"saqsam: {message} (see '{command} --help')"
     if isinstance(error, OSError) and error.strerror:
-        name = f"{error.filename}: " if error.filename else ""
+        name = f"{_one_line(str(error.filename))}: " if error.filename else ""
         if error.errno in _FULL:
             return 3, f"saqsam: {name}no space left ({error.strerror}); make room, then run it again"
         return 1, f"saqsam: {name}{error.strerror}"
@@ -130,4 +131,4 @@ def _explain(error: Exception, debug: bool) -> tuple[int, str]:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(visible(text, keep="\n\r\t").split())

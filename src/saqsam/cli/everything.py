@@ -139,9 +139,13 @@ def _run(
 ) -> _Run:
     from saqsam.report.show import save_picture
 
+    def clicks(done: int, total: int) -> None:
+        if len(images) == 1:  # the time left of a folder is that of its images
+            report("clicks", done, total)
+
     run, taken = _Run(), set[str]()
     for image, pixels in _readable(images, run, report):
-        found = sam.everything(pixels, options, progress=lambda done, total: report("clicks", done, total))
+        found = sam.everything(pixels, options, progress=clicks)
         if found.nan_count:
             raise NumericalError(
                 sam.name, f"{found.nan_count} predicted IoUs of {image.path} are NaN or infinite"

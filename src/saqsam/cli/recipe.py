@@ -10,6 +10,7 @@ import typer
 from saqsam.cli.arguments import BitsOption, JsonOption, SetOption
 from saqsam.cli.output import print_json, print_table
 from saqsam.recipe import import_published, list_recipes, load_recipe
+from saqsam.visible import visible
 
 app = typer.Typer(help="List recipes, show one in full, or import a published one.", no_args_is_help=False)
 
@@ -64,5 +65,5 @@ def import_(
         print_json({"recipe": recipe.to_dict(), "recipe_hash": recipe.recipe_hash, "notes": notes})
         return
     for note in notes:
-        typer.echo(f"note: {note}", err=True)
+        typer.echo(visible(f"note: {note}"), err=True)
     typer.echo(recipe.to_yaml(), nl=False)

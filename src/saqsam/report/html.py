@@ -14,6 +14,7 @@ from saqsam.errors import RunError, UsageError
 from saqsam.files import atomic_write
 from saqsam.jobs.directory import LOSSES
 from saqsam.report.machine import versions
+from saqsam.visible import visible
 
 if TYPE_CHECKING:
     from saqsam.recipe import Recipe
@@ -78,7 +79,7 @@ def render(path: Path, content: Mapping[str, Any]) -> None:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("saqsam.report"), autoescape=True, undefined=StrictUndefined
+        loader=PackageLoader("saqsam.report"), autoescape=True, undefined=StrictUndefined, finalize=_seen
     )
     text = environment.get_template("report.html.j2").render(versions=versions(), **content)
     try:
@@ -86,6 +87,11 @@ def render(path: Path, content: Mapping[str, Any]) -> None:
             temporary.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
         raise UsageError(f"--html {path}: cannot be written ({error.strerror})") from error
+
+
+def _seen(value: Any) -> Any:
+    """What the page shows of a value: names without characters that hide or turn text around."""
+    return visible(value, keep="\n") if isinstance(value, str) else value
 
 
 def _but_for_the_seed(recipe: Recipe) -> str:
