@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp", "Zs"})
-"""Unicode categories: controls, marks such as right-to-left override, halves of characters, kinds of spaces."""
+"""Unicode categories: controls, marks such as right-to-left override, half characters, kinds of spaces."""
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 """Letters and marks of other categories that show nothing."""
 _SEEN = frozenset(" \u3000")

@@ -79,7 +79,8 @@ class _Messages(logging.Handler):
         self.console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.console.print(visible(record.getMessage(), keep="\n"), highlight=False, markup=False, soft_wrap=True)
+        text = visible(record.getMessage(), keep="\n")
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def within(report: Report, prefix: str) -> Report:

@@ -1,4 +1,4 @@
-"""Progress where stderr is no terminal: a line for each stage, and one every half minute with the time left."""
+"""Progress where stderr is no terminal: a line for each stage, and one every half minute with time left."""
 
 from __future__ import annotations
 

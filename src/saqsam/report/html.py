@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from saqsam.errors import RunError, UsageError
 from saqsam.files import atomic_write
 from saqsam.jobs.directory import LOSSES
+from saqsam.report.figures import percent, share
 from saqsam.report.machine import versions
 from saqsam.visible import visible
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ["model", "recipe", "bits", "mask AP", "AP50", "mIoU", "agreement", "MB"]
 _FIGURES = ("AP", "AP50", "mIoU", "agreement")
+_PRECISIONS = ("AP", "AP50")
 
 
 def read_losses(run: Path) -> dict[str, list[tuple[int, float]]]:
@@ -53,11 +55,12 @@ def methods(models: Mapping[str, Sam], results: Sequence[InstanceResult]) -> dic
         size = sam.inspect()
         megabytes = (size["file_bytes"] or size["float_bytes"]) / 1e6
         figures = [getattr(one, key) for key in _FIGURES]
-        rows.append([name, recipe, sam.bits, *map(_text, figures), f"{megabytes:.2f}"])
+        texts = [_text(key, value) for key, value in zip(_FIGURES, figures, strict=True)]
+        rows.append([name, recipe, sam.bits, *texts, f"{megabytes:.2f}"])
         if sam.quantization is not None:
             groups.setdefault(_but_for_the_seed(sam.quantization), []).append((sam.quantization, figures))
     means = [
-        [seen[0][0].name, seen[0][0].bits, str(len(seen)), *map(_spread, columns)]
+        [seen[0][0].name, seen[0][0].bits, str(len(seen)), *map(_spread, _FIGURES, columns)]
         for seen in groups.values()
         if len(seen) > 1
         for columns in [zip(*(figures for _, figures in seen), strict=True)]
@@ -98,10 +101,15 @@ def _but_for_the_seed(recipe: Recipe) -> str:
     return replace(recipe, calibration=replace(recipe.calibration, seed=0)).recipe_hash
 
 
-def _text(value: float | None) -> str:
-    return "–" if value is None or value < 0 else f"{value:.4f}"
+def _text(figure: str, value: float | None) -> str:
+    return percent(value) if figure in _PRECISIONS else share(value)
 
 
-def _spread(values: Sequence[float | None]) -> str:
+def _spread(figure: str, values: Sequence[float | None]) -> str:
     found = [value for value in values if value is not None and value >= 0]
-    return "–" if len(found) < 2 else f"{statistics.mean(found):.4f} ± {statistics.stdev(found):.4f}"
+    if len(found) < 2:
+        return "–"
+    mean, deviation = statistics.mean(found), statistics.stdev(found)
+    if figure in _PRECISIONS:
+        return f"{percent(mean)} ± {percent(deviation, 2)}"
+    return f"{share(mean)} ± {share(deviation)}"
