@@ -157,12 +157,14 @@ def grid_of_points(
 def _files_of(directory: str | Path) -> list[Path]:
     directory = Path(directory)
     if not directory.is_dir():
-        raise UsageError(f"{directory}: no such directory of images")
+        raise UsageError(f"{directory}: no such directory of images; give the folder that holds them")
     files = sorted(
         path for path in directory.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
     )
     if not files:
-        raise UsageError(f"{directory}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise UsageError(
+            f"{directory}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}); give the folder with them"
+        )
     return files
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 import traceback
 from collections.abc import Sequence
@@ -30,6 +29,7 @@ from saqsam.cli import (
 )
 from saqsam.cli.details import details
 from saqsam.errors import SaqsamError
+from saqsam.files import NO_ROOM
 from saqsam.visible import visible
 
 app = typer.Typer(
@@ -54,9 +54,6 @@ app.command("compare")(compare.compare)
 app.command("export")(export.export)
 app.command("bench")(bench.bench)
 app.add_typer(recipe.app, name="recipe")
-
-# What writing says when there is no room: the disk, a quota, a limit on the size of files.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # typer's errors share click's root, which old releases import and new ones carry along privately.
 _ParserError = typer.BadParameter.__mro__[2]
@@ -123,7 +120,7 @@ def _explain(error: Exception, debug: bool) -> tuple[int, str]:
         return 2, f"saqsam: {message} (see '{command} --help')"
     if isinstance(error, OSError) and error.strerror:
         name = f"{_one_line(str(error.filename))}: " if error.filename else ""
-        if error.errno in _FULL:
+        if error.errno in NO_ROOM:
             return 3, f"saqsam: {name}no space left ({error.strerror}); make room, then run it again"
         return 1, f"saqsam: {name}{error.strerror}"
     where = "" if debug else "; run with 'saqsam --debug ...' to see where"

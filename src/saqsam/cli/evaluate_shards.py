@@ -81,6 +81,6 @@ def evaluate_in_shards(
     if failures:
         raise InputError(
             f"{len(failures)} of {len(rows)} images could not be read, figures without them would be of "
-            f"another set: {listed(failures)}"
+            f"another set; mend them or take them out: {listed(failures)}"
         )
     return summary(sam, dataset, prompts, str(request.prompts), figures_of(rows))

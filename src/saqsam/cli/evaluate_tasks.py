@@ -266,7 +266,7 @@ def _everything_options(preset: str | None, settings: Sequence[str]) -> Everythi
         try:
             changed[name.strip()] = int(value) if value.strip().lstrip("-").isdigit() else float(value)
         except ValueError:
-            raise UsageError(f"--everything {text}: {value!r} is not a number") from None
+            raise UsageError(f"--everything {text}: {value!r} is not a number; give one") from None
     return options_from({**asdict(SSA_PRESETS[chosen]), **changed})
 
 

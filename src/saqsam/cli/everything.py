@@ -56,7 +56,7 @@ def everything(
 ) -> None:
     """Segment everything on IMAGE from a grid of clicks; no prompts needed."""
     if not image.exists():
-        raise UsageError(f"IMAGE {image}: there is no such file or directory")
+        raise UsageError(f"IMAGE {image}: there is no such file or directory; check the path")
     if image.is_dir() and overlay is not None:
         raise UsageError("--overlay is for one image; a folder's pictures go to --show-dir DIR")
     if overlay is not None and overlay.suffix.lower() != ".png":
@@ -87,15 +87,17 @@ def everything(
         sam = load_for(runtime, model, device)
         run = _run(sam, _images(image), options, overlay, show_dir, report)
     if not run.images:
-        raise InputError(f"no image could be read, nothing was written: {listed(run.failures)}")
+        raise InputError(
+            f"no image could be read, nothing was written; give readable images: {listed(run.failures)}"
+        )
     with atomic_write(out) as temporary:
         temporary.write_text(run.document(), encoding="utf-8")
     _print(model, out, run, time.perf_counter() - started, json)
     if run.failures:
         total = len(run.images) + len(run.failures)
         raise InputError(
-            f"{len(run.failures)} of {total} images could not be read and have no masks in {out}: "
-            f"{listed(run.failures)}"
+            f"{len(run.failures)} of {total} images could not be read and have no masks in {out}; "
+            f"mend them and run it again: {listed(run.failures)}"
         )
 
 

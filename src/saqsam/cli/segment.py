@@ -85,7 +85,7 @@ def segment(
     """Segment IMAGE; coordinates are pixels of it as displayed. Several boxes give out-1.png, out-2.png."""
     check_runtime(runtime)
     if not image.exists():
-        raise UsageError(f"IMAGE {image}: there is no such file or directory")
+        raise UsageError(f"IMAGE {image}: there is no such file or directory; check the path")
     if image.is_dir():
         if box or point or not_point or overlay:
             raise UsageError(

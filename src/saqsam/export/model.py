@@ -89,7 +89,7 @@ class OnnxSam:
             PromptError: there is nothing to segment.
         """
         if input_boxes is None and input_points is None:
-            raise PromptError("prompts: there is neither a box nor a point")
+            raise PromptError("prompts: there is neither a box nor a point; give one")
         coords, labels = point_inputs(input_boxes, input_points, input_labels)
         found = [
             self.decode(

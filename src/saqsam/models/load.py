@@ -53,7 +53,9 @@ def load_float(source: str | Path, *, device: str = "cpu", attention: str = "eag
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device '{device}': cannot be used here ({_first_line(error)})") from error
+        raise UsageError(
+            f"device '{device}': cannot be used here; take cpu ({_first_line(error)})"
+        ) from error
     model = _load(source, attention)
     torch.nn.Module.to(model, device)
     return model

@@ -63,7 +63,9 @@ def import_published(
     method = _section(data, "ptq4sam", (*_METHOD_KEYS, *_MISSING), path)
     for key, words in _MISSING.items():
         if method.get(key):
-            raise RecipeError(f"{path}: ptq4sam.{key} asks for {words}, which saqsam does not have")
+            raise RecipeError(
+                f"{path}: ptq4sam.{key} asks for {words}, which saqsam does not have; switch it off"
+            )
     plain: dict[str, Any] = {"name": Path(path).stem[:80], "description": f"from {Path(path).name}"[:900]}
     plain |= _quantization(quantizers, is_saq, path)
     plain["calibration"] = {"images": data.get("calibrate", 32)}
@@ -102,7 +104,7 @@ def _quantization(quantizers: Mapping[str, Any], is_saq: bool, path: str | Path)
 
 def _rule(table: Mapping[str, Any], name: str, path: str | Path) -> str:
     if table.get("symmetric"):
-        raise RecipeError(f"{path}: {name}.symmetric is true; saqsam's grids are asymmetric")
+        raise RecipeError(f"{path}: {name}.symmetric is true; saqsam's grids are asymmetric, set it to false")
     observer = table.get("observer")
     if observer not in _OBSERVERS:
         raise RecipeError(f"{path}: {name}.observer: {unknown_key(name, str(observer), _OBSERVERS)}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saqsam.errors import RunError, UsageError
-from saqsam.files import atomic_write
+from saqsam.files import atomic_write, stop_if_full
 from saqsam.jobs.directory import LOSSES
 from saqsam.report.figures import percent, share
 from saqsam.report.machine import versions
@@ -42,7 +42,9 @@ def read_losses(run: Path) -> dict[str, list[tuple[int, float]]]:
             if math.isfinite(loss):
                 found.setdefault(str(entry["unit"]), []).append((step, loss))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path}: cannot be read as losses of a run ({error})") from error
+        raise RunError(
+            f"{path}: cannot be read as losses of a run ({error}); give a directory made by --run"
+        ) from error
     return found
 
 
@@ -77,7 +79,7 @@ def render(path: Path, content: Mapping[str, Any]) -> None:
     """Fill the template, every text escaped, and write it, all or nothing.
 
     Raises:
-        UsageError: the file cannot be written.
+        UsageError: the file cannot be written. OutOfDisk: there is no room for it.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -89,7 +91,10 @@ def render(path: Path, content: Mapping[str, Any]) -> None:
         with atomic_write(path) as temporary:
             temporary.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
-        raise UsageError(f"--html {path}: cannot be written ({error.strerror})") from error
+        stop_if_full(f"--html {path}", error)
+        raise UsageError(
+            f"--html {path}: cannot be written ({error.strerror}); choose another name"
+        ) from error
 
 
 def _seen(value: Any) -> Any:

@@ -26,7 +26,9 @@ def make_show_directory(directory: Path | None) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"--show-dir {directory}: cannot be made a folder ({error.strerror})") from error
+        raise UsageError(
+            f"--show-dir {directory}: cannot be made a folder ({error.strerror}); choose another"
+        ) from error
 
 
 def draw_polygons(

@@ -63,7 +63,9 @@ def map_files(folder: Path, images: list[ListedImage], option: str) -> dict[int,
     missing = [path.name for path in files.values() if not path.is_file()]
     if missing:
         some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        raise UsageError(f"{option} {folder}: {len(missing)} images have no label map there ({some})")
+        raise UsageError(
+            f"{option} {folder}: {len(missing)} images have no label map there ({some}); add them"
+        )
     return files
 
 
