@@ -36,7 +36,7 @@ from saqsam.scenes import write_scenes
 
 SETTINGS = (
     *("calibration.images=2", "calibration.prompts=2", "clip.method=none"),
-    *("reconstruct.iterations=60", "reconstruct.batch=2"),
+    *("reconstruct.iterations=12", "reconstruct.batch=2"),
 )
 Found = tuple[bool, str]
 
@@ -53,7 +53,7 @@ class Ground:
         self.where += ["--annotations", str(self.scenes / "instances.json")]
 
     def quantize(self, run: Path | None, out: Path) -> list[str]:
-        """Learning by the slow recipe, so that there is time to strike."""
+        """Learning, so that there is time to strike."""
         words = ["quantize", str(self.place / "model"), *self.where, "--recipe", "saq-sam-w4a4"]
         words += ["--out", str(out), *(word for one in SETTINGS for word in ("--set", one))]
         return words if run is None else [*words, "--run", str(run)]

@@ -1,7 +1,8 @@
 """Every message ends in what to do: read off the places in the source that raise saqsam's errors.
 
-What is checked is the text that stands there. It says what to do if it asks for something (``give``, ``choose``,
-``expected``, ...), or if its class adds a hint by itself. A text that is put together elsewhere cannot be read here.
+What is checked is the text that stands there. It says what to do if it asks for something (``give``,
+``choose``, ``expected``, ...), or if its class adds a hint by itself. A text that is put together elsewhere
+cannot be read here.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ KINDS = {
 BY_LINES = ("AnnotationError",)
 """Classes whose message is a list of problems, each made where the entry is read."""
 ASKS = re.compile(
-    r"\b(begin|give|gives|use|add|choose|name|set|take|leave|drop|remove|create|install|download|mend|check|report"
-    r"|start|run|load|keep|make room|quantize|calibrate|export|encode|segment with|copy|write|put|save|convert"
-    r"|ask|see|try|switch|look|upgrade|unset|pass|call|lower|raise it|allow|wait|delete|annotate|import it"
+    r"\b(begin|give|gives|use|add|choose|name|set|take|leave|drop|remove|create|install|download|mend|check"
+    r"|report|start|run|load|keep|make room|quantize|calibrate|export|encode|segment with|copy|write|put"
+    r"|save|convert|ask|see|try|switch|look|upgrade|unset|pass|call|lower|raise it|allow|wait|delete|annotate"
     r"|expected|must|needs?|wants?|instead|only|at (most|least)|one of|belongs? to|did you mean|go with"
-    r"|(formats|rows|engines|words|names|keys) are|is for|(is|are) written (as|in|into)|lists them|has no|ends in"
-    r"|(is|are) (not from|outside|below)|required|please|is segmented with|say which|such as|goes on)\b"
+    r"|(formats|rows|engines|words|names|keys) are|is for|(is|are) written (as|in|into)|lists them|has no"
+    r"|ends in|required|(is|are) (not from|outside|below)|import it|is segmented with"
+    r"|say which|such as|goes on)\b"
     r"|, (got|found)\b|\?",
     re.IGNORECASE,
 )
