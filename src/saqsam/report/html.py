@@ -99,7 +99,9 @@ def render(path: Path, content: Mapping[str, Any]) -> None:
 
 def _seen(value: Any) -> Any:
     """What the page shows of a value: names without characters that hide or turn text around."""
-    return visible(value, keep="\n") if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return type(value)(visible(value, keep="\n"))  # text that is escaped already stays so
 
 
 def _but_for_the_seed(recipe: Recipe) -> str:
