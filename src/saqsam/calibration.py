@@ -209,7 +209,7 @@ def _files_in(directory: Path) -> list[Path]:
     if not files:
         raise UsageError(
             f"{directory}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}), nor do the folders in it; "
-            "hidden files do not count"
+            "hidden files do not count; give the folder that holds them"
         )
     return files
 

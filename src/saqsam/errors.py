@@ -57,12 +57,21 @@ class CheckpointError(InputError):
     Args:
         path: the file or directory that was read.
         problem: what is wrong, without a final full stop.
-        hint: what to do next, without a final full stop.
+        hint: what to do next, without a final full stop; what is always true if none is given.
     """
 
+    hint_if_none = "Give the weights of a SAM, or write the file again"
+
     def __init__(self, path: str | Path, problem: str, hint: str = "") -> None:
+        hint = hint or self.hint_if_none
         self.path, self.problem, self.hint = str(path), problem, hint
         super().__init__(" ".join(_stopped(part) for part in (f"{path}: {problem}", hint) if part))
+
+
+def _advised(text: str, hint: str, hint_if_none: str) -> str:
+    """A text with what to do next; one that goes on after a semicolon, or asks, has said it already."""
+    said = "; " in text or text.endswith("?")
+    return text if said and not hint else f"{text}; {hint or hint_if_none}"
 
 
 def _stopped(sentence: str) -> str:
@@ -77,13 +86,23 @@ class UnsafeCheckpoint(CheckpointError):
 class CorruptCheckpoint(CheckpointError):
     """The file is truncated, or a hash stored in it disagrees with its contents."""
 
+    hint_if_none = "Copy or download it again, or write it again"
+
 
 class ImageError(InputError):
-    """An image cannot be read faithfully."""
+    """An image cannot be read faithfully.
 
-    def __init__(self, path: str | Path, reason: str) -> None:
+    Args:
+        path: the file, or the name of the argument.
+        reason: what is wrong.
+        hint: what to do next; what is always true if none is given.
+    """
+
+    hint_if_none = "mend this image, or leave it out"
+
+    def __init__(self, path: str | Path, reason: str, hint: str = "") -> None:
         self.path, self.reason = str(path), reason
-        super().__init__(f"{path}: {reason}")
+        super().__init__(_advised(f"{path}: {reason}", hint, self.hint_if_none))
 
 
 class AnnotationError(InputError):
@@ -139,14 +158,18 @@ class InvariantError(SaqsamError):
     Args:
         site: full name of the site, or of the stage, where the promise broke.
         problem: what was found there.
+        hint: what to do next; what is always true if none is given.
     """
 
     exit_code = 4
+    hint_if_none = "nothing was written; please report this with the command and its recipe"
 
-    def __init__(self, site: str, problem: str) -> None:
+    def __init__(self, site: str, problem: str, hint: str = "") -> None:
         self.site, self.problem = site, problem
-        super().__init__(f"{site}: {problem}")
+        super().__init__(_advised(f"{site}: {problem}", hint, self.hint_if_none))
 
 
 class NumericalError(InvariantError):
     """NaN or infinity appeared at a site; the run was stopped there."""
+
+    hint_if_none = "check the weights and the images"

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from saqsam.errors import OutOfDisk
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What writing says when there is no room: the disk, a quota, a limit on the size of files."""
+
+
+def stop_if_full(path: str | Path, error: OSError) -> None:
+    """Tell a full disk from other reasons why ``path`` cannot be written.
+
+    Raises:
+        OutOfDisk: there is no room.
+    """
+    if error.errno in NO_ROOM:
+        raise OutOfDisk(f"{path}: no space left ({error.strerror}); make room, then run it again") from error
 
 
 @contextmanager

@@ -202,7 +202,9 @@ class _Run:
             return torch.cat([embed(self.model, pixels_of(self.model, image)[0]) for image in few])
 
         draw = self._drawing("encoder folds")
+        self.progress("encoder folds", 0, 1)
         self.report.folds.update(fold_encoder(self.model, self.recipe.folds, run, draw))
+        self.progress("encoder folds", 1, 1)
 
     def observe_encoder(self) -> list[Encoded]:
         """One encoder pass for each image: fills the encoder's observers, keeps the embeddings."""

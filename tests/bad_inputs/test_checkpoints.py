@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import struct
-import time
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -274,16 +273,14 @@ def test_an_unreadable_file_or_device(state: State, tmp_path: Path, refused: Ref
     refused(fifo)
 
 
-def test_an_unreachable_hub_is_said_so_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unreachable_hub_is_said_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    start = time.perf_counter()
     with pytest.raises(CheckpointError) as caught:
         load_float("saqsam-test/no-such-model")
     assert "the Hugging Face hub cannot be reached" in str(caught.value)
-    assert time.perf_counter() - start < 10
 
 
 def test_the_layout_of_an_archive_is_what_torch_writes(tmp_path: Path, refused: Refused) -> None:

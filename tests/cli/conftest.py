@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.told import without_progress
 
 from saqsam.cli.app import run
 from saqsam.scenes import write_scenes
@@ -18,7 +19,7 @@ from saqsam.scenes import write_scenes
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one command line gave."""
+    """What one command line gave; ``err`` without lines of progress, which slow machines have more of."""
 
     code: int
     out: str
@@ -43,7 +44,7 @@ def saqsam(capsys: pytest.CaptureFixture[str]) -> Saqsam:
         capsys.readouterr()
         code = run([str(word) for word in words])
         captured = capsys.readouterr()
-        return Outcome(code, captured.out, captured.err)
+        return Outcome(code, captured.out, without_progress(captured.err))
 
     return command
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.told import without_progress
 
 from saqsam.cli.app import run
 from saqsam.detectors.coco_names import COCO_CATEGORIES
@@ -34,7 +35,7 @@ def saqsam(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, 
         code = run([str(word) for word in words])
         captured = capsys.readouterr()
         assert "Traceback" not in captured.err
-        return code, captured.out, captured.err
+        return code, captured.out, without_progress(captured.err)
 
     return call
 

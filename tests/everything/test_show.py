@@ -12,6 +12,7 @@ from PIL import Image
 
 from saqsam.cli.app import run
 from saqsam.errors import UsageError
+from saqsam.report.difference import ONLY_FIRST, ONLY_SECOND
 from saqsam.report.show import draw_labels, draw_polygons, make_show_directory, save_picture
 
 
@@ -27,6 +28,8 @@ def test_labels_are_tinted_and_zero_stays_clear() -> None:
     labels = np.zeros((6, 8), np.int64)
     labels[2:4, 2:5], labels[5, 7] = 1, 2
     drawn = np.asarray(draw_labels(pixels, labels))
+    assert drawn.shape == (6 * 48, 8 * 48, 3), "small pictures are enlarged"
+    drawn = drawn[24::48, 24::48]
     assert (drawn[labels == 0] == 100).all()
     assert len(np.unique(drawn[labels == 1], axis=0)) == 1
     assert (drawn[2, 2] != drawn[5, 7]).any()
@@ -105,10 +108,24 @@ def test_evaluate_draws_the_reference_first(scene_directory: Path, tmp_path: Pat
     words += ["--annotations", scene_directory / "instances.json", "--show-dir", tmp_path, "--limit", 1]
     assert run([str(word) for word in words]) == 0
     with Image.open(tmp_path / "000001.png") as picture:
-        sheet = np.asarray(picture.convert("RGB"))[24:-8]
-    size = sheet.shape[0]
-    assert sheet.shape[1] == 2 * size + 3 * 8
-    assert (sheet[:, 8 : 8 + size] == sheet[:, 16 + size : -8]).all(), "the reference is the model itself"
+        sheet = np.asarray(picture.convert("RGB"))[24:]
+    size = (sheet.shape[1] - 5 * 8) // 4
+    truth, theirs, ours, difference = (sheet[:size, 8 + n * (size + 8) :][:, :size] for n in range(4))
+    assert (theirs == ours).all(), "the reference is the model itself"
+    assert (truth != ours).any(), "masks are not quite the true ones, and have scores"
+    for colour in (ONLY_FIRST, ONLY_SECOND):
+        assert not (difference == colour).all(axis=2).any()
+
+
+def test_where_pictures_are_is_said(
+    scene_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", "nano", "--images", scene_directory / "images", "--limit", "1"]
+    words += ["--annotations", scene_directory / "instances.json", "--show-dir", tmp_path / "show"]
+    assert run([str(word) for word in words]) == 0
+    assert f"1 pictures in {tmp_path / 'show'}" in capsys.readouterr().out
+    assert run([str(word) for word in [*words, "--json"]]) == 0
+    assert json.loads(capsys.readouterr().out)["pictures"] == [str(tmp_path / "show" / "000001.png")]
 
 
 def test_a_file_is_no_folder_for_pictures(tmp_path: Path) -> None:

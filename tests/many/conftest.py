@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.told import without_progress
 
 from saqsam import api
 from saqsam.cli.app import run
@@ -82,7 +83,7 @@ def saqsam(capsys: pytest.CaptureFixture[str]) -> Saqsam:
         capsys.readouterr()
         code = run([str(word) for word in words])
         captured = capsys.readouterr()
-        return Outcome(code, captured.out, captured.err)
+        return Outcome(code, captured.out, without_progress(captured.err))
 
     return command
 

@@ -196,9 +196,12 @@ def test_the_reference_is_drawn_beside_the_model(
     differ = []
     for pair, alone in zip(*drawn, strict=True):
         high, wide = alone.shape[:2]
-        left, right = pair[24 : 24 + high, 8 : 8 + wide], pair[24 : 24 + high, 16 + wide : 16 + 2 * wide]
-        assert (right == alone).all()
-        differ.append(bool((left != right).any()))
+        size = (wide - 3 * 8) // 2
+        truth, theirs, ours = (pair[24:high, 8 + n * (size + 8) :][:, :size] for n in range(3))
+        assert (truth == alone[24:high, 8:][:, :size]).all()
+        assert (ours == alone[24:high, 16 + size :][:, :size]).all()
+        assert (truth != ours).any()
+        differ.append(bool((theirs != ours).any()))
     assert len(differ) == 3
     assert any(differ), "boxes of 4-bit weights are not the float ones"
 

@@ -115,8 +115,10 @@ def test_means_are_those_of_the_rows_that_differ_in_their_seed(page: Page) -> No
     for name, text in zip(means_heading[3:], means[0][3:], strict=True):
         values = [float(row[heading.index(name)]) for row in rows[1:]]
         mean, deviation = map(float, text.split(" ± "))
-        assert mean == pytest.approx(statistics.mean(values), abs=1e-4), name
-        assert deviation == pytest.approx(statistics.stdev(values), abs=1e-4), name
+        step = 0.1 if "AP" in name else 1e-4  # of what the table shows: AP in percent, shares of 1
+        assert mean == pytest.approx(statistics.mean(values), abs=step), name
+        assert deviation == pytest.approx(statistics.stdev(values), abs=step), name
+        assert max(values) > 1 or "AP" not in name
 
 
 def test_losses_of_units_recipe_and_versions_are_listed(page: Page) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,3 +71,17 @@ def test_float_contents_have_no_integers_left(packed: Path) -> None:
     contents = read_packed(packed)
     assert float_contents(contents).weights == {}
     assert len(float_contents(contents).rest) == len(contents.rest) + len(contents.weights)
+
+
+def test_peak_memory_is_the_process_own_and_not_inherited() -> None:
+    parent = (
+        "import subprocess, sys\n"
+        "block = bytearray(600_000_000)\n"
+        "sys.stdout.write(subprocess.check_output([sys.executable, '-c', sys.argv[1]], text=True))\n"
+    )
+    child = "from saqsam.runtime.measure import peak_bytes; import sys; sys.stdout.write(str(peak_bytes()))"
+    alone, below = (
+        int(subprocess.check_output([sys.executable, "-c", *words], text=True))
+        for words in ([child], [parent, child])
+    )
+    assert below < alone + 100_000_000

@@ -253,10 +253,10 @@ def test_the_reference_is_drawn_beside_the_model(
     words += ["--show-dir", tmp_path, "--reference", "nano", "--json"]
     assert run([str(word) for word in words]) == 0
     with Image.open(next(tmp_path.iterdir())) as picture:
-        panels = np.asarray(picture.convert("RGB"))[24:-8]
-    size = panels.shape[0]
-    assert panels.shape[1] == 4 * size + 5 * 8, "labels, reference, model, truth"
-    labels, theirs, ours, truth = (panels[:, 8 + place * (size + 8) :][:, :size] for place in range(4))
+        panels = np.asarray(picture.convert("RGB"))[24:]
+    size = (panels.shape[1] - 5 * 8) // 4
+    assert size >= 384, "small pictures are enlarged"
+    labels, theirs, ours, truth = (panels[:size, 8 + place * (size + 8) :][:, :size] for place in range(4))
     assert (theirs == ours).all(), "the reference is the model itself"
     assert (ours != labels).any()
     assert (ours != truth).any()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 import traceback
 from collections.abc import Sequence
@@ -30,6 +29,8 @@ from saqsam.cli import (
 )
 from saqsam.cli.details import details
 from saqsam.errors import SaqsamError
+from saqsam.files import NO_ROOM
+from saqsam.visible import visible
 
 app = typer.Typer(
     name="saqsam",
@@ -53,9 +54,6 @@ app.command("compare")(compare.compare)
 app.command("export")(export.export)
 app.command("bench")(bench.bench)
 app.add_typer(recipe.app, name="recipe")
-
-# What writing says when there is no room: the disk, a quota, a limit on the size of files.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # typer's errors share click's root, which old releases import and new ones carry along privately.
 _ParserError = typer.BadParameter.__mro__[2]
@@ -121,8 +119,8 @@ def _explain(error: Exception, debug: bool, words: Sequence[str]) -> tuple[int, 
         message = _one_line(cast(typer.BadParameter, error).format_message())
         return 2, f"saqsam: {message} (see '{command} --help')"
     if isinstance(error, OSError) and error.strerror:
-        name = f"{error.filename}: " if error.filename else ""
-        if error.errno in _FULL:
+        name = f"{_one_line(str(error.filename))}: " if error.filename else ""
+        if error.errno in NO_ROOM:
             return 3, f"saqsam: {name}no space left ({error.strerror}); make room, then run it again"
         return 1, f"saqsam: {name}{error.strerror}"
     where = "" if debug else "; run with 'saqsam --debug ...' to see where"
@@ -141,4 +139,4 @@ def _command_in(words: Sequence[str]) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(visible(text, keep="\n\r\t").split())

@@ -196,7 +196,7 @@ def check_output(path: Path, option: str, force: bool) -> Path:
     if not path.parent.is_dir():
         raise UsageError(f"{option} {path}: there is no directory {path.parent}; create it first")
     if not os.access(path.parent, os.W_OK):
-        raise UsageError(f"{option} {path}: the directory {path.parent} cannot be written to")
+        raise UsageError(f"{option} {path}: the directory {path.parent} cannot be written to; choose another")
     return path
 
 

@@ -64,7 +64,7 @@ def bench(
 
 
 def _write_csv(path: Path, rows: list[dict[str, object]]) -> None:
-    from saqsam.files import atomic_write
+    from saqsam.files import atomic_write, stop_if_full
 
     try:
         with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
@@ -72,4 +72,7 @@ def _write_csv(path: Path, rows: list[dict[str, object]]) -> None:
             writer.writeheader()
             writer.writerows(rows)
     except OSError as error:
-        raise SaqsamError(f"{path}: cannot be written ({error.strerror or error})") from error
+        stop_if_full(path, error)
+        raise SaqsamError(
+            f"{path}: cannot be written ({error.strerror or error}); choose another name"
+        ) from error

@@ -49,7 +49,13 @@ def compare(
         typer.Option("--reference", help="Model to agree with; the first one by default.", metavar="MODEL"),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for side-by-side pictures.", metavar="DIR")
+        Path | None,
+        typer.Option(
+            "--show-dir",
+            "--out",
+            help="Folder for pictures: truth, each model, and what only one of two models has.",
+            metavar="DIR",
+        ),
     ] = None,
     pictures: Annotated[int, typer.Option("--pictures", help="Images to draw.", min=0, metavar="N")] = 6,
     html: Annotated[
@@ -89,7 +95,7 @@ def compare(
         if run is not None:
             losses = read_losses(check_directory(run, "--run"))
     if out is not None:
-        make_directory(out, "--out", force)
+        make_directory(out, "--show-dir", force)
 
     from saqsam import api
     from saqsam.cli.page import write_page
@@ -126,6 +132,7 @@ def compare(
                 top_k=top_k,
                 score_threshold=score_threshold,
                 on_error=on_error,
+                report=report,
             )
         if html is not None:
             write_page(

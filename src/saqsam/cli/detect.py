@@ -74,7 +74,7 @@ def detect(
 ) -> None:
     """Detect objects on IMAGES; give the file to 'evaluate', 'quantize' or 'segment' as prompts."""
     if not images.exists():
-        raise UsageError(f"IMAGES {images}: there is no such file or directory")
+        raise UsageError(f"IMAGES {images}: there is no such file or directory; check the path")
     if annotations is not None:
         check_file(annotations, "--annotations")
         if not images.is_dir():
@@ -103,13 +103,15 @@ def detect(
             progress=lambda done, total: report("detect", done, total),
         )
     if run.images == 0:
-        raise InputError(f"no image could be read, nothing was written: {_listing(run)}")
+        raise InputError(
+            f"no image could be read, nothing was written; give readable images: {_listing(run)}"
+        )
     write_detections(out, run)
     _print(detector, out, run, bad, json)
     if run.failures:
         raise InputError(
-            f"{len(run.failures)} of {len(listed)} images could not be read and have no boxes in {out}: "
-            f"{_listing(run)}"
+            f"{len(run.failures)} of {len(listed)} images could not be read and have no boxes in {out}; "
+            f"mend them and run it again: {_listing(run)}"
         )
 
 

@@ -38,7 +38,7 @@ from saqsam.cli.many import LOCAL, EngineOption, ShardsOption, WorkersOption, di
 from saqsam.cli.output import print_json
 from saqsam.cli.pictures import write_pictures
 from saqsam.cli.progress import progress
-from saqsam.cli.results import print_results, stop_on_nan
+from saqsam.cli.results import pictures_entry, print_pictures, print_results, stop_on_nan
 from saqsam.cli.runtime import (
     RuntimeOption,
     check_not_sharded,
@@ -238,20 +238,23 @@ def evaluate(
                 images, annotations, asked, limit, top_k, score_threshold, bad, zoom, clip_to_box
             )
             result = evaluate_in_shards(sam, model, reference, found, out, chosen, report)
-    if show_dir is not None:
-        write_pictures(
-            show_dir,
-            {sam.bits: sam} if judge is None else {f"reference, {judge.bits}": judge, sam.bits: sam},
-            images,
-            annotations,
-            asked,
-            count=limit or result.images,
-            top_k=top_k,
-            score_threshold=score_threshold,
-            on_error=on_error,
-        )
+        drawn = []
+        if show_dir is not None:
+            drawn = write_pictures(
+                show_dir,
+                {sam.bits: sam} if judge is None else {f"reference, {judge.bits}": judge, sam.bits: sam},
+                images,
+                annotations,
+                asked,
+                count=limit or result.images,
+                top_k=top_k,
+                score_threshold=score_threshold,
+                on_error=on_error,
+                report=report,
+            )
     if json:
-        print_json(result.to_dict())
+        print_json({**result.to_dict(), **pictures_entry(show_dir, drawn)})
     else:
         print_results([result])
+        print_pictures(show_dir, drawn)
     stop_on_nan([result])

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from saqsam.cli.arguments import check_directory, check_file, make_directory
 from saqsam.cli.output import print_json, print_left_out, print_lines, print_table
 from saqsam.cli.progress import progress
-from saqsam.cli.results import percent, share
+from saqsam.cli.results import percent, pictures_entry, print_pictures, share
 from saqsam.errors import NumericalError, UsageError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from saqsam.everything import EverythingOptions
     from saqsam.images import Pixels
     from saqsam.prompts.from_dataset import ImagePrompts
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from saqsam.tasks.bad_entries import BadEntries
     from saqsam.tasks.instance_set import ImageRecord
     from saqsam.tasks.oriented import OrientedResult
-    from saqsam.tasks.oriented_ap import OrientedDetection
+    from saqsam.tasks.oriented_ap import OrientedDetection, OrientedObject
     from saqsam.tasks.oriented_set import OrientedSet
     from saqsam.tasks.semantic import SemanticResult
 
@@ -114,15 +116,16 @@ def evaluate_oriented_task(
     if task1_dir is not None:
         write_task1(task1_dir, dataset.listing, detections)
     if request.json:
-        print_json(result.to_dict())
+        print_json({**result.to_dict(), **pictures_entry(request.show_dir, _drawn(pictures))})
     else:
         _print_oriented(result)
+        print_pictures(request.show_dir, _drawn(pictures))
     _stop_on_nan(result.model, result.nan_count)
 
 
 @dataclass(frozen=True)
 class _OrientedPictures:
-    """Draws oriented boxes, beside those of the reference if there is one."""
+    """Draws true oriented boxes, those of the reference if there is one, and the model's."""
 
     directory: Path
     bits: str
@@ -136,20 +139,38 @@ class _OrientedPictures:
         from saqsam.report.show import save_picture
         from saqsam.tasks.oriented import evaluate_oriented
 
-        picture = _outlined(pixels, found)
+        panels = {"truth": self._truth(image, pixels)}
         if self.reference is not None:
             _, theirs = evaluate_oriented(
                 self.reference, self.dataset.only(image.id), self.asked, "reference"
             )
-            titles = [f"reference, {self.reference.bits}", self.bits]
-            picture = side_by_side([_outlined(pixels, theirs), picture], titles)
+            panels[f"reference, {self.reference.bits}"] = self._found(pixels, theirs)
+        panels[self.bits] = self._found(pixels, found)
+        picture = side_by_side(list(panels.values()), list(panels))
         save_picture(self.directory, image.file_name, picture, self.taken)
 
+    def _truth(self, image: ImageRecord, pixels: Pixels) -> Image:
+        objects = self.dataset.objects[image.id]
+        names = [self._name(one.category_id) + " (difficult)" * one.difficult for one in objects]
+        return _outlined(pixels, objects, names)
 
-def _outlined(pixels: Pixels, found: Sequence[OrientedDetection]) -> Any:
+    def _found(self, pixels: Pixels, found: Sequence[OrientedDetection]) -> Image:
+        return _outlined(pixels, found, [f"{self._name(one.category_id)} {one.score:.2f}" for one in found])
+
+    def _name(self, category_id: int) -> str:
+        return self.dataset.listing.categories.get(category_id, str(category_id))
+
+
+def _outlined(
+    pixels: Pixels, found: Sequence[OrientedDetection | OrientedObject], labels: Sequence[str]
+) -> Image:
     from saqsam.report.show import draw_polygons
 
-    return draw_polygons(pixels, [one.corners for one in found], [one.category_id for one in found])
+    return draw_polygons(pixels, [one.corners for one in found], [one.category_id for one in found], labels)
+
+
+def _drawn(pictures: _OrientedPictures | _SemanticPictures | None) -> list[Path]:
+    return [] if pictures is None else [pictures.directory / name for name in sorted(pictures.taken)]
 
 
 def _print_oriented(result: OrientedResult) -> None:
@@ -225,9 +246,10 @@ def evaluate_semantic_task(
             bad=bad,
         )
     if request.json:
-        print_json(result.to_dict())
+        print_json({**result.to_dict(), **pictures_entry(request.show_dir, _drawn(pictures))})
     else:
         _print_semantic(result)
+        print_pictures(request.show_dir, _drawn(pictures))
     _stop_on_nan(result.model, result.nan_count)
 
 
@@ -249,7 +271,7 @@ def _everything_options(preset: str | None, settings: Sequence[str]) -> Everythi
         try:
             changed[name.strip()] = int(value) if value.strip().lstrip("-").isdigit() else float(value)
         except ValueError:
-            raise UsageError(f"--everything {text}: {value!r} is not a number") from None
+            raise UsageError(f"--everything {text}: {value!r} is not a number; give one") from None
     return options_from({**asdict(SSA_PRESETS[chosen]), **changed})
 
 
@@ -264,7 +286,10 @@ class _SemanticPictures:
     taken: set[str] = field(default_factory=set)
 
     def __call__(self, name: str, pixels: Pixels, start: Any, refined: Any, truth: Any) -> None:
-        from saqsam.report.overlay import side_by_side
+        import numpy as np
+
+        from saqsam.report.labels import with_key
+        from saqsam.report.overlay import colour_of, side_by_side
         from saqsam.report.show import draw_labels, save_picture
         from saqsam.tasks import semantic_vote
 
@@ -274,7 +299,10 @@ class _SemanticPictures:
             maps[f"refined by reference, {self.reference.bits}"] = semantic_vote.refined(start, found)
         maps |= {f"refined, {self.bits}": refined, "truth": truth}
         panels = [draw_labels(pixels, labels) for labels in maps.values()]
-        save_picture(self.directory, name, side_by_side(panels, list(maps)), self.taken)
+        classes = sorted({int(key) for labels in maps.values() for key in np.unique(labels)} - {0})
+        key = [(f"class {one}", colour_of(one)) for one in classes]
+        sheet = with_key(side_by_side(panels, list(maps)), key)
+        save_picture(self.directory, name, sheet, self.taken)
 
 
 def _print_semantic(result: SemanticResult) -> None:

@@ -97,15 +97,17 @@ def everything(
         sam = load_for(runtime, model, device)
         run = _run(sam, _images(image), options, overlay, show_dir, report)
     if not run.images:
-        raise InputError(f"no image could be read, nothing was written: {listed(run.failures)}")
+        raise InputError(
+            f"no image could be read, nothing was written; give readable images: {listed(run.failures)}"
+        )
     with atomic_write(out) as temporary:
         temporary.write_text(run.document(), encoding="utf-8")
     _print(model, out, run, time.perf_counter() - started, _advice(run, options), json)
     if run.failures:
         total = len(run.images) + len(run.failures)
         raise InputError(
-            f"{len(run.failures)} of {total} images could not be read and have no masks in {out}: "
-            f"{listed(run.failures)}"
+            f"{len(run.failures)} of {total} images could not be read and have no masks in {out}; "
+            f"mend them and run it again: {listed(run.failures)}"
         )
 
 
@@ -149,9 +151,13 @@ def _run(
 ) -> _Run:
     from saqsam.report.show import save_picture
 
+    def clicks(done: int, total: int) -> None:
+        if len(images) == 1:  # the time left of a folder is that of its images
+            report("clicks", done, total)
+
     run, taken = _Run(), set[str]()
     for image, pixels in _readable(images, run, report):
-        found = sam.everything(pixels, options, progress=lambda done, total: report("clicks", done, total))
+        found = sam.everything(pixels, options, progress=clicks)
         if found.nan_count:
             raise NumericalError(
                 sam.name, f"{found.nan_count} predicted IoUs of {image.path} are NaN or infinite"

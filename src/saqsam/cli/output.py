@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from saqsam.visible import visible
+
 if TYPE_CHECKING:
     from saqsam.tasks.bad_entries import LeftOut
 
@@ -33,19 +35,20 @@ def print_json(result: Mapping[str, Any]) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: int = 1) -> None:
-    """A table; columns from index ``right`` on align to the right. Brackets in cells are not markup."""
-    table = Table(title=Text(title) if title else None, title_justify="left")
+    """A table; columns from index ``right`` on align to the right. Brackets in cells are not markup, and
+    characters that show nothing are spelled out."""
+    table = Table(title=Text(visible(title)) if title else None, title_justify="left")
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index < right else "right", no_wrap=index >= right)
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(visible(cell)) for cell in row))
     console().print(table)
 
 
 def print_lines(lines: Sequence[str]) -> None:
     """Plain lines; brackets in names are not markup."""
     for line in lines:
-        console().print(line, markup=False)
+        console().print(visible(line, keep="\n"), markup=False)
 
 
 def print_left_out(notes: Sequence[str], left_out: Sequence[LeftOut]) -> None:

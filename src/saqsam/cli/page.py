@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from saqsam.cli.progress import Report
@@ -99,7 +99,8 @@ def _pictures(
 ) -> list[dict[str, str]]:
     """Masks of judge and model on the image where they agree least and on the median one, of each model."""
     from saqsam.report.canvas import image_uri
-    from saqsam.report.overlay import side_by_side
+    from saqsam.report.compared_picture import Drawn, compared_picture
+    from saqsam.report.difference import overlaps
     from saqsam.tasks.instance_set import open_listed
 
     scores: dict[str, list[float]] = {name: [] for name in quantized}
@@ -107,24 +108,19 @@ def _pictures(
         report("page: pictures", done, len(listed))
         theirs = segment(judge, image).masks
         for name, sam in quantized.items():
-            scores[name].append(_agreement(segment(sam, image).masks, theirs))
+            scores[name].append(float(overlaps(segment(sam, image).masks, theirs).mean()))
     found = []
     for name, sam in quantized.items():
         order = sorted(range(len(listed)), key=scores[name].__getitem__)
         for word, place in (("worst", 0), ("median", len(order) // 2)) if order else ():
             image, score = listed[order[place]], scores[name][order[place]]
             pixels = open_listed(image).pixels
-            panels = [segment(one, image).draw(pixels) for one in (judge, sam)]
+            panels = []
+            for title, one in ((f"reference, {judge.bits}", judge), (sam.bits, sam)):
+                seen = segment(one, image)
+                labels = [f"{score:.2f}" for score in seen.iou_scores]
+                panels.append(Drawn(title, seen.masks, seen.prompts.boxes, seen.prompts.points, labels))
             caption = f"{name}, {word} of {len(order)} images: {image.file_name}, agreement {score:.3f}"
-            titles = [f"reference, {judge.bits}", sam.bits]
-            found.append({"uri": image_uri(side_by_side(panels, titles)), "caption": caption})
+            found.append({"uri": image_uri(compared_picture(pixels, panels)), "caption": caption})
     report("page: pictures", len(listed), len(listed))
     return found
-
-
-def _agreement(ours: Any, theirs: Any) -> float:
-    """Mean IoU of masks ``(P, H, W)``; 1 where both are empty."""
-    import numpy as np
-
-    both, either = (ours & theirs).sum((1, 2)), (ours | theirs).sum((1, 2))
-    return float(np.where(either == 0, 1.0, both / np.maximum(either, 1)).mean())

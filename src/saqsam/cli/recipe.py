@@ -13,6 +13,7 @@ from saqsam.cli.output import print_json, print_lines, print_table
 from saqsam.recipe import Recipe, import_published, list_recipes, load_recipe
 from saqsam.recipe.compare import differences
 from saqsam.recipe.only import only
+from saqsam.visible import visible
 
 app = typer.Typer(help="List recipes, show one in full, or import a published one.", no_args_is_help=False)
 
@@ -101,5 +102,5 @@ def import_(
         print_json({"recipe": recipe.to_dict(), "recipe_hash": recipe.recipe_hash, "notes": notes})
         return
     for note in notes:
-        typer.echo(f"note: {note}", err=True)
+        typer.echo(visible(f"note: {note}"), err=True)
     typer.echo(recipe.to_yaml(), nl=False)

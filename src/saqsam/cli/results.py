@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from saqsam.cli.output import print_left_out, print_lines, print_table
 from saqsam.errors import NumericalError
+from saqsam.report.figures import percent as percent
+from saqsam.report.figures import share as share
 
 if TYPE_CHECKING:
     from saqsam.tasks.instance import InstanceResult
@@ -27,6 +30,17 @@ def print_results(results: Sequence[InstanceResult], labels: Sequence[str] | Non
     print_left_out(first.notes, first.left_out)
 
 
+def print_pictures(directory: Path | None, drawn: Sequence[Path]) -> None:
+    """Say where the pictures are, if some were asked for."""
+    if directory is not None:
+        print_lines([f"{len(drawn)} pictures in {directory}"])
+
+
+def pictures_entry(directory: Path | None, drawn: Sequence[Path]) -> dict[str, Any]:
+    """The files drawn, for a JSON object; nothing where none were asked for."""
+    return {} if directory is None else {"pictures": [str(path) for path in drawn]}
+
+
 def stop_on_nan(results: Sequence[InstanceResult]) -> None:
     """Refuse to call a run good whose model produced NaN or infinity.
 
@@ -38,16 +52,6 @@ def stop_on_nan(results: Sequence[InstanceResult]) -> None:
             raise NumericalError(
                 result.model, f"{result.nan_count} masks or scores are NaN or infinite; its figures are void"
             )
-
-
-def share(value: float | None, digits: int = 4) -> str:
-    """A number between 0 and 1, or a dash."""
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
-def percent(value: float | None) -> str:
-    """An average precision in percent, or a dash; COCO's -1 means that there was nothing to find."""
-    return "–" if value is None or value < 0 else f"{100 * value:.1f}"
 
 
 def _row(name: str, result: InstanceResult) -> list[str]:

@@ -123,14 +123,16 @@ def segment_folder(
     run.failures = [*failures, *run.failures]
     total = len(images) + len(failures)
     if run.images == 0:
-        raise InputError(f"no image could be read, nothing was written: {listed(run.failures)}")
+        raise InputError(
+            f"no image could be read, nothing was written; give readable images: {listed(run.failures)}"
+        )
     with atomic_write(out) as temporary:
         temporary.write_text(_lines(run.results), encoding="utf-8")
     _print(request.model, out, run, seconds, json)
     if run.failures:
         raise InputError(
-            f"{len(run.failures)} of {total} images could not be read and have no masks in {out}: "
-            f"{listed(run.failures)}"
+            f"{len(run.failures)} of {total} images could not be read and have no masks in {out}; "
+            f"mend them and run it again: {listed(run.failures)}"
         )
 
 

@@ -60,7 +60,8 @@ def from_folder(folder: Path) -> list[ListedImage]:
     """
     paths = image_files(folder, recursive=False)
     if not paths:
-        raise UsageError(f"IMAGES {folder}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        known = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise UsageError(f"IMAGES {folder}: holds no images ({known}); give the folder with them")
     stems = [path.stem for path in paths]
     numbered = all(stem.isascii() and stem.isdigit() and len(stem) <= 15 for stem in stems)
     if numbered and len({int(stem) for stem in stems}) == len(stems):

@@ -71,4 +71,6 @@ def _check_device(device: str) -> None:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device '{device}': cannot be used here ({str(error).splitlines()[0]})") from error
+        raise UsageError(
+            f"device '{device}': cannot be used here; take cpu ({str(error).splitlines()[0]})"
+        ) from error

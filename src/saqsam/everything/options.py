@@ -117,7 +117,9 @@ def _checked_grids(grids: Any, layers: int) -> tuple[npt.NDArray[np.float64], ..
         try:
             table = np.asarray(grid, dtype=np.float64)
         except (TypeError, ValueError) as error:
-            raise UsageError(f"point_grids: grid {index} holds something that is no number") from error
+            raise UsageError(
+                f"point_grids: grid {index} holds something that is no number; give numbers from 0 to 1"
+            ) from error
         if table.ndim != 2 or table.shape[1] != 2 or not len(table):
             raise UsageError(f"point_grids: grid {index} has shape {table.shape}, expected (P, 2)")
         if not ((table >= 0) & (table <= 1)).all():

@@ -38,7 +38,7 @@ def cases_for(images: Path | None, annotations: Path | None, limit: int = DEFAUL
     if annotations is None:
         files = sorted(path for path in images.iterdir() if path.is_file())[:limit]
         if not files:
-            raise UsageError(f"--images {images}: there is no file in it")
+            raise UsageError(f"--images {images}: there is no file in it; give the folder with images")
         return [_clicked(path) for path in files]
     dataset = read_instances(annotations, images, masks=False, categories=False)
     prompts = prompts_for(dataset, "boxes")

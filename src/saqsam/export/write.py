@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from saqsam.errors import CheckpointError, InvariantError, SaqsamError, UsageError
 from saqsam.export.build import OPSETS, build_graphs
 from saqsam.export.extra import require_onnx
-from saqsam.files import atomic_write
+from saqsam.files import atomic_write, stop_if_full
 from saqsam.pack.file import PackedModel
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def write_together(directory: Path, contents: dict[str, bytes]) -> None:
     """Write several files into a directory, all of them or none.
 
     Raises:
-        SaqsamError: the disk is full or read-only, or the directory cannot be made.
+        SaqsamError: the disk is read-only, or the directory cannot be made. OutOfDisk: there is no room.
     """
     existed = directory.is_dir()
     try:
@@ -136,9 +136,10 @@ def write_together(directory: Path, contents: dict[str, bytes]) -> None:
     except OSError as error:
         if not existed and directory.is_dir() and not any(directory.iterdir()):
             directory.rmdir()
+        stop_if_full(directory, error)
         raise SaqsamError(
             f"{directory}: cannot be written ({error.strerror or error}); no file was left there. "
-            "Choose another directory, or make room"
+            "Choose another directory"
         ) from error
 
 

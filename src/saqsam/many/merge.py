@@ -69,7 +69,10 @@ def merge(directory: Path, identity: Mapping[str, Any], images: Sequence[int]) -
         )
     strangers = sorted(set(rows) - set(images))
     if strangers:
-        raise RunError(f"{directory}: shards hold images that were not asked for: ids {_named(strangers)}")
+        raise RunError(
+            f"{directory}: shards hold images that were not asked for; begin in a new directory: "
+            f"ids {_named(strangers)}"
+        )
     return Merged([rows[one] for one in images], duplicates)
 
 

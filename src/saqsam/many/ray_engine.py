@@ -86,7 +86,10 @@ class RayEngine:
             for row in done.iter_rows():
                 yield int(row["images"])
         except ray.exceptions.RayError as error:
-            raise RunError(f"a worker failed: {_reason(error)}") from error
+            raise RunError(
+                f"a worker failed: {_reason(error)}; finished images are kept, "
+                "the same command goes on from there"
+            ) from error
 
 
 class _Worker:

@@ -120,7 +120,7 @@ def checked_prompts(
     if points is not None:
         clean_points, clean_labels = checked_points(points, labels, width, height, where=f"{where}: points")
     elif labels is not None:
-        raise PromptError(f"{where}: labels were given without points")
+        raise PromptError(f"{where}: labels were given without points; give both")
     if masks is not None:
         clean_masks = checked_masks(masks, mask_side, where=f"{where}: masks")
     if clean_labels is not None and clean_boxes is None and clean_masks is None:
@@ -261,7 +261,10 @@ def checked_masks(masks: Any, side: int | None, *, where: str) -> Tensor:
         )
     finite = np.isfinite(table).all(axis=(1, 2, 3))
     if not finite.all():
-        raise PromptError(f"{where}: mask {int(np.argmin(finite))} holds a value that is not a finite number")
+        raise PromptError(
+            f"{where}: mask {int(np.argmin(finite))} holds a value that is not a finite number; "
+            "give finite logits"
+        )
     return torch.from_numpy(table.astype(np.float32))
 
 

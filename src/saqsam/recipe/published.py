@@ -98,7 +98,7 @@ def _quantization(quantizers: Mapping[str, Any], is_saq: bool, path: str | Path)
 
 def _rule(table: Mapping[str, Any], name: str, path: str | Path) -> str:
     if table.get("symmetric"):
-        raise RecipeError(f"{path}: {name}.symmetric is true; saqsam's grids are asymmetric")
+        raise RecipeError(f"{path}: {name}.symmetric is true; saqsam's grids are asymmetric, set it to false")
     observer = str(table.get("observer"))
     if observer not in OBSERVERS:
         near = difflib.get_close_matches(observer, OBSERVERS, n=1, cutoff=0.5)

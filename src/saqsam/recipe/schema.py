@@ -242,7 +242,7 @@ def _convert_mapping(value: Any, section: type[Section], where: str) -> dict[str
     out: dict[str, Section] = {}
     for key, entry in value.items():
         if not isinstance(key, str) or not key or not key.isprintable() or len(key) > 200:
-            raise RecipeError(f"{where}: {kind_of(key)} cannot be a key; 1 to 200 printable characters")
+            raise RecipeError(f"{where}: {kind_of(key)} cannot be a key; give 1 to 200 printable characters")
         out[key] = entry if isinstance(entry, section) else section.from_plain(entry, f"{where}.{key}")
     return out
 

@@ -66,13 +66,17 @@ def read_yaml(path: str | Path) -> Any:
         with path.open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
     except OSError as error:
-        raise RecipeError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise RecipeError(f"{path}: cannot be read ({error.strerror or error}); check its path") from error
     if len(raw) > MAX_BYTES:
-        raise RecipeError(f"{path}: larger than {MAX_BYTES // 1_000_000} MB, so this is not a recipe")
+        raise RecipeError(
+            f"{path}: larger than {MAX_BYTES // 1_000_000} MB, so this is not a recipe; give a YAML file"
+        )
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}: byte {error.start} is not UTF-8 text, so this is not a recipe") from error
+        raise RecipeError(
+            f"{path}: byte {error.start} is not UTF-8 text, so this is not a recipe; give a YAML file"
+        ) from error
     return parse_yaml(text, str(path))
 
 
@@ -84,7 +88,9 @@ def parse_yaml(text: str, where: str) -> Any:
             nodes, nesting deeper than 16, more than one document, or text that is not YAML.
     """
     if len(text) > MAX_BYTES:
-        raise RecipeError(f"{where}: larger than {MAX_BYTES // 1_000_000} MB, so this is not a recipe")
+        raise RecipeError(
+            f"{where}: larger than {MAX_BYTES // 1_000_000} MB, so this is not a recipe; give a YAML file"
+        )
     for number, line in enumerate(text.splitlines(), start=1):
         if "\t" in line[: len(line) - len(line.lstrip())]:
             raise RecipeError(f"{where}, line {number}: indented with a tab; YAML wants spaces")
@@ -92,10 +98,12 @@ def parse_yaml(text: str, where: str) -> Any:
         _check_events(text, where)
         return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a stricter safe loader
     except yaml.MarkedYAMLError as error:
-        raise RecipeError(f"{where}{_line(error)}: {error.problem or 'not valid YAML'}") from error
+        raise RecipeError(
+            f"{where}{_line(error)}: {error.problem or 'not valid YAML'}; mend this line"
+        ) from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         reason = str(error).splitlines()[0] if str(error) else "not valid YAML"
-        raise RecipeError(f"{where}: not valid YAML ({reason})") from error
+        raise RecipeError(f"{where}: not valid YAML ({reason}); mend the file") from error
 
 
 def _check_events(text: str, where: str) -> None:
@@ -105,16 +113,20 @@ def _check_events(text: str, where: str) -> None:
         line = event.start_mark.line + 1 if event.start_mark else 0
         tag = getattr(event, "tag", None)
         if tag is not None:
-            raise RecipeError(f"{where}, line {line}: tag '{tag[:80]}' refused; a recipe is plain data")
+            raise RecipeError(
+                f"{where}, line {line}: tag '{tag[:80]}' refused; a recipe is plain data, leave tags out"
+            )
         nodes += isinstance(event, yaml.NodeEvent)
         aliases += isinstance(event, yaml.AliasEvent)
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if aliases > MAX_ALIASES:
             raise RecipeError(f"{where}, line {line}: more than {MAX_ALIASES} aliases; write the values out")
         if nodes > MAX_NODES:
-            raise RecipeError(f"{where}, line {line}: more than {MAX_NODES} values; this is not a recipe")
+            raise RecipeError(f"{where}, line {line}: more than {MAX_NODES} values; give a smaller recipe")
         if depth > MAX_DEPTH:
-            raise RecipeError(f"{where}, line {line}: nested deeper than {MAX_DEPTH} levels")
+            raise RecipeError(
+                f"{where}, line {line}: nested deeper than {MAX_DEPTH} levels; a recipe needs two or three"
+            )
 
 
 def _line(error: yaml.MarkedYAMLError) -> str:

@@ -12,6 +12,8 @@ from typing import Any
 
 from PIL import Image
 
+from saqsam.visible import visible
+
 WIDTH = 9.5
 """Inches; 1045 pixels, as wide as the page."""
 _DPI = 110
@@ -60,8 +62,8 @@ def image_uri(picture: Image.Image) -> str:
 
 
 def plain(text: str) -> str:
-    """Text in which matplotlib finds no formula."""
-    return text.replace("$", r"\$")
+    """Text in which matplotlib finds no formula, and nothing that cannot be seen."""
+    return visible(text, keep="\n").replace("$", r"\$")
 
 
 def _uri(data: bytes) -> str:

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saqsam.errors import RunError, UsageError
-from saqsam.files import atomic_write
+from saqsam.files import atomic_write, stop_if_full
 from saqsam.jobs.directory import LOSSES
+from saqsam.report.figures import percent, share
 from saqsam.report.machine import versions
+from saqsam.visible import visible
 
 if TYPE_CHECKING:
     from saqsam.recipe import Recipe
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ["model", "recipe", "bits", "mask AP", "AP50", "mIoU", "agreement", "MB"]
 _FIGURES = ("AP", "AP50", "mIoU", "agreement")
+_PRECISIONS = ("AP", "AP50")
 
 
 def read_losses(run: Path) -> dict[str, list[tuple[int, float]]]:
@@ -39,7 +42,9 @@ def read_losses(run: Path) -> dict[str, list[tuple[int, float]]]:
             if math.isfinite(loss):
                 found.setdefault(str(entry["unit"]), []).append((step, loss))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path}: cannot be read as losses of a run ({error})") from error
+        raise RunError(
+            f"{path}: cannot be read as losses of a run ({error}); give a directory made by --run"
+        ) from error
     return found
 
 
@@ -52,11 +57,12 @@ def methods(models: Mapping[str, Sam], results: Sequence[InstanceResult]) -> dic
         size = sam.inspect()
         megabytes = (size["file_bytes"] or size["float_bytes"]) / 1e6
         figures = [getattr(one, key) for key in _FIGURES]
-        rows.append([name, recipe, sam.bits, *map(_text, figures), f"{megabytes:.2f}"])
+        texts = [_text(key, value) for key, value in zip(_FIGURES, figures, strict=True)]
+        rows.append([name, recipe, sam.bits, *texts, f"{megabytes:.2f}"])
         if sam.quantization is not None:
             groups.setdefault(_but_for_the_seed(sam.quantization), []).append((sam.quantization, figures))
     means = [
-        [seen[0][0].name, seen[0][0].bits, str(len(seen)), *map(_spread, columns)]
+        [seen[0][0].name, seen[0][0].bits, str(len(seen)), *map(_spread, _FIGURES, columns)]
         for seen in groups.values()
         if len(seen) > 1
         for columns in [zip(*(figures for _, figures in seen), strict=True)]
@@ -73,29 +79,44 @@ def render(path: Path, content: Mapping[str, Any]) -> None:
     """Fill the template, every text escaped, and write it, all or nothing.
 
     Raises:
-        UsageError: the file cannot be written.
+        UsageError: the file cannot be written. OutOfDisk: there is no room for it.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("saqsam.report"), autoescape=True, undefined=StrictUndefined
+        loader=PackageLoader("saqsam.report"), autoescape=True, undefined=StrictUndefined, finalize=_seen
     )
     text = environment.get_template("report.html.j2").render(versions=versions(), **content)
     try:
         with atomic_write(path) as temporary:
             temporary.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
-        raise UsageError(f"--html {path}: cannot be written ({error.strerror})") from error
+        stop_if_full(f"--html {path}", error)
+        raise UsageError(
+            f"--html {path}: cannot be written ({error.strerror}); choose another name"
+        ) from error
+
+
+def _seen(value: Any) -> Any:
+    """What the page shows of a value: names without characters that hide or turn text around."""
+    if not isinstance(value, str):
+        return value
+    return type(value)(visible(value, keep="\n"))  # text that is escaped already stays so
 
 
 def _but_for_the_seed(recipe: Recipe) -> str:
     return replace(recipe, calibration=replace(recipe.calibration, seed=0)).recipe_hash
 
 
-def _text(value: float | None) -> str:
-    return "–" if value is None or value < 0 else f"{value:.4f}"
+def _text(figure: str, value: float | None) -> str:
+    return percent(value) if figure in _PRECISIONS else share(value)
 
 
-def _spread(values: Sequence[float | None]) -> str:
+def _spread(figure: str, values: Sequence[float | None]) -> str:
     found = [value for value in values if value is not None and value >= 0]
-    return "–" if len(found) < 2 else f"{statistics.mean(found):.4f} ± {statistics.stdev(found):.4f}"
+    if len(found) < 2:
+        return "–"
+    mean, deviation = statistics.mean(found), statistics.stdev(found)
+    if figure in _PRECISIONS:
+        return f"{percent(mean)} ± {percent(deviation, 2)}"
+    return f"{share(mean)} ± {share(deviation)}"

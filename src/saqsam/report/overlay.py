@@ -11,10 +11,12 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_erosion
 
+from saqsam.report.labels import Labels, wrapped
+
 _SHORTEST = 384
 """Small images are enlarged so that their longest side has at least this many pixels."""
 _OPACITY = 0.5
-_GAP, _TITLE = 8, 24
+_GAP, _TITLE, _LINE = 8, 24, 17
 
 
 def draw_masks(
@@ -32,16 +34,16 @@ def draw_masks(
         masks: ``(P, H, W)`` bool; large ones are drawn first, so that small ones stay visible.
         boxes: ``(P, 4)`` XYXY in pixels of the image, or None.
         points: ``(P, K, 2)`` x, y in pixels of the image, or None.
-        labels: ``(P,)`` short texts, written at the boxes or masks; or None.
+        labels: ``(P,)`` short texts, written at the boxes or masks as far as there is room; or None.
 
     Returns:
         An RGB picture of the image's size, or a whole multiple of it where the image is small.
     """
-    factor = max(1, -(-_SHORTEST // max(pixels.shape[:2])))
-    canvas = np.repeat(np.repeat(pixels, factor, 0), factor, 1).astype(np.float32)
+    factor = enlargement(pixels)
+    canvas = enlarged(pixels, factor).astype(np.float32)
     colours = [colour_of(index) for index in range(len(masks))]
     for index in sorted(range(len(masks)), key=lambda one: -int(masks[one].sum())):
-        mask = np.repeat(np.repeat(masks[index], factor, 0), factor, 1)
+        mask = enlarged(masks[index], factor)
         canvas[mask] += _OPACITY * (np.array(colours[index], np.float32) - canvas[mask])
         canvas[mask & ~binary_erosion(mask, iterations=2)] = colours[index]
     picture = Image.fromarray(canvas.round().clip(0, 255).astype(np.uint8))
@@ -52,23 +54,40 @@ def draw_masks(
         for x, y in points[index] if points is not None else ():
             x, y = (float(x) + 0.5) * factor, (float(y) + 0.5) * factor
             pen.ellipse([x - 4, y - 4, x + 4, y + 4], fill=colour, outline="white")
-        if labels is not None:
-            _write(pen, labels[index], _corner(index, masks, boxes), factor, colour)
+    if labels is not None:
+        writing = Labels(picture)
+        for index, colour in enumerate(colours):
+            box = box_of(masks[index]) if boxes is None else [float(side) for side in boxes[index]]
+            writing.write(labels[index], [side * factor for side in box], colour)
     return picture
 
 
 def side_by_side(panels: Sequence[Image.Image], titles: Sequence[str]) -> Image.Image:
-    """Pictures in one row on white, each under its title."""
+    """Pictures in one row on white, each under its title, which takes as many lines as it needs."""
+    texts = [wrapped(title, panel.width) for panel, title in zip(panels, titles, strict=True)]
+    top = _TITLE + _LINE * (max(map(len, texts)) - 1)
     width = sum(panel.width for panel in panels) + _GAP * (len(panels) + 1)
-    height = max(panel.height for panel in panels) + _TITLE + _GAP
+    height = max(panel.height for panel in panels) + top + _GAP
     sheet = Image.new("RGB", (width, height), "white")
     pen = ImageDraw.Draw(sheet)
     left = _GAP
-    for panel, title in zip(panels, titles, strict=True):
-        pen.text((left, 4), title, fill="black", font=ImageFont.load_default(14))
-        sheet.paste(panel, (left, _TITLE))
+    for panel, lines in zip(panels, texts, strict=True):
+        for number, line in enumerate(lines):
+            pen.text((left, 4 + _LINE * number), line, fill="black", font=ImageFont.load_default(14))
+        sheet.paste(panel, (left, top))
         left += panel.width + _GAP
     return sheet
+
+
+def enlargement(pixels: npt.NDArray[Any]) -> int:
+    """The whole factor by which a picture ``(H, W, ...)`` is enlarged; 1 where it is large enough."""
+    longest = int(max(pixels.shape[:2]))
+    return max(1, -(-_SHORTEST // longest))
+
+
+def enlarged(pixels: npt.NDArray[Any], factor: int) -> npt.NDArray[Any]:
+    """Every pixel of ``(H, W, ...)`` ``factor`` times in each direction."""
+    return np.repeat(np.repeat(pixels, factor, 0), factor, 1)
 
 
 def colour_of(index: int) -> tuple[int, int, int]:
@@ -77,21 +96,9 @@ def colour_of(index: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def _corner(index: int, masks: npt.NDArray[np.bool_], boxes: Any) -> tuple[float, float]:
-    if boxes is not None:
-        return float(boxes[index][0]), float(boxes[index][1])
-    rows, columns = np.nonzero(masks[index])
-    return (float(columns.min()), float(rows.min())) if len(rows) else (0.0, 0.0)
-
-
-def _write(
-    pen: ImageDraw.ImageDraw, text: str, at: tuple[float, float], factor: int, colour: tuple[int, int, int]
-) -> None:
-    """Text on black at a corner, moved as far as it takes to lie inside the picture."""
-    font = ImageFont.load_default(12)
-    left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
-    width, height = pen.im.size
-    x = max(-left, min(at[0] * factor + 2, width - 1 - right))
-    y = max(-top, min(at[1] * factor + 1, height - 1 - bottom))
-    pen.rectangle((x + left, y + top, x + right, y + bottom), fill="black")
-    pen.text((x, y), text, fill=colour, font=font)
+def box_of(mask: npt.NDArray[np.bool_]) -> tuple[float, float, float, float]:
+    """``x0, y0, x1, y1`` around a mask ``(H, W)``; all 0 where it is empty."""
+    rows, columns = np.nonzero(mask)
+    if not len(rows):
+        return 0.0, 0.0, 0.0, 0.0
+    return float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1)

@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw
 
 from saqsam.errors import UsageError
 from saqsam.files import atomic_write
-from saqsam.report.overlay import colour_of, draw_masks
+from saqsam.report.labels import Labels
+from saqsam.report.overlay import colour_of, enlarged, enlargement
 
 
 def make_show_directory(directory: Path | None) -> None:
@@ -31,7 +32,10 @@ def make_show_directory(directory: Path | None) -> None:
 
 
 def draw_polygons(
-    pixels: npt.NDArray[np.uint8], polygons: Sequence[npt.NDArray[np.float64]], groups: Sequence[int]
+    pixels: npt.NDArray[np.uint8],
+    polygons: Sequence[npt.NDArray[np.float64]],
+    groups: Sequence[int],
+    labels: Sequence[str] | None = None,
 ) -> Image.Image:
     """Outlines over an image, one colour for each group.
 
@@ -39,24 +43,33 @@ def draw_polygons(
         pixels: ``(H, W, 3)`` uint8 RGB.
         polygons: ``(K, 2)`` corners each, x, y in pixels.
         groups: of each polygon, such as its class.
+        labels: class and score of each, written as far as there is room; or None.
     """
-    picture = draw_masks(pixels, np.zeros((0, *pixels.shape[:2]), dtype=bool))
-    factor = picture.width // pixels.shape[1]
+    factor = enlargement(pixels)
+    picture = Image.fromarray(enlarged(pixels, factor))
     pen = ImageDraw.Draw(picture)
     for polygon, group in zip(polygons, groups, strict=True):
         corners = [(float(x) * factor, float(y) * factor) for x, y in polygon]
         pen.line([*corners, corners[0]], fill=colour_of(group), width=2)
+    if labels is not None:
+        writing = Labels(picture)
+        for polygon, group, label in zip(polygons, groups, labels, strict=True):
+            (x0, y0), (x1, y1) = polygon.min(axis=0) * factor, polygon.max(axis=0) * factor
+            writing.write(label, (float(x0), float(y0), float(x1), float(y1)), colour_of(group))
     return picture
 
 
 def draw_labels(pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> Image.Image:
-    """A label map ``(H, W)`` over its image, one colour for each class; 0 stays clear."""
+    """A label map ``(H, W)`` over its image, one colour for each class; 0 stays clear.
+
+    Small images are enlarged by a whole factor.
+    """
     classes = [int(number) for number in np.unique(labels) if number]
     tinted = pixels.astype(np.float32)
     for number in classes:
         inside = labels == number
         tinted[inside] += 0.6 * (np.array(colour_of(number), np.float32) - tinted[inside])
-    return Image.fromarray(tinted.round().astype(np.uint8))
+    return Image.fromarray(enlarged(tinted.round().astype(np.uint8), enlargement(pixels)))
 
 
 def save_picture(directory: Path, name: str, picture: Image.Image, taken: set[str] | None = None) -> Path:

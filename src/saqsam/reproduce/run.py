@@ -160,10 +160,13 @@ class _Steps:
             self._detector, images, ids, progress=lambda done, total: self.progress(stage, done, total)
         )
         if run.failures:
-            raise InputError(f"{len(run.failures)} images cannot be read, such as {run.failures[0]}")
+            raise InputError(
+                f"{len(run.failures)} images cannot be read; copy or download them again: {run.failures[0]}"
+            )
         if not run.entries:
             raise InputError(
-                f"{row.detector} found nothing on {len(images)} images; its weights may be damaged"
+                f"{row.detector} found nothing on {len(images)} images; its weights may be damaged, "
+                "download them again"
             )
         write_detections(path, run)
 

@@ -167,4 +167,6 @@ def sessions_model(packed: PackedModel, config: SamConfig, name: str, maker: Cal
 
 def _check_device(device: str) -> None:
     if device != "cpu":
-        raise UsageError(f"device '{device}': the engine onnxruntime computes on the cpu")
+        raise UsageError(
+            f"device '{device}': the engine onnxruntime computes on the cpu, leave the device out"
+        )
