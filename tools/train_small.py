@@ -25,6 +25,7 @@ from export_nano import plain_config
 from nano_loss import AUXILIARY
 from nano_muon import Optimizer, split_parameters
 from photos_prefetch import Wanted, batches
+from photos_samples import Sample
 from safetensors.torch import save_file
 from small_config import WIDTH, grown
 from small_prompts import on_device, step_loss
@@ -83,8 +84,15 @@ class Run:
             rate *= min(1.0, (self.options.steps - self.step) / self.options.decay)
         return rate
 
-    def advance(self, loss: torch.Tensor) -> float:
-        """One update; returns the norm of the gradient."""
+    def follow(self, sample: Sample) -> list[float]:
+        """One step: loss, the figures of ``step_loss``, and the norm of the gradient."""
+        rng = np.random.default_rng([self.options.seed, self.step, 1])
+        batch = on_device(sample, self.device)
+        loss, figures = step_loss(self.model, self.head, batch, self.step, rng, self.dtype)
+        norm = self._update(loss)
+        return [float(loss.detach()), *figures, norm]
+
+    def _update(self, loss: torch.Tensor) -> float:
         for parameter in self.parameters:
             parameter.grad = None
         loss.backward()
@@ -102,28 +110,20 @@ class Run:
 
 
 def train(options: argparse.Namespace) -> None:
-    if options.device == "cpu":
-        torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     run = Run(options)
     wanted = Wanted(options.photos, options.scenes, options.seed, options.images, options.prompts)
     began = saved = time.time()
-    sums, seen = np.zeros(4), 0
+    sums, seen = np.zeros(5), 0
     for sample in batches(wanted, run.step, options.steps, options.workers):
         if options.decay and run.step == options.steps - options.decay:
             run.save("stable.pt")
-        rng = np.random.default_rng([options.seed, run.step, 1])
-        loss, figures = step_loss(
-            run.model, run.head, on_device(sample, run.device), run.step, rng, run.dtype
-        )
-        norm = run.advance(loss)
-        sums, seen = sums + np.array([float(loss.detach()), *figures]), seen + 1
+        sums, seen = sums + np.array(run.follow(sample)), seen + 1
         if run.step % 50 == 0:
             shown = " ".join(f"{x:.4f}" for x in sums / seen)
             pace = seen / (time.time() - began)
-            print(
-                f"step {run.step} loss/aux/box/click {shown} norm {norm:.2f} {pace:.2f} steps/s", flush=True
-            )
-            began, sums, seen = time.time(), np.zeros(4), 0
+            print(f"step {run.step} loss/aux/box/click/norm {shown} {pace:.2f} steps/s", flush=True)
+            began, sums, seen = time.time(), np.zeros(5), 0
         if time.time() - saved > SAVE_SECONDS:
             run.save()
             saved = time.time()
@@ -144,6 +144,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--prompts", type=int, default=6, help="per image: half boxes, half clicks")
     parser.add_argument("--workers", type=int, default=1, help="processes that make samples")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument("--muon-lr", type=float, default=2e-3)

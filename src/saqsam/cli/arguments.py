@@ -16,7 +16,8 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="nano, nano-outliers, an official .pth, a transformers directory or hub id, or a packed file.",
+        help="nano, nano-outliers, small, an official .pth, a transformers directory or hub id, or a packed "
+        "file.",
     ),
 ]
 ImagesOption = Annotated[Path, typer.Option("--images", help="Folder of images.", metavar="DIR")]

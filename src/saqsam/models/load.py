@@ -19,11 +19,11 @@ from saqsam.models.foreign import foreign_family
 from saqsam.models.geometry import parts_from_shapes, size_name
 from saqsam.models.official import CONFIG_KEY, is_official, official_names, to_transformers
 
-EMBEDDED = ("nano", "nano-outliers")
+EMBEDDED = ("nano", "nano-outliers", "small")
 _WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 _FILE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".pkl")
 _OFFICIAL_NAME = re.compile(r"sam_(vit_[blh])(_[0-9a-f]{6})?")
-_MODEL = f"A model is {' or '.join(EMBEDDED)}, a file, a transformers directory, or a hub id with one slash"
+_MODEL = f"A model is {', '.join(EMBEDDED)}, a file, a transformers directory, or a hub id with one slash"
 _MAX_CONFIG_BYTES = 2**20
 _LONGEST_ID = 96
 """Of a hub id, by the hub's rules; a longer name is not a file that could be asked for either."""
@@ -35,9 +35,9 @@ def load_float(source: str | Path, *, device: str = "cpu", attention: str = "eag
     """A float SAM, ready to segment or to be quantized.
 
     Args:
-        source: ``nano`` or ``nano-outliers`` (shipped with saqsam), an official ``.pth``, a ``.safetensors``
-            or ``.bin`` file in either layout (sizes from a ``config.json`` beside it, else from the shapes),
-            a ``transformers`` directory, or a hub id such as ``facebook/sam-vit-base``.
+        source: ``nano``, ``nano-outliers`` or ``small`` (shipped with saqsam), an official ``.pth``, a
+            ``.safetensors`` or ``.bin`` file in either layout (sizes from a ``config.json`` beside it, else
+            from the shapes), a ``transformers`` directory, or a hub id such as ``facebook/sam-vit-base``.
         device: where the model goes.
         attention: of models that are not shipped with saqsam: ``eager`` computes the attention maps that
             quantization looks at, ``sdpa`` saves memory.
