@@ -102,9 +102,11 @@ class Run:
         norm = float(nn.utils.clip_grad_norm_(self.parameters, 2.0))
         rate = self.rate()
         self.optimizer.step(self.options.muon_lr * rate, self.options.adam_lr * rate)
+        taken = self.step - self.first
+        share = max(1 - EMA, 9 / (taken + 10))  # at first the average forgets where it started
         with torch.no_grad():
             for name, value in self.model.state_dict().items():
-                self.average[name].lerp_(value, 1 - EMA)
+                self.average[name].lerp_(value, share)
         self.step += 1
         return norm
 
