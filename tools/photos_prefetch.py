@@ -36,7 +36,8 @@ def _work(wanted: Wanted, steps: range, queue: Queue[Sample], parent: int) -> No
     for step in steps:
         batch = draw_batch(batch_rng(wanted.seed, step), sources, wanted.images, wanted.prompts)
         while True:
-            if os.getppid() != parent:  # the training is gone
+            if os.getppid() != parent:  # the training is gone, and nobody will read what is queued
+                queue.cancel_join_thread()
                 return
             try:
                 queue.put(batch, timeout=5)
