@@ -93,12 +93,14 @@ def measure(model: SamModel, objects: Iterator[Objects], zoom: float) -> Table:
 
 
 def show(title: str, table: Table) -> None:
+    """Print a Markdown table, one row for each size."""
     columns = list(table["all"])
-    print(f"{title:14s}{'n':>6s}" + "".join(f"{column:>10s}" for column in columns))
+    print(f"| {title} | n | " + " | ".join(columns) + " |")
+    print("|---" * (len(columns) + 2) + "|")
     for row in (*(name for _, name in SIZES[1:]), "1 % and more", "all"):
         if table[row]:
-            means = "".join(f"{np.mean(table[row][column]):10.3f}" for column in columns)
-            print(f"{row:14s}{len(table[row]['box']):6d}{means}", flush=True)
+            means = " | ".join(f"{np.mean(table[row][column]):.3f}" for column in columns)
+            print(f"| {row} | {len(table[row]['box'])} | {means} |", flush=True)
 
 
 def main() -> None:
