@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,11 +37,21 @@ def scenes(count: int, seed: int) -> Iterator[Objects]:
         yield scene.image, [scene.mask(i) for i in range(len(scene))], names
 
 
-def coco(directory: Path) -> Iterator[Objects]:
-    """The same of a COCO-format set, without crowds."""
-    document = json.loads((directory / "annotations" / "instances.json").read_text())
+def every_image(record: dict[str, object]) -> bool:
+    return True
+
+
+def coco(directory: Path, wanted: Callable[[dict[str, object]], bool] = every_image) -> Iterator[Objects]:
+    """The same of a COCO-format set, without crowds.
+
+    Args:
+        directory: has ``images/`` and ``annotations/instances.json`` or ``instances.json``.
+        wanted: which entries of ``images`` to take.
+    """
+    file = directory / "annotations" / "instances.json"
+    document = json.loads((file if file.exists() else directory / "instances.json").read_text())
     names = {c["id"]: c["name"] for c in document["categories"]}
-    for record in document["images"]:
+    for record in filter(wanted, document["images"]):
         own = [a for a in document["annotations"] if a["image_id"] == record["id"] and not a["iscrowd"]]
         size = (record["height"], record["width"])
         masks = [decoded(a["segmentation"], size) for a in own]

@@ -1,6 +1,6 @@
 """Write a training checkpoint into the package: fp16 weights and the configuration.
 
-python tools/export_nano.py RUN/last.pt src/saqsam/models/assets            # averaged weights
+python tools/export_nano.py RUN/last.pt src/saqsam/models/assets [--name small]      # averaged weights
 """
 
 from __future__ import annotations
@@ -34,14 +34,15 @@ def main() -> None:
     )
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("directory", type=Path)
+    parser.add_argument("--name", default="nano", help="of the files")
     parser.add_argument("--weights", choices=("average", "model"), default="average")
     options = parser.parse_args()
     saved = torch.load(options.checkpoint, weights_only=True)
     state = {k: v.half().contiguous() for k, v in saved[options.weights].items() if k != TIED}
     options.directory.mkdir(parents=True, exist_ok=True)
-    with atomic_write(options.directory / "nano.safetensors") as temporary:
+    with atomic_write(options.directory / f"{options.name}.safetensors") as temporary:
         temporary.write_bytes(save(state, metadata={"format": "pt", "step": str(saved["step"])}))
-    with atomic_write(options.directory / "nano.json") as temporary:
+    with atomic_write(options.directory / f"{options.name}.json") as temporary:
         temporary.write_text(json.dumps(plain_config(saved["config"]), indent=1, sort_keys=True) + "\n")
     print(f"step {saved['step']}: {sum(v.numel() for v in state.values())} numbers")
 

@@ -60,7 +60,9 @@ def prompt_loss(
     return loss, actual
 
 
-def auxiliary_loss(head: nn.Module, tokens: Tensor, labels: Tensor, extents: Tensor) -> Tensor:
+def auxiliary_loss(
+    head: nn.Module, tokens: Tensor, labels: Tensor, extents: Tensor, complete: Tensor | None = None
+) -> Tensor:
     """What the encoder must know before any prompt: foreground, object edges, extent of the object.
 
     Args:
@@ -68,6 +70,8 @@ def auxiliary_loss(head: nn.Module, tokens: Tensor, labels: Tensor, extents: Ten
         tokens: (B, 256, C) image embedding.
         labels: (B, 128, 128) instance labels.
         extents: (B, 256, 4) sides of the box around the object at the patch centre, nan where none.
+        complete: (B,) bool, images in which what has no label is background; None: all of them.  The
+            others count for the extents alone.
     """
     out = head(tokens)
     cells = labels.unfold(1, 2, 2).unfold(2, 2, 2).flatten(3)  # (B, 64, 64, 4)
@@ -77,6 +81,13 @@ def auxiliary_loss(head: nn.Module, tokens: Tensor, labels: Tensor, extents: Ten
     edge = F.max_pool2d(change[:, None].float(), 2)[:, 0]
     maps = torch.stack([foreground, edge], dim=1).unflatten(2, (16, 4)).unflatten(4, (16, 4))
     maps = maps.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, 256, 32)
-    loss = F.binary_cross_entropy_with_logits(out[..., :32], maps)
     known = ~extents[..., 0].isnan()
+    if complete is not None:
+        entropy = F.binary_cross_entropy_with_logits(out[..., :32], maps, reduction="none").mean((1, 2))
+        size = F.smooth_l1_loss(out[..., 32:][known], extents[known], reduction="sum")
+        share = complete.float()
+        return (entropy * share).sum() / share.sum().clamp(min=1) + 0.1 * size / (4 * known.sum()).clamp(
+            min=1
+        )
+    loss = F.binary_cross_entropy_with_logits(out[..., :32], maps)
     return loss + 0.1 * F.smooth_l1_loss(out[..., 32:][known], extents[known])

@@ -42,8 +42,15 @@ def split_parameters(model: SamModel, head: nn.Module) -> tuple[list[Tensor], li
 class Optimizer:
     """One step over both groups; state is a plain dictionary of tensors."""
 
-    def __init__(self, matrices: list[Tensor], others: list[Tensor], decay: float = 0.05) -> None:
-        self.matrices, self.others, self.decay = matrices, others, decay
+    def __init__(
+        self,
+        matrices: list[Tensor],
+        others: list[Tensor],
+        decay: float = 0.05,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """``dtype`` is that of the orthogonalisation; parameters and momentum keep their own."""
+        self.matrices, self.others, self.decay, self.dtype = matrices, others, decay, dtype
         self.momentum = [torch.zeros_like(p) for p in matrices]
         self.adam = torch.optim.AdamW(
             [
@@ -75,13 +82,14 @@ class Optimizer:
             parts = 3 if update.shape[0] == 3 * update.shape[1] else 1  # fused query/key/value
             for weight, direction in zip(parameter.chunk(parts), update.chunk(parts), strict=True):
                 shapes[tuple(direction.shape)].append((weight, direction))
-        found = torch.zeros(sum(rows * columns * len(m) for (rows, columns), m in shapes.items()))
+        total = sum(rows * columns * len(m) for (rows, columns), m in shapes.items())
+        found = torch.zeros(total, device=self.matrices[0].device)
         at, targets = 0, []
         for (rows, columns), members in shapes.items():
             mine = members[rank::workers]
             place = found[at : at + rows * columns * len(members)].view(len(members), rows, columns)
             if mine:
-                place[rank::workers] = orthogonalised(torch.stack([d for _, d in mine]))
+                place[rank::workers] = orthogonalised(torch.stack([d for _, d in mine]).to(self.dtype))
             targets += zip((weight for weight, _ in members), place, strict=True)
             at += place.numel()
         if workers > 1:

@@ -43,7 +43,7 @@ def build(options: argparse.Namespace) -> tuple[SamModel, nn.Linear]:
 def correction_click(rng: np.random.Generator, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """A click where the mask is wrong: pixel (B, K, 1, 2) and whether it is foreground (B, K, 1)."""
     wrong = ((logits > 0) != (targets > 0.5)).flatten(2).float() + 1e-6
-    noise = torch.from_numpy(rng.random(tuple(wrong.shape), dtype=np.float32))
+    noise = torch.from_numpy(rng.random(tuple(wrong.shape), dtype=np.float32)).to(wrong.device)
     place = (wrong.log() - (-noise.clamp(1e-9).log()).log()).argmax(-1)
     click = torch.stack([place % 64, place // 64], dim=-1) * 2.0 + 0.5
     return click[:, :, None], targets.flatten(2).gather(-1, place[..., None]) > 0.5

@@ -113,8 +113,8 @@ def test_outliers_need_channels_without_effect(tiny_sam: SamModel) -> None:
 
 
 def test_embedded_models_are_known_by_name() -> None:
-    assert EMBEDDED_NAMES == ("nano", "nano-outliers")
-    with pytest.raises(UsageError, match="nano, nano-outliers"):
+    assert EMBEDDED_NAMES == ("nano", "nano-outliers", "small")
+    with pytest.raises(UsageError, match="nano, nano-outliers, small"):
         embedded_sam("micro")
     for parameter in embedded_sam("nano").parameters():
         assert parameter.dtype == torch.float32

@@ -17,8 +17,8 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="nano, nano-outliers, an official .pth, a transformers directory or hub id (also id@revision), "
-        "or a packed file.",
+        help="nano, nano-outliers, small, an official .pth, a transformers directory or hub id (also "
+        "id@revision), or a packed file.",
     ),
 ]
 ImagesOption = Annotated[Path, typer.Option("--images", help="Folder of images.", metavar="DIR")]

@@ -1,4 +1,4 @@
-"""The small SAM that comes with the package, and its variant with extreme query/key outliers."""
+"""The SAMs that come with the package: for generated scenes, with extreme outliers, for photographs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from transformers import SamConfig, SamModel
 from saqsam.errors import UsageError
 from saqsam.models.outliers import inject_outliers
 
-EMBEDDED_NAMES = ("nano", "nano-outliers")
-MADE_FOR_ZOOM: frozenset[str] = frozenset()
+EMBEDDED_NAMES = ("nano", "nano-outliers", "small")
+MADE_FOR_ZOOM: frozenset[str] = frozenset({"small"})
 """Embedded models that were trained to answer boxes on crops around them, and do so by default."""
 _TIED = (
     "prompt_encoder.shared_embedding.positional_embedding",
@@ -25,8 +25,9 @@ def embedded_sam(name: str) -> SamModel:
     """Load an embedded model; nothing is downloaded.
 
     Args:
-        name: "nano", trained on generated scenes (128-px input), or "nano-outliers", whose outputs
-            are those of nano bit for bit and whose decoder queries and keys reach about +-160.
+        name: "nano", trained on generated scenes (128-px input); "nano-outliers", whose outputs
+            are those of nano bit for bit and whose decoder queries and keys reach about +-160; or
+            "small", trained on photographs (128-px input, wider and deeper).
 
     Returns:
         A float32 ``SamModel`` with eager attention, in eval mode, without gradients.
@@ -37,10 +38,10 @@ def embedded_sam(name: str) -> SamModel:
     if name not in EMBEDDED_NAMES:
         known = ", ".join(EMBEDDED_NAMES)
         raise UsageError(f"{name}: no embedded model has this name. Embedded models: {known}")
-    assets = files("saqsam.models").joinpath("assets")
-    config = SamConfig(**json.loads(assets.joinpath("nano.json").read_text(encoding="utf-8")))
+    assets, stem = files("saqsam.models").joinpath("assets"), name.removesuffix("-outliers")
+    config = SamConfig(**json.loads(assets.joinpath(f"{stem}.json").read_text(encoding="utf-8")))
     model = cast(SamModel, SamModel._from_config(config, attn_implementation="eager"))
-    state = load(assets.joinpath("nano.safetensors").read_bytes())
+    state = load(assets.joinpath(f"{stem}.safetensors").read_bytes())
     state[_TIED[0]] = state[_TIED[1]]  # one table under two names, stored once
     model.load_state_dict({key: value.float() for key, value in state.items()})
     model.eval().requires_grad_(False)

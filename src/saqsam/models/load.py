@@ -30,11 +30,11 @@ from saqsam.models.official import CONFIG_KEY, is_official, official_names, to_t
 from saqsam.models.paths import kind_of, looks_like_url
 from saqsam.models.within import only_sam
 
-EMBEDDED = ("nano", "nano-outliers")
+EMBEDDED = ("nano", "nano-outliers", "small")
 _FILE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".pkl", ".json")
 _OFFICIAL_NAME = re.compile(r"sam_(vit_[blh])(_[0-9a-f]{6})?")
 _MODEL = (
-    f"A model is {' or '.join(EMBEDDED)}, a file, a transformers directory, or a hub id with one slash "
+    f"A model is {', '.join(EMBEDDED)}, a file, a transformers directory, or a hub id with one slash "
     "(also id@revision)"
 )
 _LONGEST_ID = 96
@@ -46,12 +46,12 @@ def load_float(source: str | Path, *, device: str = "cpu", attention: str = "eag
     """A float SAM, ready to segment or to be quantized.
 
     Args:
-        source: ``nano`` or ``nano-outliers`` (shipped with saqsam), an official ``.pth``, a ``.safetensors``
-            or ``.bin`` file in either layout (sizes from a ``config.json`` beside it, else from the shapes),
-            a ``transformers`` directory, the index of its shards, a training folder with ``checkpoint-N``
-            folders (the last one is taken), or a hub id such as ``facebook/sam-vit-base``, also with a
-            branch, tag or commit as ``facebook/sam-vit-base@main``. Whatever stands before the names of the
-            SAM's tensors, or lies beside them, is left out; a warning says what.
+        source: ``nano``, ``nano-outliers`` or ``small`` (shipped with saqsam), an official ``.pth``, a
+            ``.safetensors`` or ``.bin`` file in either layout (sizes from a ``config.json`` beside it, else
+            from the shapes), a ``transformers`` directory, the index of its shards, a training folder with
+            ``checkpoint-N`` folders (the last one is taken), or a hub id such as ``facebook/sam-vit-base``,
+            also with a branch, tag or commit as ``facebook/sam-vit-base@main``. Whatever stands before the
+            names of the SAM's tensors, or lies beside them, is left out; a warning says what.
         device: where the model goes.
         attention: of models that are not shipped with saqsam: ``eager`` computes the attention maps that
             quantization looks at, ``sdpa`` saves memory.
