@@ -9,12 +9,13 @@ FROZEN    returns ``x`` on the grid                   nothing
 ========  ==========================================  =======================================
 
 There is no random branch, no learning switch and no "off": a site without a quantizer is a float site.
+While a model is learned, an ``override`` may answer in a quantizer's place, which then cannot be frozen.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -44,6 +45,10 @@ class Observer(Protocol):
         """See one tensor; ``value`` is the attention's value tensor, given only for attention maps."""
 
 
+Override = Callable[[Tensor, Tensor | None], Tensor]
+"""Called like a quantizer: the tensor, and for attention maps the values they weigh (else ``None``)."""
+
+
 class Quantizer(nn.Module):
     """Quantizes one site of the model.
 
@@ -63,6 +68,7 @@ class Quantizer(nn.Module):
         log_levels: levels that are powers of two on a hybrid grid, else 0.
         channel_ranges: ``(2, channels)``, scale and zero point of each channel that the groups were made
             of, with which learning begins; gone once frozen, and ``None`` on any other grid.
+        override: answers in place of the stage, as long as it is set; see ``reconstruct.replace``.
     """
 
     scale: Tensor
@@ -76,13 +82,18 @@ class Quantizer(nn.Module):
         self.tau = self.log_levels = 0
         self.channel_ranges: Tensor | None = None
         self.observer: Observer | None = None
+        self.override: Override | None = None
         self.stage = Stage.OBSERVE
         self.register_buffer("scale", torch.full(shape, torch.nan), persistent=False)
         self.register_buffer("zero_point", torch.zeros(shape), persistent=False)
         self.register_buffer("groups", torch.zeros(0, dtype=torch.int64), persistent=False)
 
     def forward(self, x: Tensor, value: Tensor | None = None) -> Tensor:
-        """Return ``x`` (same shape and dtype) as the stage demands; see the table above."""
+        """Return ``x`` (same shape and dtype) as the override says, if there is one, else ``by_stage``."""
+        return self.by_stage(x, value) if self.override is None else self.override(x, value)
+
+    def by_stage(self, x: Tensor, value: Tensor | None = None) -> Tensor:
+        """Return ``x`` (same shape and dtype) as the stage demands, see the table above, override or not."""
         if self.stage is Stage.OBSERVE:
             if self.observer is not None:
                 self.observer.update(x, value)
@@ -195,7 +206,7 @@ class Quantizer(nn.Module):
         """
         if self.stage is Stage.OBSERVE:
             raise InvariantError(self.site, "no range was ever observed here, so it cannot be frozen")
-        if "forward" in vars(self):  # see reconstruct.replace
+        if self.override is not None:
             raise InvariantError(self.site, "another function answers in its place, so it cannot be frozen")
         if self.observer is not None:
             raise InvariantError(self.site, "an observer is still attached, so it cannot be frozen")

@@ -125,7 +125,7 @@ def closed_form(
     scale, zero_point = quantizer.parameters_for(flat)
     rounded = torch.empty_like(flat)
     rounded[:, order] = _sweep(flat[:, order].clone(), factor, scale.double(), zero_point, quantizer.bits)
-    return Quantizer.forward(quantizer, rounded.to(weight.dtype).view_as(weight))
+    return quantizer.by_stage(rounded.to(weight.dtype).view_as(weight))
 
 
 def _sweep(flat: Tensor, factor: Tensor, scale: Tensor, zero_point: Tensor, bits: int) -> Tensor:

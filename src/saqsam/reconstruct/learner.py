@@ -156,7 +156,7 @@ def write_weight(layer: QuantizedLayer, quantizer: Quantizer, weight: Tensor) ->
     Raises:
         InvariantError: the weight is not its own round trip through its integers.
     """
-    again = Quantizer.forward(quantizer, weight)
+    again = quantizer.by_stage(weight)
     if not torch.equal(again, weight):
         difference = float((again - weight).abs().max())
         raise InvariantError(quantizer.site, f"a rounded weight is {difference:.3g} away from its grid")

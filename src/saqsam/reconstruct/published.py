@@ -135,7 +135,7 @@ class Count:
     def __init__(self, quantizers: dict[Site, Quantizer]) -> None:
         self.seen = self.off = 0
         self.answers: dict[Quantizer, Answer] = {
-            quantizer: partial(self._answer, quantizer, quantizer.forward)
+            quantizer: partial(self._answer, quantizer, quantizer.override or quantizer.by_stage)
             for site, quantizer in quantizers.items()
             if site.role != WEIGHT
         }
@@ -145,8 +145,8 @@ class Count:
         """Of all elements seen."""
         return self.off / max(1, self.seen)
 
-    def _answer(self, quantizer: Quantizer, forward: Answer, x: Tensor, value: Tensor | None) -> Tensor:
-        found = forward(x, value)
+    def _answer(self, quantizer: Quantizer, present: Answer, x: Tensor, value: Tensor | None) -> Tensor:
+        found = present(x, value)
         self.seen += x.numel()
         self.off += int((found != quantizer.round_trip(x)).sum())
         return found
