@@ -196,4 +196,4 @@ def evaluate(
         print_json(result.to_dict())
     else:
         print_results([result])
-    stop_on_nan([result])
+    stop_on_nan(result.model, result.nan_count)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from saqsam.cli.arguments import check_directory, check_file
 from saqsam.cli.output import print_json, print_lines, print_table
 from saqsam.cli.progress import progress
-from saqsam.cli.results import percent, share
-from saqsam.errors import NumericalError, UsageError
+from saqsam.cli.results import percent, share, stop_on_nan
+from saqsam.errors import UsageError
 
 if TYPE_CHECKING:
     from saqsam.everything import EverythingOptions
@@ -114,7 +114,7 @@ def evaluate_oriented_task(
         print_json(result.to_dict())
     else:
         _print_oriented(result)
-    _stop_on_nan(result.model, result.nan_count)
+    stop_on_nan(result.model, result.nan_count)
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ def evaluate_semantic_task(
         print_json(result.to_dict())
     else:
         _print_semantic(result)
-    _stop_on_nan(result.model, result.nan_count)
+    stop_on_nan(result.model, result.nan_count)
 
 
 def _everything_options(preset: str | None, settings: Sequence[str]) -> EverythingOptions:
@@ -283,8 +283,3 @@ def _print_semantic(result: SemanticResult) -> None:
     title = f"{result.model} ({result.bits}): {result.images} images, labels: {result.labels}"
     print_table(title, ["class", "pixels", "labels", "refined"], rows)
     print_lines([f"{result.masks} masks, {result.seconds:.1f} s"])
-
-
-def _stop_on_nan(model: str, count: int) -> None:
-    if count:
-        raise NumericalError(model, f"{count} masks or scores are NaN or infinite; its figures are void")

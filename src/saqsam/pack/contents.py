@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from saqsam.grids.affine import affine_values
 from saqsam.grids.hybrid import MOST_LOG_LEVELS
 
 MIN_BITS, MAX_BITS = 2, 8
@@ -48,6 +49,12 @@ class PackedWeight:
     scale: Tensor
     zero_point: Tensor
     bits: int
+
+    def values(self) -> Tensor:
+        """The weight that the codes stand for, float32 of their shape."""
+        channels = (-1,) + (1,) * (self.codes.ndim - 1)
+        zero_point = self.zero_point.float().view(channels)
+        return affine_values(self.codes.float(), self.scale.view(channels), zero_point)
 
 
 @dataclass(frozen=True)

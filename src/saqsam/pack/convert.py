@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import SamConfig, SamModel
 
 from saqsam.errors import CorruptCheckpoint, RecipeError, SaqsamError
-from saqsam.grids.affine import affine_codes, affine_values
+from saqsam.grids.affine import affine_codes
 from saqsam.models.attach import all_quantizers, attach
 from saqsam.models.lookup import layer_at
 from saqsam.models.official import POSITIONS, TIED_POSITIONS
@@ -124,10 +124,7 @@ def from_packed(packed: PackedModel, path: str | Path) -> tuple[SamModel, Recipe
 
 def _load_parameters(model: SamModel, packed: PackedModel, path: str | Path) -> None:
     state: dict[str, Tensor] = {name: tensor.float() for name, tensor in packed.rest.items()}
-    for name, weight in packed.weights.items():
-        channels = (-1,) + (1,) * (weight.codes.ndim - 1)
-        zero_point = weight.zero_point.float().view(channels)
-        state[f"{name}.weight"] = affine_values(weight.codes.float(), weight.scale.view(channels), zero_point)
+    state |= {f"{name}.weight": weight.values() for name, weight in packed.weights.items()}
     if POSITIONS in state:
         state.setdefault(TIED_POSITIONS, state[POSITIONS])
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
