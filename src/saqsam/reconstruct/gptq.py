@@ -122,7 +122,7 @@ def closed_form(
     order = torch.argsort(gram.diagonal(), descending=True, stable=True)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram[order][:, order]))
     factor = torch.linalg.cholesky(inverse, upper=True)
-    scale, zero_point = quantizer.parameters_for(flat)
+    scale, zero_point = quantizer.affine.shaped(flat)
     rounded = torch.empty_like(flat)
     rounded[:, order] = _sweep(flat[:, order].clone(), factor, scale.double(), zero_point, quantizer.bits)
     return quantizer.by_stage(rounded.to(weight.dtype).view_as(weight))
