@@ -28,7 +28,7 @@ def quantizer(bits: int, generator: torch.Generator, channels: int | None = None
 
 def whole(x: Tensor, on: Quantizer) -> np.ndarray:
     """Steps from zero as 64-bit integers, by the definition of the grid."""
-    scale, zero_point = (np.asarray(part) for part in on.parameters_for(x))
+    scale, zero_point = (np.asarray(part) for part in on.affine.shaped(x))
     levels = 2**on.bits - 1
     return (np.clip(np.round(x.numpy() / scale) + zero_point, 0, levels) - zero_point).astype(np.int64)
 
