@@ -33,13 +33,14 @@ from transformers import SamConfig, SamModel
 from saqsam.everything.filters import stability_scores
 from saqsam.everything.propose import enlarged, propose
 from saqsam.frame import Frame
+from saqsam.grids.affine import Affine
+from saqsam.grids.log2 import Log2
 from saqsam.models.attach import all_quantizers, attach
 from saqsam.models.plan import plan_sites
 from saqsam.models.shared_decoder import can_share
 from saqsam.pack.convert import to_packed
 from saqsam.predictor import decode
 from saqsam.prompts.prompts import Prompts
-from saqsam.quantizer import LOG2
 from saqsam.recipe import load_recipe
 from saqsam.runtime.bench import TUNED
 from saqsam.runtime.engine import integer_model
@@ -68,15 +69,15 @@ def random_sam(bits: str = "float", recipe: str = "rtn") -> SamModel:
     if bits != "float":
         attach(model, plan_sites(model, load_recipe(f"{recipe}-{bits}")))
         for site, quantizer in all_quantizers(model).items():
-            if quantizer.grid == LOG2:
-                quantizer.set_log2(torch.ones_like(quantizer.scale), 2)
+            if quantizer.kind is Log2:
+                quantizer.set(Log2(quantizer.bits, torch.tensor(1.0), 2))
                 continue
             levels = 2**quantizer.bits - 1
-            scale = torch.full_like(quantizer.scale, 4.0 / levels)
+            scale = torch.tensor(4.0 / levels)
             if quantizer.channels is not None:
                 weight = model.get_submodule(site.path).weight
                 scale = weight.abs().flatten(1).amax(1) * 2 / levels
-            quantizer.set_affine(scale, torch.full_like(quantizer.zero_point, (levels + 1) // 2))
+            quantizer.set(Affine(quantizer.bits, scale, torch.full_like(scale, (levels + 1) // 2)))
         for module in model.modules():
             if hasattr(module, "freeze_weight"):
                 module.freeze_weight()

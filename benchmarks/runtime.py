@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 from transformers import SamConfig, SamModel
 
-from saqsam.grids.affine import affine_parameters
 from saqsam.models.attach import all_quantizers, attach
 from saqsam.models.plan import plan_sites
 from saqsam.models.sites import WEIGHT
@@ -64,10 +63,10 @@ def write_random_sam(path: Path, bits: str) -> None:
         if site.role == WEIGHT:
             layer = model.get_submodule(site.path)
             flat = layer.weight.flatten(1)
-            quantizer.set_affine(*affine_parameters(flat.amin(1), flat.amax(1), quantizer.bits))
+            quantizer.cover(flat.amin(1), flat.amax(1))
             layer.freeze_weight()
         else:
-            quantizer.set_affine(*affine_parameters(ranges[site].low, ranges[site].high, quantizer.bits))
+            quantizer.cover(ranges[site].low, ranges[site].high)
             quantizer.freeze()
     round_float_rest(model, recipe.float_dtype)
     write_packed(path, to_packed(model, recipe, {}))

@@ -118,9 +118,9 @@ def test_bits_of_the_parts_and_overrides_are_what_was_asked(scenes: Scenes) -> N
     for site, quantizer in all_quantizers(model).items():
         wanted = {ENCODER: (3, 8), DECODER: (4, 4)}[site.part][site.role != WEIGHT]
         if site.name.endswith(".cross_attn_token_to_image:attention"):
-            assert (quantizer.bits, quantizer.grid) == (6, "log2")
+            assert (quantizer.grid.bits, quantizer.grid.name) == (6, "log2")
         else:
-            assert (quantizer.bits, quantizer.grid) == (wanted, "affine")
+            assert (quantizer.grid.bits, quantizer.grid.name) == (wanted, "affine")
         if site.role == WEIGHT:
             weight = model.get_submodule(site.path).weight
             rows = weight.reshape(len(weight), -1)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from saqsam.errors import InvariantError, NumericalError
-from saqsam.grids.affine import affine_parameters, affine_round_trip
-from saqsam.grids.log2 import log2_round_trip
-from saqsam.quantizer import AFFINE, LOG2, Quantizer, Stage
+from saqsam.grids.affine import Affine, affine_parameters, affine_round_trip
+from saqsam.grids.log2 import Log2, log2_round_trip
+from saqsam.quantizer import Quantizer, Stage
 from saqsam.ranges.observe import observer_for
 from saqsam.ranges.settle import settle_activation, settle_weight
 from saqsam.recipe import Ranges
@@ -27,7 +27,7 @@ def values(*shape: int) -> Tensor:
 
 
 def affine(bits: int = 4, channels: int | None = None) -> Quantizer:
-    return Quantizer(SITE, bits, AFFINE, channels)
+    return Quantizer(SITE, bits, Affine, channels)
 
 
 class Seen:
@@ -56,7 +56,7 @@ def test_faking_and_frozen_give_the_grid_and_look_no_more() -> None:
     observer = Seen()
     quantizer.observer = observer
     scale, zero_point = affine_parameters(x.min(), x.max(), 4)
-    quantizer.set_affine(scale, zero_point)
+    quantizer.set(Affine(4, scale, zero_point))
     expected = affine_round_trip(x, scale, zero_point, 4)
     assert quantizer.stage is Stage.FAKE
     assert torch.equal(quantizer(x), expected)
@@ -69,16 +69,16 @@ def test_faking_and_frozen_give_the_grid_and_look_no_more() -> None:
 
 def test_a_range_may_be_replaced_while_faking() -> None:
     quantizer = affine()
-    quantizer.set_affine(torch.tensor(1.0), ZERO)
-    quantizer.set_affine(torch.tensor(0.5), torch.tensor(3.0))
-    assert (float(quantizer.scale), float(quantizer.zero_point)) == (0.5, 3.0)
+    quantizer.set(Affine(4, torch.tensor(1.0), ZERO))
+    quantizer.set(Affine(4, torch.tensor(0.5), torch.tensor(3.0)))
+    assert (float(quantizer.affine.scale), float(quantizer.affine.zero_point)) == (0.5, 3.0)
 
 
 def test_parameters_are_copied_not_shared() -> None:
     quantizer, scale = affine(), torch.tensor(1.0)
-    quantizer.set_affine(scale, ZERO)
+    quantizer.set(Affine(4, scale, ZERO))
     scale.mul_(100)
-    assert float(quantizer.scale) == 1.0
+    assert float(quantizer.affine.scale) == 1.0
 
 
 def test_channels_are_dimension_zero_of_any_weight() -> None:
@@ -92,22 +92,28 @@ def test_channels_are_dimension_zero_of_any_weight() -> None:
 
 
 def test_a_log2_quantizer_uses_its_granularity() -> None:
-    quantizer, maps = Quantizer(SITE, 4, LOG2), torch.softmax(values(2, 3, 8), -1)
-    quantizer.set_log2(torch.tensor(0.5), 2)
+    quantizer, maps = Quantizer(SITE, 4, Log2), torch.softmax(values(2, 3, 8), -1)
+    quantizer.set(Log2(4, torch.tensor(0.5), 2))
     assert torch.equal(quantizer(maps), log2_round_trip(maps, torch.tensor(0.5), 2, 4))
 
 
 def _frozen(quantizer: Quantizer) -> Quantizer:
-    if quantizer.grid == LOG2:
-        quantizer.set_log2(torch.tensor(1.0), 1)
+    if quantizer.kind is Log2:
+        quantizer.set(Log2(4, torch.tensor(1.0), 1))
     else:
-        quantizer.set_affine(torch.ones_like(quantizer.scale), torch.zeros_like(quantizer.scale))
+        quantizer.set(Affine(4, torch.tensor(1.0), ZERO))
     quantizer.freeze()
     return quantizer
 
 
+def _overridden(quantizer: Quantizer) -> Quantizer:
+    quantizer.set(Affine(4, torch.tensor(1.0), ZERO))
+    quantizer.override = lambda x, value: x
+    return quantizer
+
+
 def _watched(quantizer: Quantizer) -> Quantizer:
-    quantizer.set_affine(torch.tensor(1.0), ZERO)
+    quantizer.set(Affine(4, torch.tensor(1.0), ZERO))
     quantizer.observer = Seen()
     return quantizer
 
@@ -117,57 +123,67 @@ ILLEGAL: dict[str, tuple[Callable[[], Quantizer], Callable[[Quantizer], object],
     "freeze while observed": (lambda: _watched(affine()), lambda q: q.freeze(), "observer is still attached"),
     "new range when frozen": (
         lambda: _frozen(affine()),
-        lambda q: q.set_affine(torch.tensor(1.0), ZERO),
+        lambda q: q.set(Affine(4, torch.tensor(1.0), ZERO)),
         "is frozen",
     ),
     "new log range when frozen": (
-        lambda: _frozen(Quantizer(SITE, 4, LOG2)),
-        lambda q: q.set_log2(torch.tensor(1.0), 1),
+        lambda: _frozen(Quantizer(SITE, 4, Log2)),
+        lambda q: q.set(Log2(4, torch.tensor(1.0), 1)),
         "is frozen",
     ),
-    "log range on affine": (affine, lambda q: q.set_log2(torch.tensor(1.0), 1), "has a affine grid"),
+    "log range on affine": (affine, lambda q: q.set(Log2(4, torch.tensor(1.0), 1)), "has a affine grid"),
     "affine range on log": (
-        lambda: Quantizer(SITE, 4, LOG2),
-        lambda q: q.set_affine(torch.tensor(1.0), ZERO),
+        lambda: Quantizer(SITE, 4, Log2),
+        lambda q: q.set(Affine(4, torch.tensor(1.0), ZERO)),
         "has a log2 grid",
     ),
     "granularity 3": (
-        lambda: Quantizer(SITE, 4, LOG2),
-        lambda q: q.set_log2(torch.tensor(1.0), 3),
+        lambda: Quantizer(SITE, 4, Log2),
+        lambda q: q.set(Log2(4, torch.tensor(1.0), 3)),
         "granularity 3",
     ),
-    "scale 0": (affine, lambda q: q.set_affine(torch.tensor(0.0), ZERO), "finite positive"),
-    "scale -1": (affine, lambda q: q.set_affine(torch.tensor(-1.0), ZERO), "finite positive"),
-    "scale nan": (affine, lambda q: q.set_affine(torch.tensor(torch.nan), ZERO), "finite positive"),
-    "scale inf": (affine, lambda q: q.set_affine(torch.tensor(torch.inf), ZERO), "finite positive"),
+    "other bits": (
+        lambda: affine(8),
+        lambda q: q.set(Affine(4, torch.tensor(1.0), ZERO)),
+        "has 8 bits, not 4",
+    ),
+    "freeze under an override": (
+        lambda: _overridden(affine()),
+        lambda q: q.freeze(),
+        "another function answers",
+    ),
+    "scale 0": (affine, lambda q: q.set(Affine(4, torch.tensor(0.0), ZERO)), "finite positive"),
+    "scale -1": (affine, lambda q: q.set(Affine(4, torch.tensor(-1.0), ZERO)), "finite positive"),
+    "scale nan": (affine, lambda q: q.set(Affine(4, torch.tensor(torch.nan), ZERO)), "finite positive"),
+    "scale inf": (affine, lambda q: q.set(Affine(4, torch.tensor(torch.inf), ZERO)), "finite positive"),
     "zero point 16 of 4 bits": (
         affine,
-        lambda q: q.set_affine(torch.tensor(1.0), torch.tensor(16.0)),
+        lambda q: q.set(Affine(4, torch.tensor(1.0), torch.tensor(16.0))),
         r"integer in 0\.\.15",
     ),
     "zero point -1": (
         affine,
-        lambda q: q.set_affine(torch.tensor(1.0), torch.tensor(-1.0)),
+        lambda q: q.set(Affine(4, torch.tensor(1.0), torch.tensor(-1.0))),
         r"integer in 0\.\.15",
     ),
     "zero point 0.5": (
         affine,
-        lambda q: q.set_affine(torch.tensor(1.0), torch.tensor(0.5)),
+        lambda q: q.set(Affine(4, torch.tensor(1.0), torch.tensor(0.5))),
         r"integer in 0\.\.15",
     ),
     "zero point nan": (
         affine,
-        lambda q: q.set_affine(torch.tensor(1.0), torch.tensor(torch.nan)),
+        lambda q: q.set(Affine(4, torch.tensor(1.0), torch.tensor(torch.nan))),
         r"integer in 0\.\.15",
     ),
     "one scale for three channels": (
         lambda: affine(channels=3),
-        lambda q: q.set_affine(torch.ones(1), torch.zeros(1)),
+        lambda q: q.set(Affine(4, torch.ones(1), torch.zeros(1))),
         r"shape \(3,\), got \(1,\)",
     ),
     "three zero points for one scale": (
         affine,
-        lambda q: q.set_affine(torch.tensor(1.0), torch.zeros(3)),
+        lambda q: q.set(Affine(4, torch.tensor(1.0), torch.zeros(3))),
         "zero point",
     ),
 }
@@ -183,8 +199,8 @@ def test_illegal_transitions_name_the_site_and_change_nothing(case: str) -> None
     assert caught.value.site == SITE
     assert str(caught.value).startswith(f"{SITE}: ")
     assert quantizer.stage is before.stage
-    assert quantizer.tau == before.tau
-    assert torch.equal(quantizer.scale, before.scale) or bool(quantizer.scale.isnan().all())
+    assert quantizer.has_grid == before.has_grid
+    assert not before.has_grid or quantizer.grid.to_packed() == before.grid.to_packed()
 
 
 DEGENERATE = {
@@ -228,7 +244,7 @@ def test_degenerate_weights_give_finite_outputs(method: str) -> None:
 
 @pytest.mark.parametrize("maps", [torch.ones(2, 3, 1), torch.full((1, 1, 4), 0.25), torch.ones(1, 1, 1)])
 def test_attention_over_one_key_or_none_in_particular(maps: Tensor) -> None:
-    quantizer, ranges = Quantizer(SITE, 4, LOG2), Ranges()
+    quantizer, ranges = Quantizer(SITE, 4, Log2), Ranges()
     quantizer.observer = observer_for(quantizer, ranges)
     quantizer(maps, values(maps.shape[0], maps.shape[2], 4))
     assert settle_activation(quantizer, ranges) is not None
@@ -254,7 +270,7 @@ def test_what_is_not_finite_is_refused_where_it_is_seen(bad: float) -> None:
     with pytest.raises(NumericalError) as caught:
         settle_weight(affine(channels=1), Ranges(), torch.tensor([[0.0, bad]]))
     assert caught.value.site == SITE
-    maps = Quantizer(SITE, 4, LOG2)
+    maps = Quantizer(SITE, 4, Log2)
     maps.observer = observer_for(maps, Ranges())
     with pytest.raises(NumericalError) as caught:
         maps(torch.tensor([[[0.5, bad]]]), torch.ones(1, 2, 3))

@@ -20,7 +20,6 @@ from saqsam.pack.file import write_packed
 from saqsam.pixels import Picture, as_pixels
 from saqsam.predictor import low_res_side
 from saqsam.prompts.prompts import checked_prompts
-from saqsam.quantizer import GROUPED, HYBRID, LOG2, Quantizer
 from saqsam.recipe import Recipe
 from saqsam.segmentation import Segmentation
 from saqsam.torch_state import as_documented
@@ -29,6 +28,10 @@ from saqsam.zoom import Answering, segment
 if TYPE_CHECKING:
     from saqsam.calibration_set import QuantizeLog
     from saqsam.everything import Everything, EverythingOptions
+
+
+_NO_FACTS: dict[str, Any] = {"scale": None, "zero_point": None, "tau": 0, "log_levels": 0, "groups": []}
+"""What is said of a site in any case, for readers of the table; its grid fills in what it has."""
 
 
 @dataclass
@@ -291,20 +294,18 @@ class Sam:
         quantizer = quantizer_at(self.model, site) if self.quantization is not None else None
         if quantizer is None:
             return None
-        low, high = covered_range(quantizer)
+        grid = quantizer.grid
+        low, high = grid.bounds()
         return {
             "path": site.path,
             "role": site.role,
-            "grid": quantizer.grid,
-            "bits": quantizer.bits,
-            "granularity": "per-group" if quantizer.grid == GROUPED else site.granularity,
+            "grid": grid.name,
+            "bits": grid.bits,
+            "granularity": grid.granularity or site.granularity,
             "min": low,
             "max": high,
-            "scale": quantizer.scale.tolist(),
-            "zero_point": quantizer.zero_point.int().tolist(),
-            "tau": quantizer.tau,
-            "log_levels": quantizer.log_levels,
-            "groups": quantizer.groups.tolist(),
+            **_NO_FACTS,
+            **grid.facts(),
         }
 
     def _kept_float(self) -> list[dict[str, Any]]:
@@ -323,18 +324,6 @@ class Sam:
                 size = sizes[f"{site.path}.weight"] if site.role == WEIGHT else 0
                 rows.append({"path": site.name, "reason": "kept float by the recipe", "bytes": size})
         return rows
-
-
-def covered_range(quantizer: Quantizer) -> tuple[float, float]:
-    """Smallest and largest value of a quantizer's grid (over all channels)."""
-    if quantizer.grid == LOG2:
-        return 0.0, float(quantizer.scale)
-    if quantizer.grid == HYBRID:
-        levels = quantizer.hybrid_levels()
-        return float(levels[0]), float(levels[-1])
-    low = -quantizer.zero_point * quantizer.scale
-    high = (2**quantizer.bits - 1 - quantizer.zero_point) * quantizer.scale
-    return float(low.min()), float(high.max())
 
 
 def _owned(parameter: str, path: str) -> bool:

@@ -9,13 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from saqsam.grids.affine import affine_parameters, affine_round_trip
-from saqsam.grids.grouped import (
-    group_channels,
-    group_means,
-    grouped_codes,
-    grouped_round_trip,
-    grouped_values,
-)
+from saqsam.grids.grouped import Grouped, group_channels, group_means
 from saqsam.grids.hybrid import (
     hybrid_codes,
     hybrid_levels,
@@ -78,13 +72,13 @@ def test_each_channel_is_rounded_on_the_grid_of_its_group(seed: int, bits: int) 
         -torch.rand(3, generator=draw), torch.rand(3, generator=draw) + 0.1, bits
     )
     x = torch.randn(4, 7, 5, generator=draw)
-    found = grouped_round_trip(x, scale, zero_point, groups, bits)
+    grid = Grouped(bits, scale, zero_point, groups)
+    found = grid.round_trip(x)
     for channel, group in enumerate(groups.tolist()):
         alone = affine_round_trip(x[..., channel], scale[group], zero_point[group], bits)
         assert torch.equal(found[..., channel], alone)
         assert found[..., channel].unique().numel() <= 2**bits
-    codes = grouped_codes(x, scale, zero_point, groups, bits)
-    assert torch.equal(grouped_values(codes, scale, zero_point, groups), found)
+    assert torch.equal(grid.values(grid.codes(x)), found)
 
 
 def test_groups_are_those_one_would_draw_by_hand() -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from saqsam.grids.affine import Affine
 from saqsam.models.attention import AttentionQuantizers
 from saqsam.models.layers import QuantConv2d, QuantLinear
 from saqsam.quantizer import Quantizer
@@ -21,13 +22,13 @@ def quantizer(bits: int, generator: torch.Generator, channels: int | None = None
     made = Quantizer("site", bits, channels=channels)
     shape = () if channels is None else (channels,)
     scale = torch.rand(shape, generator=generator) * 0.1 + 0.01
-    made.set_affine(scale, torch.randint(0, 2**bits, shape, generator=generator).float())
+    made.set(Affine(bits, scale, torch.randint(0, 2**bits, shape, generator=generator).float()))
     return made
 
 
 def whole(x: Tensor, on: Quantizer) -> np.ndarray:
     """Steps from zero as 64-bit integers, by the definition of the grid."""
-    scale, zero_point = (np.asarray(part) for part in on.parameters_for(x))
+    scale, zero_point = (np.asarray(part) for part in on.affine.shaped(x))
     levels = 2**on.bits - 1
     return (np.clip(np.round(x.numpy() / scale) + zero_point, 0, levels) - zero_point).astype(np.int64)
 
@@ -50,7 +51,7 @@ def test_a_frozen_layer_adds_up_integers(input_bits: int, weight_bits: int, widt
     layer.freeze_weight()
     layer.input_quantizer.freeze()
     sums = torch.from_numpy(codes @ weights.T).float()
-    scale = layer.input_quantizer.scale * layer.weight_quantizer.scale
+    scale = layer.input_quantizer.affine.scale * layer.weight_quantizer.affine.scale
     with torch.no_grad():
         assert layer.bias is not None
         assert torch.equal(layer(x), sums * scale + layer.bias)
@@ -78,7 +79,7 @@ def test_frozen_attention_does_not_depend_on_order_or_batch(bits: int, seed: int
     generator = torch.Generator().manual_seed(seed)
     made = [quantizer(bits, generator) for _ in range(4)]
     made[3] = Quantizer("map", bits)
-    made[3].set_affine(torch.tensor(1 / (2**bits - 1)), torch.tensor(0.0))
+    made[3].set(Affine(bits, torch.tensor(1 / (2**bits - 1)), torch.tensor(0.0)))
     for one in made:
         one.freeze()
     quantizers = AttentionQuantizers(*made)

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import SamConfig, SamModel
 
 from saqsam.errors import RecipeError
+from saqsam.grids.log2 import Log2
 from saqsam.models.attach import all_quantizers, attach
 from saqsam.models.plan import plan_sites
 from saqsam.models.sites import (
@@ -22,7 +23,6 @@ from saqsam.models.sites import (
     float_parts,
     quantized_sites,
 )
-from saqsam.quantizer import LOG2
 from saqsam.ranges.observe import observer_for
 from saqsam.recipe import Override, Ranges, Recipe, load_recipe
 
@@ -162,7 +162,7 @@ def test_the_last_override_that_matches_wins_and_none_is_ignored(nano: SamModel)
     assert plan["vision_encoder.layers.0.attn:query"].bits == 4
     assert "vision_encoder.neck.conv1:weight" not in plan
     assert "vision_encoder.neck.conv2:weight" in plan
-    logarithmic = [name for name, choice in plan.items() if choice.grid == LOG2]
+    logarithmic = [name for name, choice in plan.items() if choice.kind is Log2]
     assert logarithmic == ["mask_decoder.transformer.final_attn_token_to_image:attention"]
     with pytest.raises(RecipeError, match="matches no site"):
         plan_sites(nano, Recipe(name="test", overrides={"*.q_porj:*": Override(bits=8)}))
@@ -178,4 +178,4 @@ def test_parts_have_their_own_bits_and_only_maps_the_logarithmic_grid(nano: SamM
         weight, encoder = choice.site.role == WEIGHT, choice.site.part == ENCODER
         expected = {(True, True): 3, (False, False): 7}.get((weight, encoder), 4)
         assert choice.bits == expected
-        assert (choice.grid == LOG2) == (choice.site.role == ATTENTION)
+        assert (choice.kind is Log2) == (choice.site.role == ATTENTION)

@@ -12,10 +12,10 @@ from transformers import SamModel
 from saqsam import api
 from saqsam.errors import CorruptCheckpoint, InvariantError, UsageError
 from saqsam.export.source import Source
+from saqsam.grids.grouped import Grouped
+from saqsam.grids.hybrid import Hybrid
 from saqsam.models.attach import all_quantizers
-from saqsam.pack.contents import PackedGroups, PackedHybrid
 from saqsam.pack.file import read_packed
-from saqsam.quantizer import GROUPED, HYBRID
 from saqsam.recipe import load_recipe
 from saqsam.sam import Sam
 from saqsam.scenes import write_scenes
@@ -40,17 +40,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sam, Path]:
 def test_the_file_gives_back_the_same_grids_and_the_same_numbers(made: tuple[Sam, Path]) -> None:
     sam, file = made
     packed = read_packed(file)
-    kinds = [type(grid) for grid in packed.activations.values()]
-    assert kinds.count(PackedGroups) > 10
-    assert kinds.count(PackedHybrid) > 2
+    kinds = [grid.grid for grid in packed.activations.values()]
+    assert kinds.count("grouped") > 10
+    assert kinds.count("hybrid") > 2
     loaded: SamModel = api.load(file).model
     own, other = all_quantizers(sam.model), all_quantizers(loaded)
     for site, quantizer in own.items():
         found = other[site]
-        assert torch.equal(quantizer.scale, found.scale), site.name
-        assert torch.equal(quantizer.zero_point, found.zero_point), site.name
-        assert torch.equal(quantizer.groups, found.groups), site.name
-        assert quantizer.log_levels == found.log_levels
+        assert quantizer.grid.to_packed() == found.grid.to_packed(), site.name
     pixels = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         one, two = (m.vision_encoder(pixels).last_hidden_state for m in (sam.model, loaded))
@@ -60,11 +57,11 @@ def test_the_file_gives_back_the_same_grids_and_the_same_numbers(made: tuple[Sam
 def test_at_most_four_groups_and_sixteen_values(made: tuple[Sam, Path]) -> None:
     sam, _ = made
     for site, quantizer in all_quantizers(sam.model).items():
-        if quantizer.grid == GROUPED:
-            assert 1 <= quantizer.scale.numel() <= 4, site.name
-            assert sorted(quantizer.groups.unique().tolist()) == list(range(quantizer.scale.numel()))
-        if quantizer.grid == HYBRID:
-            assert len(quantizer.hybrid_levels()) == 16
+        if isinstance(grid := quantizer.grid, Grouped):
+            assert 1 <= grid.scales.numel() <= 4, site.name
+            assert sorted(grid.groups.unique().tolist()) == list(range(grid.scales.numel()))
+        if isinstance(grid, Hybrid):
+            assert len(grid.levels()) == 16
 
 
 def test_learning_helps_and_steps_are_recorded(made: tuple[Sam, Path]) -> None:
@@ -83,8 +80,9 @@ def test_a_flipped_bit_is_refused(made: tuple[Sam, Path], tmp_path: Path) -> Non
 
 def test_channels_without_a_grid_cannot_be_packed(made: tuple[Sam, Path], tmp_path: Path) -> None:
     sam = Sam(copy.deepcopy(made[0].model), "changed", made[0].quantization, made[0].records)
-    quantizer = next(found for found in all_quantizers(sam.model).values() if found.grid == GROUPED)
-    quantizer.groups = torch.full_like(quantizer.groups, quantizer.scale.numel())
+    grids = [quantizer.grid for quantizer in all_quantizers(sam.model).values()]
+    grid = next(grid for grid in grids if isinstance(grid, Grouped))
+    grid.groups = torch.full_like(grid.groups, grid.scales.numel())
     with pytest.raises(InvariantError):
         sam.save(tmp_path / "changed.safetensors")
     assert list(tmp_path.iterdir()) == []

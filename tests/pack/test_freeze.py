@@ -92,7 +92,7 @@ def test_a_weight_off_its_grid(frozen: Frozen, path: str) -> None:
     """What soft rounding leaves behind: one weight a hundredth of a step beside its integer."""
     model, recipe = frozen
     layer = model.get_submodule(path)
-    layer.weight.view(-1)[7] += 0.01 * float(layer.weight_quantizer.scale[0])
+    layer.weight.view(-1)[7] += 0.01 * float(layer.weight_quantizer.affine.scale[0])
     report = refused(model, recipe, f"{path}:weight", "away from its 4-bit grid")
     assert failing(report) == {"every quantized weight equals its own round trip": f"{path}:weight"}
 
@@ -134,8 +134,9 @@ class OneLevelTooMany(Quantizer):
     """The published logarithmic grid: as many levels as codes, and zero besides."""
 
     def forward(self, x: Tensor, value: Tensor | None = None) -> Tensor:
-        codes = torch.round(-self.tau * torch.log2(x.clamp(min=1e-20) / self.scale)).clamp(min=0)
-        return torch.where(codes >= 2**self.bits, 0.0, self.scale * torch.exp2(-codes / self.tau))
+        scale, tau = self.grid.scale, self.grid.tau
+        codes = torch.round(-tau * torch.log2(x.clamp(min=1e-20) / scale)).clamp(min=0)
+        return torch.where(codes >= 2**self.bits, 0.0, scale * torch.exp2(-codes / tau))
 
 
 def test_an_extra_level_on_a_logarithmic_grid(frozen: Frozen) -> None:
@@ -175,13 +176,13 @@ def test_a_site_that_is_never_reached(frozen: Frozen) -> None:
 
 def test_other_bits_than_the_recipe_says(frozen: Frozen) -> None:
     model, recipe = frozen
-    at(model, f"{DECODER}:key").bits = 8
+    at(model, f"{DECODER}:key").grid.bits = 8
     refused(model, recipe, f"{DECODER}:key", "has 8-bit affine, planned 4-bit affine")
 
 
 def test_a_scale_that_is_no_number(frozen: Frozen) -> None:
     model, recipe = frozen
-    at(model, f"{DECODER}:key").scale.fill_(torch.inf)
+    at(model, f"{DECODER}:key").affine.scale.fill_(torch.inf)
     report = audit(model, recipe)
     assert failing(report)["every quantizer is frozen and observes nothing"] == f"{DECODER}:key"
 

@@ -18,6 +18,8 @@ from torch import Tensor
 from transformers import SamModel
 
 from saqsam.calibration import CalibrationImage, pixels_of
+from saqsam.grids.affine import Affine
+from saqsam.grids.log2 import Log2
 from saqsam.models.attach import all_quantizers, attach
 from saqsam.models.plan import plan_sites
 from saqsam.models.sites import WEIGHT, Site
@@ -75,11 +77,11 @@ class Oracle:
         for site, quantizer in own.items():
             if site.role == WEIGHT:
                 weight = model.get_submodule(site.path).weight.data
-                scale = quantizer.scale.view(-1, *[1] * (weight.ndim - 1))
+                scale = quantizer.affine.scale.view(-1, *[1] * (weight.ndim - 1))
                 rest = weight / scale - torch.floor(weight / scale)
                 start = -torch.log(1.2 / (rest + 0.1) - 1)
                 self.alpha[site.name] = start.requires_grad_()
-            elif quantizer.grid == "affine":
+            elif isinstance(quantizer.grid, Affine):
                 self.ratio[site.name] = torch.zeros(()).requires_grad_()
 
     def up(self, name: str) -> Tensor:
@@ -89,19 +91,20 @@ class Oracle:
         levels = 2**quantizer.bits - 1
         if site.role == WEIGHT:
             shape = (-1, *[1] * (x.ndim - 1))
-            scale, zero = quantizer.scale.view(shape), quantizer.zero_point.view(shape)
+            scale, zero = quantizer.affine.scale.view(shape), quantizer.affine.zero_point.view(shape)
             code = torch.floor(x / scale) + self.up(site.name) + zero
             return scale * (torch.maximum(torch.minimum(code, torch.tensor(levels)), torch.tensor(0)) - zero)
-        if quantizer.grid == "log2":
-            n = -quantizer.tau * torch.log2(x / quantizer.scale)
+        if isinstance(quantizer.grid, Log2):
+            scale, tau = quantizer.grid.scale, quantizer.grid.tau
+            n = -tau * torch.log2(x / scale)
             n = n + (n.round() - n).detach()
             kept = n.detach() < levels
-            power = quantizer.scale * 2 ** (-n.clamp(min=0) / quantizer.tau)
+            power = scale * 2 ** (-n.clamp(min=0) / tau)
             return torch.where(kept, power, 0.0)
-        scale = quantizer.scale * torch.exp(self.ratio[site.name])
+        scale = quantizer.affine.scale * torch.exp(self.ratio[site.name])
         v = x / scale
         v = v + (v.round() - v).detach()
-        return scale * (torch.clamp(v + quantizer.zero_point, 0, levels) - quantizer.zero_point)
+        return scale * (torch.clamp(v + quantizer.affine.zero_point, 0, levels) - quantizer.affine.zero_point)
 
     @contextmanager
     def active(self) -> Iterator[None]:

@@ -88,7 +88,7 @@ def test_the_same_call_gives_the_same_integers(quantized: Quantized) -> None:
     (first, _), (second, _) = quantized("saq-sam-w4a4"), quantized("saq-sam-w4a4")
     for site, quantizer in all_quantizers(first).items():
         other = all_quantizers(second)[site]
-        assert torch.equal(quantizer.scale, other.scale), site.name
+        assert torch.equal(quantizer.grid.numbers(), other.grid.numbers()), site.name
         if site.role == WEIGHT:
             weights = (model.get_submodule(site.path).weight for model in (first, second))
             assert torch.equal(*weights), site.name
@@ -99,11 +99,11 @@ def test_learning_changes_integers_and_scales_but_no_weight_grid(quantized: Quan
     moved = 0
     for site, quantizer in all_quantizers(learned).items():
         before = all_quantizers(nearest)[site]
-        assert torch.equal(quantizer.zero_point, before.zero_point)
+        assert quantizer.grid.to_packed().zero_point == before.grid.to_packed().zero_point
         if site.role == WEIGHT:
-            assert torch.equal(quantizer.scale, before.scale)
+            assert torch.equal(quantizer.grid.numbers(), before.grid.numbers())
             now, then = (m.get_submodule(site.path).weight for m in (learned, nearest))
-            steps = (now - then).abs() / quantizer.parameters_for(now)[0]
+            steps = (now - then).abs() / quantizer.affine.shaped(now)[0]
             assert steps.max() < 1.001  # floor or ceiling: at most one step from the nearest value
             moved += int((steps > 0.5).sum())
     assert moved > 100
@@ -115,7 +115,7 @@ def test_a_weight_that_is_still_softly_rounded_cannot_be_frozen(
     model, _ = quantized("rtn-w4a4")
     site, quantizer = next((s, q) for s, q in all_quantizers(model).items() if s.role == WEIGHT)
     fresh = type(quantizer)(site.name, 4, channels=quantizer.channels)
-    fresh.set_affine(quantizer.scale, quantizer.zero_point)
+    fresh.set(quantizer.grid)
     with (
         replaced(unquantized([fresh])),
         pytest.raises(InvariantError, match="another function answers in its place"),
@@ -127,7 +127,7 @@ def test_a_weight_that_is_still_softly_rounded_cannot_be_frozen(
 def test_a_weight_left_between_grid_values_fails_the_audit(quantized: Quantized) -> None:
     model, _ = quantized("rtn-w4a4")
     layer = model.get_submodule("mask_decoder.transformer.layers.1.mlp.lin1")
-    layer.weight.data[0, 0] += 0.3 * layer.weight_quantizer.scale[0]
+    layer.weight.data[0, 0] += 0.3 * layer.weight_quantizer.affine.scale[0]
     (failure,) = audit(model, load_recipe("rtn-w4a4", settings=QUICK)).failures
     assert failure.site == "mask_decoder.transformer.layers.1.mlp.lin1:weight"
 

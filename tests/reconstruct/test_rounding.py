@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from saqsam.grids.affine import Affine
 from saqsam.quantizer import Quantizer
 from saqsam.ranges.weights import weight_parameters
 from saqsam.reconstruct.gptq import Moments, closed_form, corrected_bias
@@ -17,7 +18,7 @@ from saqsam.reconstruct.rounding import LearnedRounding
 def weight_with_grid(seed: int, bits: int, method: str = "minmax") -> tuple[Tensor, Quantizer]:
     weight = torch.randn(6, 24, generator=torch.Generator().manual_seed(seed))
     quantizer = Quantizer("layer:weight", bits, channels=6)
-    quantizer.set_affine(*weight_parameters(weight, bits, method))
+    quantizer.set(Affine(bits, *weight_parameters(weight, bits, method)))
     return weight, quantizer
 
 
@@ -26,8 +27,8 @@ def weight_with_grid(seed: int, bits: int, method: str = "minmax") -> tuple[Tens
 def test_learning_begins_at_the_float_weight_and_ends_on_the_grid(seed: int, bits: int) -> None:
     weight, quantizer = weight_with_grid(seed, bits)
     rounding = LearnedRounding(weight, quantizer)
-    scale = quantizer.scale[:, None]
-    origin, steps = quantizer.zero_point[:, None], weight / scale
+    scale = quantizer.affine.scale[:, None]
+    origin, steps = quantizer.affine.zero_point[:, None], weight / scale
     inside = (steps >= -origin) & (steps <= 2**bits - 1 - origin)
     torch.testing.assert_close(rounding.soft()[inside], weight[inside], rtol=1e-4, atol=1e-5)
     # Undisturbed, every element takes the nearer value: nearest rounding.

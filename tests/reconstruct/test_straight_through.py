@@ -7,9 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saqsam.grids.affine import affine_round_trip
-from saqsam.grids.log2 import log2_round_trip
-from saqsam.reconstruct import straight_through
+from saqsam.grids.affine import Affine, affine_round_trip
+from saqsam.grids.log2 import Log2, log2_round_trip
 from saqsam.reconstruct.mixing import Mixing
 
 
@@ -29,7 +28,7 @@ def test_affine_values_and_gradients(seed: int, bits: int, scale: float, origin:
     mask = torch.rand(3, 50, generator=generator) < 0.5 if mixed else None
     upstream = torch.randn(3, 50, generator=generator)
 
-    found = straight_through.affine(x, s, zero, bits, mask)
+    found = Affine(bits, s, zero).differentiable(x, mask, s)
     found.backward(upstream)
 
     exact = affine_round_trip(x.detach(), s.detach(), zero, bits)
@@ -56,7 +55,7 @@ def test_log2_values_and_gradients(seed: int, bits: int, tau: int, mixed: bool) 
     scale = torch.tensor(0.5)
     mask = torch.rand(4, 30, generator=generator) < 0.5 if mixed else None
 
-    found = straight_through.log2(x, scale, tau, bits, mask)
+    found = Log2(bits, scale, tau).differentiable(x, mask)
     found.sum().backward()
 
     exact = log2_round_trip(x.detach(), scale, tau, bits)

@@ -12,7 +12,6 @@ from torch import nn
 
 from saqsam.api import evaluate, load, quantize
 from saqsam.errors import UsageError
-from saqsam.grids.affine import affine_parameters
 from saqsam.models.layers import QuantLinear
 from saqsam.predictor import embed
 from saqsam.quantizer import Quantizer
@@ -26,9 +25,9 @@ def frozen_layer(inside: int, outside: int, bits: tuple[int, int], shift: float,
     layer = nn.Linear(inside, outside)
     layer.weight.data.add_(shift)
     inputs, weights = Quantizer("x", bits[0]), Quantizer("w", bits[1], channels=outside)
-    inputs.set_affine(*affine_parameters(torch.tensor(-1.0 + shift), torch.tensor(2.0), bits[0]))
+    inputs.cover(torch.tensor(-1.0 + shift), torch.tensor(2.0))
     flat = layer.weight.detach()
-    weights.set_affine(*affine_parameters(flat.amin(1), flat.amax(1), bits[1]))
+    weights.cover(flat.amin(1), flat.amax(1))
     quantized = QuantLinear(layer, inputs, weights)
     inputs.freeze()
     quantized.freeze_weight()

@@ -162,7 +162,8 @@ def compare(
         print_results(results, labels=models)
         if drawn:
             print_lines([f"{len(drawn)} pictures in {out}"])
-    stop_on_nan(results)
+    for result in results:
+        stop_on_nan(result.model, result.nan_count)
 
 
 def different(names: Sequence[str]) -> list[str]:

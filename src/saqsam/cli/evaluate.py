@@ -257,4 +257,4 @@ def evaluate(
     else:
         print_results([result])
         print_pictures(show_dir, drawn)
-    stop_on_nan([result])
+    stop_on_nan(result.model, result.nan_count)

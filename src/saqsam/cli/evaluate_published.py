@@ -108,4 +108,5 @@ def evaluate_as_published(request: PublishedRequest) -> None:
                 "this model, and its figure is for comparison alone"
             ]
         )
-    stop_on_nan(results)
+    for one in results:
+        stop_on_nan(one.model, one.nan_count)

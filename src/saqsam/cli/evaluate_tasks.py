@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from saqsam.cli.arguments import check_directory, check_file, make_directory
 from saqsam.cli.output import print_json, print_left_out, print_lines, print_table
 from saqsam.cli.progress import progress
-from saqsam.cli.results import percent, pictures_entry, print_pictures, share
-from saqsam.errors import NumericalError, UsageError
+from saqsam.cli.results import percent, pictures_entry, print_pictures, share, stop_on_nan
+from saqsam.errors import UsageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -120,7 +120,7 @@ def evaluate_oriented_task(
     else:
         _print_oriented(result)
         print_pictures(request.show_dir, _drawn(pictures))
-    _stop_on_nan(result.model, result.nan_count)
+    stop_on_nan(result.model, result.nan_count)
 
 
 @dataclass(frozen=True)
@@ -250,7 +250,7 @@ def evaluate_semantic_task(
     else:
         _print_semantic(result)
         print_pictures(request.show_dir, _drawn(pictures))
-    _stop_on_nan(result.model, result.nan_count)
+    stop_on_nan(result.model, result.nan_count)
 
 
 def _everything_options(preset: str | None, settings: Sequence[str]) -> EverythingOptions:
@@ -317,8 +317,3 @@ def _print_semantic(result: SemanticResult) -> None:
     print_table(title, ["class", "pixels", "labels", "refined"], rows)
     print_lines([f"{result.masks} masks, {result.seconds:.1f} s"])
     print_left_out((), result.left_out)
-
-
-def _stop_on_nan(model: str, count: int) -> None:
-    if count:
-        raise NumericalError(model, f"{count} masks or scores are NaN or infinite; its figures are void")

@@ -23,8 +23,9 @@ from saqsam.cli.arguments import (
 )
 from saqsam.cli.output import listed, print_json, print_lines
 from saqsam.cli.progress import Report, progress
+from saqsam.cli.results import stop_on_nan
 from saqsam.cli.runtime import RuntimeOption, load_for
-from saqsam.errors import ImageError, InputError, NumericalError, UsageError
+from saqsam.errors import ImageError, InputError, UsageError
 from saqsam.files import atomic_write
 from saqsam.runtime.names import TORCH
 
@@ -158,10 +159,7 @@ def _run(
     run, taken = _Run(), set[str]()
     for image, pixels in _readable(images, run, report):
         found = sam.everything(pixels, options, progress=clicks)
-        if found.nan_count:
-            raise NumericalError(
-                sam.name, f"{found.nan_count} predicted IoUs of {image.path} are NaN or infinite"
-            )
+        stop_on_nan(sam.name, found.nan_count, f"predicted IoUs of {image.path}", so="")
         run.add(image, found)
         if overlay is not None:
             save_picture(overlay.parent, overlay.name, found.draw(pixels))

@@ -128,7 +128,7 @@ def _run(request: Request, findings: list[Finding], json: bool) -> None:
         )
         print_lines([f"published: read in {row.source}"] if row.source else [])
         print_lines([f"- {note}" for note in notes])
-    stop_on_nan([result])
+    stop_on_nan(result.model, result.nan_count)
 
 
 def _changed(request: Request, findings: list[Finding], result: InstanceResult) -> list[str]:

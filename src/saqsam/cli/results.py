@@ -41,17 +41,22 @@ def pictures_entry(directory: Path | None, drawn: Sequence[Path]) -> dict[str, A
     return {} if directory is None else {"pictures": [str(path) for path in drawn]}
 
 
-def stop_on_nan(results: Sequence[InstanceResult]) -> None:
+def stop_on_nan(
+    model: str, count: int, what: str = "masks or scores", so: str = "; its figures are void"
+) -> None:
     """Refuse to call a run good whose model produced NaN or infinity.
 
+    Args:
+        model: its name.
+        count: how many were not finite.
+        what: of what.
+        so: what follows from it, for the message.
+
     Raises:
-        NumericalError: ``nan_count`` of a result is above 0.
+        NumericalError: ``count`` is above 0.
     """
-    for result in results:
-        if result.nan_count:
-            raise NumericalError(
-                result.model, f"{result.nan_count} masks or scores are NaN or infinite; its figures are void"
-            )
+    if count:
+        raise NumericalError(model, f"{count} {what} are NaN or infinite{so}")
 
 
 def _row(name: str, result: InstanceResult) -> list[str]:

@@ -14,8 +14,9 @@ from saqsam.cli.arguments import check_file, check_output
 from saqsam.cli.many import RESULTS, Distribution
 from saqsam.cli.output import listed, print_json, print_lines
 from saqsam.cli.progress import Report, progress
+from saqsam.cli.results import stop_on_nan
 from saqsam.cli.runtime import check_not_sharded
-from saqsam.errors import ImageError, InputError, NumericalError, UsageError
+from saqsam.errors import ImageError, InputError, UsageError
 from saqsam.files import atomic_write
 
 if TYPE_CHECKING:
@@ -211,9 +212,7 @@ def _segment_in_shards(
 
 def _stop_on_nan(sam: Sam, rows: Sequence[Row]) -> None:
     for row in rows:
-        if row["nan_count"]:
-            problem = f"{row['nan_count']} masks or scores of {row['file']} are NaN or infinite"
-            raise NumericalError(sam.name, problem)
+        stop_on_nan(sam.name, row["nan_count"], f"masks or scores of {row['file']}", so="")
 
 
 def _gathered(rows: Sequence[Row]) -> _Run:

@@ -35,7 +35,6 @@ from saqsam.clip.targets import (
     two_sided_quantiles,
 )
 from saqsam.errors import NumericalError
-from saqsam.grids.affine import affine_parameters
 from saqsam.models.attention import QuantDecoderAttention
 from saqsam.models.lookup import module_at
 from saqsam.models.sites import decoder_attention_paths
@@ -161,10 +160,8 @@ def _present_clips(case: AttentionCase) -> dict[int, Interval]:
     clips = {}
     for target in _TARGETS:
         quantizer = case.quantizer(target)
-        if quantizer is not None and not bool(torch.isnan(quantizer.scale)):
-            low = -quantizer.zero_point * quantizer.scale
-            high = (2**quantizer.bits - 1 - quantizer.zero_point) * quantizer.scale
-            clips[target] = (float(low), float(high))
+        if quantizer is not None and quantizer.has_grid:
+            clips[target] = quantizer.grid.bounds()
     return clips
 
 
@@ -222,5 +219,4 @@ def _apply(case: AttentionCase) -> None:
     for target, (low, high) in case.clips.items():
         quantizer = case.quantizer(target)
         if quantizer is not None:
-            scale, zero_point = affine_parameters(torch.tensor(low), torch.tensor(high), quantizer.bits)
-            quantizer.set_affine(scale, zero_point)
+            quantizer.cover(torch.tensor(low), torch.tensor(high))

@@ -35,14 +35,16 @@ from saqsam.drop_in.names import CONFIG, PROCESSOR
 from saqsam.drop_in.settings import processor_settings, write_json
 from saqsam.errors import UsageError
 from saqsam.files import atomic_write
+from saqsam.grids.affine import Affine
+from saqsam.grids.registry import find_grid
 from saqsam.models.attach import all_quantizers
 from saqsam.models.layers import QuantLinear
 from saqsam.models.lookup import image_side, layer_at
 from saqsam.models.sites import INPUT, WEIGHT, Site
 from saqsam.pack.bits import pack
-from saqsam.pack.contents import PackedActivation, PackedModel, PackedWeight
+from saqsam.pack.contents import PackedModel, PackedWeight
 from saqsam.pack.convert import plain_config, to_packed
-from saqsam.quantizer import AFFINE, Quantizer
+from saqsam.quantizer import Quantizer
 
 if TYPE_CHECKING:
     from saqsam.sam import Sam
@@ -101,8 +103,10 @@ def tensors(packed: PackedModel) -> dict[str, Tensor]:
     found = dict(packed.rest)
     for path, weight in packed.weights.items():
         found.update({f"{path}.{name}": tensor for name, tensor in _weight_tensors(weight).items()})
-    for site, grid in packed.activations.items():
-        if not isinstance(grid, PackedActivation):
+    for site, activation in packed.activations.items():
+        kind = find_grid(activation.grid)
+        grid = None if kind is None else kind.from_packed(activation).as_affine()
+        if grid is None:
             raise UsageError(f"{site} is on a grid that compressed-tensors has no name for")
         path = site.removesuffix(f":{INPUT}")
         found.update({f"{path}.{name}": tensor for name, tensor in _input_tensors(grid).items()})
@@ -118,11 +122,11 @@ def _weight_tensors(weight: PackedWeight) -> dict[str, Tensor]:
     }
 
 
-def _input_tensors(grid: PackedActivation) -> dict[str, Tensor]:
+def _input_tensors(grid: Affine) -> dict[str, Tensor]:
     middle = 1 << (grid.bits - 1)
     return {
-        "input_scale": torch.tensor([grid.scale]),
-        "input_zero_point": torch.tensor([grid.zero_point - middle], dtype=torch.int8),
+        "input_scale": grid.scale[None],
+        "input_zero_point": (grid.zero_point - middle)[None].to(torch.int8),
     }
 
 
@@ -157,11 +161,11 @@ def _check_expressible(sam: Sam) -> None:
 def _foreign(sam: Sam, site: Site, quantizer: Quantizer, weights: set[str]) -> str:
     """Why the format cannot express a site; nothing if it can."""
     if site.role not in (WEIGHT, INPUT):
-        return f"{site.role} tensors of attentions ({quantizer.grid} grid)"
+        return f"{site.role} tensors of attentions ({quantizer.kind.name} grid)"
     if not isinstance(layer_at(sam.model, site), QuantLinear):
         return f"{site.role} tensors of convolutions"
-    if quantizer.grid != AFFINE:
-        return f"{site.role} tensors on a {quantizer.grid} grid"
+    if quantizer.grid.as_affine() is None:
+        return f"{site.role} tensors on a {quantizer.kind.name} grid"
     return "" if site.path in weights else "inputs of layers with a float weight"
 
 

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import numpy as np
 
 from saqsam.export.graph import Graph
-from saqsam.export.grids import affine_codes, affine_constants, on_grid
 from saqsam.export.source import Source, codes_of
-from saqsam.pack.file import PackedActivation, PackedWeight
+from saqsam.grids.grid import Grid
+from saqsam.pack.file import PackedWeight
 
 Arrange = Callable[[str, str], str]
 """Codes and the name of the code of zero to the same codes, moved or padded; values, and "" for 0.0."""
@@ -41,16 +41,16 @@ class Portable:
             self._rounded[x, site] = self.on_grid(x, grid)
         return self._rounded[x, site]
 
-    def on_grid(self, x: str, grid: PackedActivation) -> str:
+    def on_grid(self, x: str, grid: Grid) -> str:
         """``x`` on a grid, float32."""
-        return on_grid(self.graph, x, grid)
+        return grid.onnx(self.graph, x)
 
     def rounded_at(self, site: str) -> list[str]:
         """Names of the values on the grid of ``site``, in the order in which they were written down."""
         found = [value for (_, name), value in self._rounded.items() if name == site]
-        grid = self.source.activation(site)
+        grid = self.source.affine(site)
         if grid is not None and site in self._moved:
-            values = self._moved[site], *affine_constants(self.graph, grid)
+            values = self._moved[site], *grid.onnx_constants(self.graph)
             found.append(self.graph.add("DequantizeLinear", *values))
         return found
 
@@ -64,16 +64,16 @@ class Portable:
         return self.biased(self.graph.add("MatMul", rounded, self.matrix(path)), path)
 
     def _arranged(self, x: str, site: str, arrange: Arrange) -> str:
-        """``x`` on its affine grid and moved, float32.
+        """``x`` on its grid and moved, float32.
 
         Codes are what moves. ONNX Runtime takes a product with an operand that does not come straight from
         ``DequantizeLinear`` for one of float values, and rounds them in its own way.
         """
-        grid = self.source.activation(site)
+        grid = self.source.affine(site)
         if grid is None:
-            return arrange(x, "")
-        scale, zero_point = affine_constants(self.graph, grid)
-        self._moved[site] = affine_codes(self.graph, x, grid)
+            return arrange(self.quantize(x, site), "")
+        scale, zero_point = grid.onnx_constants(self.graph)
+        self._moved[site] = grid.onnx_codes(self.graph, x)
         return self.graph.add("DequantizeLinear", arrange(self._moved[site], zero_point), scale, zero_point)
 
     def biased(self, product: str, path: str) -> str:

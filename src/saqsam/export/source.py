@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ import numpy.typing as npt
 
 from saqsam.errors import UsageError
 from saqsam.export.graph import Array, Graph
+from saqsam.grids.affine import Affine
+from saqsam.grids.grid import Grid
+from saqsam.grids.registry import find_grid
 from saqsam.pack.file import PackedActivation, PackedModel, PackedWeight
 
 _ACTS = {"vision_config": "gelu", "prompt_encoder_config": "gelu", "mask_decoder_config": "relu"}
@@ -21,18 +25,15 @@ class Source:
 
     Raises:
         UsageError: the model has an activation function that no SAM was published with, or an activation
-            is on a grouped or hybrid grid.
+            is on a grid that graphs cannot hold.
     """
 
     packed: PackedModel
 
     def __post_init__(self) -> None:
-        for site, grid in self.packed.activations.items():
-            if not isinstance(grid, PackedActivation):
-                raise UsageError(
-                    f"{site} is on a {grid.grid} grid, which graphs cannot hold yet; quantize with a recipe "
-                    "of affine and log2 grids, or run the packed file by `saqsam segment` as it is"
-                )
+        for site, grid in self.grids.items():
+            if problem := grid.refuse_graph():
+                raise UsageError(f"{site} is on a {grid.name} grid, {problem}")
         for part, expected in _ACTS.items():
             found = self.part(part).get("hidden_act", expected)
             if found != expected:
@@ -67,10 +68,19 @@ class Source:
         """The integer weight of a layer, or ``None`` where it stayed float."""
         return self.packed.weights.get(path)
 
-    def activation(self, site: str) -> PackedActivation | None:
+    @cached_property
+    def grids(self) -> dict[str, Grid]:
+        """The grids of the activations by site."""
+        return {site: _grid_of(packed) for site, packed in self.packed.activations.items()}
+
+    def activation(self, site: str) -> Grid | None:
         """The grid of an activation, or ``None`` where it stays float."""
-        grid = self.packed.activations.get(site)
-        return grid if isinstance(grid, PackedActivation) else None
+        return self.grids.get(site)
+
+    def affine(self, site: str) -> Affine | None:
+        """The grid of an activation if its values are one scale times whole steps, else ``None``."""
+        grid = self.activation(site)
+        return None if grid is None else grid.as_affine()
 
     def has(self, name: str) -> bool:
         """Whether there is a float parameter of this name."""
@@ -84,6 +94,13 @@ class Source:
     def parameter(self, graph: Graph, name: str) -> str:
         """A float parameter as a float32 value of the graph, stored in its own type."""
         return stored(graph, self.array(name))
+
+
+def _grid_of(packed: PackedActivation) -> Grid:
+    kind = find_grid(packed.grid)
+    if kind is None:
+        raise UsageError(f"no grid '{packed.grid}' is registered here; load what registers it first")
+    return kind.from_packed(packed)
 
 
 def stored(graph: Graph, array: Array) -> str:

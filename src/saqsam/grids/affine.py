@@ -8,10 +8,16 @@ formula of ONNX ``QuantizeLinear`` and gives the same codes bit for bit, which
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self, cast
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from saqsam.grids.grid import Grid, Place, Writer, scale_problem, zero_point_problem
+from saqsam.grids.packed import PackedActivation
+from saqsam.grids.registry import register_grid
 
 SMALLEST_SCALE = 1e-8
 """A constant all-zero tensor still needs a scale; this one keeps every operation finite."""
@@ -74,3 +80,176 @@ def step_limits(zero_point: Tensor, bits: int) -> tuple[Any, Any]:
         origin = float(zero_point)
         return -origin, 2**bits - 1 - origin
     return -zero_point, 2**bits - 1 - zero_point
+
+
+@register_grid
+class Affine(Grid):
+    """``2**bits`` evenly spaced values, zero among them.
+
+    Args:
+        bits: 2 to 8.
+        scale: scalar, or ``(channels,)`` for a weight whose output channels are dimension 0; the distance of
+            neighbouring values, in units of the tensor.
+        zero_point: of the shape of ``scale``, float holding integers ``0 .. 2**bits - 1``: the code of zero.
+    """
+
+    name = "affine"
+    places = frozenset(Place)
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(self, bits: int, scale: Tensor, zero_point: Tensor) -> None:
+        super().__init__(bits)
+        self.keep(scale=scale, zero_point=zero_point)
+
+    @classmethod
+    def suits(cls, place: Place) -> bool:
+        """As of ``Grid``; files hold weights on this grid alone, not on one derived from it."""
+        return super().suits(place) and (place is not Place.WEIGHT or cls is Affine)
+
+    @classmethod
+    def spanning(cls, low: Tensor, high: Tensor, bits: int) -> Self:
+        """The grid that spans ``[low, high]`` widened to contain zero, as ``affine_parameters``."""
+        return cls(bits, *affine_parameters(low, high, bits))
+
+    def shaped(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and zero point shaped to broadcast against ``x``."""
+        if self.scale.ndim == 0:
+            return self.scale, self.zero_point
+        shape = (len(self.scale),) + (1,) * (x.ndim - 1)
+        return self.scale.view(shape), self.zero_point.view(shape)
+
+    def codes(self, x: Tensor) -> Tensor:
+        """As of ``Grid``; float."""
+        return affine_codes(x, *self.shaped(x), self.bits)
+
+    def values(self, codes: Tensor) -> Tensor:
+        """As of ``Grid``."""
+        return affine_values(codes, *self.shaped(codes))
+
+    def round_trip(self, x: Tensor) -> Tensor:
+        """As of ``Grid``."""
+        return affine_round_trip(x, *self.shaped(x), self.bits)
+
+    def steps(self, x: Tensor) -> Tensor:
+        """The whole steps that values ``x`` on the grid are from zero, same shape, float."""
+        return x.div(self.shaped(x)[0]).round_()
+
+    def differentiable(self, x: Tensor, mask: Tensor | None = None, numbers: Tensor | None = None) -> Tensor:
+        """As of ``Grid``, for a grid with one scale."""
+        scale = self.scale if numbers is None else numbers
+        return straight_through(x, scale, self.zero_point, self.bits, mask)
+
+    def numbers(self) -> Tensor:
+        """As of ``Grid``: the scale."""
+        return self.scale
+
+    def with_numbers(self, numbers: Tensor) -> Self:
+        """As of ``Grid``."""
+        return type(self)(self.bits, numbers, self.zero_point)
+
+    def check(self, channels: int | None = None) -> str:
+        """As of ``Grid``."""
+        shape = () if channels is None else (channels,)
+        return scale_problem(self.scale, shape) or zero_point_problem(
+            self.zero_point, shape, 2**self.bits - 1
+        )
+
+    def bounds(self) -> tuple[float, float]:
+        """As of ``Grid``."""
+        low = -self.zero_point * self.scale
+        high = (2**self.bits - 1 - self.zero_point) * self.scale
+        return float(low.min()), float(high.max())
+
+    def to_packed(self) -> PackedActivation:
+        """As of ``Grid``; a weight's grid has one number for each channel."""
+        zero_point = self.zero_point.int()
+        if self.scale.ndim == 0:
+            return PackedActivation(self.name, self.bits, float(self.scale), int(zero_point), 0)
+        scales, zero_points = tuple(self.scale.tolist()), tuple(zero_point.tolist())
+        return PackedActivation(self.name, self.bits, scales, zero_points, 0)
+
+    @classmethod
+    def from_packed(cls, packed: PackedActivation) -> Self:
+        """As of ``Grid``."""
+        zero_point = torch.tensor(packed.zero_point, dtype=torch.float32)
+        return cls(packed.bits, torch.tensor(packed.scale), zero_point)
+
+    @classmethod
+    def check_packed(cls, packed: PackedActivation) -> str:
+        """As of ``Grid``."""
+        lawful = packed.zero_point in range(1 << packed.bits) and packed.detail == 0
+        return "" if lawful else packed.unlawful
+
+    def as_affine(self) -> Affine:
+        """As of ``Grid``: itself."""
+        return self
+
+    def refuse_graph(self) -> str:
+        """As of ``Grid``: nothing."""
+        return ""
+
+    def onnx(self, graph: Writer, x: str) -> str:
+        """As of ``Grid``."""
+        return graph.add("DequantizeLinear", self.onnx_codes(graph, x), *self.onnx_constants(graph))
+
+    def onnx_codes(self, graph: Writer, x: str) -> str:
+        """uint8 codes ``0 .. 2**bits - 1`` of a float value, same shape.
+
+        ``QuantizeLinear`` saturates at 8 bits only, so narrower codes are clipped afterwards; the zero point
+        is added after rounding half to even, in ONNX as here, so codes are equal bit for bit.
+        """
+        codes = graph.add("QuantizeLinear", x, *self.onnx_constants(graph))
+        if self.bits == 8:
+            return codes
+        low, high = (graph.constant(code, np.uint8) for code in (0, 2**self.bits - 1))
+        return graph.add("Clip", codes, low, high)
+
+    def onnx_constants(self, graph: Writer) -> tuple[str, str]:
+        """Scale, float32, and zero point, uint8, as scalars of the graph."""
+        return graph.constant(float(self.scale)), graph.constant(int(self.zero_point), np.uint8)
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, bits: int, mask: Tensor | None
+    ) -> Tensor:
+        steps = x / scale
+        codes = steps.round()
+        clamped = codes.clamp(*step_limits(zero_point, bits))
+        inside = codes == clamped
+        output = clamped * scale
+        slope = clamped - steps * inside
+        if mask is not None:
+            output = torch.where(mask, output, x)
+            slope *= mask
+            inside |= ~mask
+        ctx.save_for_backward(slope, inside)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        slope, inside = ctx.saved_tensors
+        to_x = gradient * inside if ctx.needs_input_grad[0] else None
+        to_scale = torch.dot(gradient.flatten(), slope.flatten()) if ctx.needs_input_grad[1] else None
+        return to_x, to_scale, None, None, None
+
+
+def straight_through(
+    x: Tensor, scale: Tensor, zero_point: Tensor, bits: int, mask: Tensor | None = None
+) -> Tensor:
+    """``x`` on the affine grid, differentiable in ``x`` and ``scale``.
+
+    Straight-through estimator (Bengio et al. 2013) for the rounding, true gradient for the clamping, as in
+    LSQ (Esser et al. 2020, section 2.1). One step saves one slope and one mask instead of every intermediate.
+
+    Args:
+        x: any shape.
+        scale: scalar tensor, positive.
+        zero_point: scalar tensor holding an integer.
+        bits: 2 to 8.
+        mask: bool of ``x``'s shape; where False, ``x`` itself is returned (see ``reconstruct.mixing``).
+    """
+    return cast(Tensor, _StraightThrough.apply(x, scale, zero_point, bits, mask))  # type: ignore[no-untyped-call]

@@ -7,35 +7,130 @@ splits into a few products. Every channel has at most ``2**bits`` values, zero a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, Self, cast
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from saqsam.grids.affine import affine_codes, affine_round_trip, affine_values
+from saqsam.grids.grid import Grid, Place, scale_problem, zero_point_problem
+from saqsam.grids.packed import PackedActivation
+from saqsam.grids.registry import register_grid
 
 _ROUNDS = 100
 """Lloyd's iterations at most; a few hundred points settle within some dozens."""
 
 
-def grouped_codes(x: Tensor, scale: Tensor, zero_point: Tensor, groups: Tensor, bits: int) -> Tensor:
-    """Integer codes of ``x`` as a float tensor of its shape.
+@register_grid
+class Grouped(Grid):
+    """An affine grid for each group of channels.
 
     Args:
-        x: ``(..., channels)``.
-        scale, zero_point: ``(groups,)`` float; zero points hold integers ``0 … 2**bits - 1``.
-        groups: int64 ``(channels,)``, the group of each channel.
         bits: 2 to 8.
+        scales, zero_points: ``(groups,)`` float; zero points hold integers ``0 .. 2**bits - 1``.
+        groups: int64 ``(channels,)``, the group of each channel; every group has a channel.
     """
-    return affine_codes(x, scale[groups], zero_point[groups], bits)
 
+    name = "grouped"
+    places = frozenset({Place.LINEAR_INPUT})
+    place_reason = "is for inputs of linear layers"
+    range_methods = ("minmax",)
+    range_reason = "grouped grids begin with each channel's smallest and largest value"
+    granularity = "per-group"
+    lists = True
+    scales: Tensor
+    zero_points: Tensor
+    groups: Tensor
 
-def grouped_values(codes: Tensor, scale: Tensor, zero_point: Tensor, groups: Tensor) -> Tensor:
-    """The real numbers that ``codes`` ``(..., channels)`` stand for."""
-    return affine_values(codes, scale[groups], zero_point[groups])
+    def __init__(self, bits: int, scales: Tensor, zero_points: Tensor, groups: Tensor) -> None:
+        super().__init__(bits)
+        self.keep(scales=scales, zero_points=zero_points, groups=groups)
 
+    def codes(self, x: Tensor) -> Tensor:
+        """As of ``Grid`` for ``x`` ``(..., channels)``; float."""
+        return affine_codes(x, self.scales[self.groups], self.zero_points[self.groups], self.bits)
 
-def grouped_round_trip(x: Tensor, scale: Tensor, zero_point: Tensor, groups: Tensor, bits: int) -> Tensor:
-    """``x`` moved to the nearest value of each channel's grid, same shape; args as ``grouped_codes``."""
-    return affine_round_trip(x, scale[groups], zero_point[groups], bits)
+    def values(self, codes: Tensor) -> Tensor:
+        """As of ``Grid``."""
+        return affine_values(codes, self.scales[self.groups], self.zero_points[self.groups])
+
+    def round_trip(self, x: Tensor) -> Tensor:
+        """As of ``Grid``."""
+        return affine_round_trip(x, self.scales[self.groups], self.zero_points[self.groups], self.bits)
+
+    def differentiable(self, x: Tensor, mask: Tensor | None = None, numbers: Tensor | None = None) -> Tensor:
+        """As of ``Grid``."""
+        scales = self.scales if numbers is None else numbers
+        zero_points = self.zero_points[self.groups]
+        return straight_through(x, scales[self.groups], zero_points, self.bits, mask)
+
+    def numbers(self) -> Tensor:
+        """As of ``Grid``: the scales."""
+        return self.scales
+
+    def with_numbers(self, numbers: Tensor) -> Self:
+        """As of ``Grid``."""
+        return type(self)(self.bits, numbers, self.zero_points, self.groups)
+
+    def check(self, channels: int | None = None) -> str:
+        """As of ``Grid``."""
+        count = self.scales.numel()
+        problem = scale_problem(self.scales, (count,)) or zero_point_problem(
+            self.zero_points, (count,), 2**self.bits - 1
+        )
+        used = self.groups.unique().tolist()
+        if problem or (self.groups.ndim == 1 and used == list(range(count))):
+            return problem
+        return f"its channels are in groups {used[:9]}, not in all of 0..{count - 1}"
+
+    def bounds(self) -> tuple[float, float]:
+        """As of ``Grid``."""
+        low = -self.zero_points * self.scales
+        high = (2**self.bits - 1 - self.zero_points) * self.scales
+        return float(low.min()), float(high.max())
+
+    def to_packed(self) -> PackedActivation:
+        """As of ``Grid``."""
+        zero_points, groups = self.zero_points.int().tolist(), self.groups.tolist()
+        scales = tuple(self.scales.tolist())
+        return PackedActivation(self.name, self.bits, scales, tuple(zero_points), tuple(groups))
+
+    @classmethod
+    def from_packed(cls, packed: PackedActivation) -> Self:
+        """As of ``Grid``."""
+        zero_points = torch.tensor(packed.zero_point, dtype=torch.float32)
+        return cls(packed.bits, torch.tensor(packed.scale), zero_points, torch.tensor(packed.detail))
+
+    @classmethod
+    def check_packed(cls, packed: PackedActivation) -> str:
+        """As of ``Grid``."""
+        scales, zero_points, groups = packed.scale, packed.zero_point, packed.detail
+        if not (isinstance(scales, tuple) and isinstance(zero_points, tuple) and isinstance(groups, tuple)):
+            return packed.unlawful
+        if any(zero_point not in range(1 << packed.bits) for zero_point in zero_points):
+            return f"a zero point is outside 0 .. {(1 << packed.bits) - 1}"
+        if len(zero_points) != len(scales) or set(groups) != set(range(len(scales))):
+            return f"its channels and zero points do not fit its {len(scales)} groups"
+        return ""
+
+    def facts(self) -> dict[str, Any]:
+        """As of ``Grid``, and ``groups``."""
+        return {**super().facts(), "groups": self.groups.tolist()}
+
+    def channels(self) -> int:
+        """As of ``Grid``."""
+        return len(self.groups)
+
+    def parts(self, x: Tensor) -> Sequence[Tensor]:
+        """As of ``Grid``: the channels of each group."""
+        return [x[..., self.groups == group] for group in range(self.scales.numel())]
+
+    def unplanned(self, groups: int) -> str:
+        """As of ``Grid``."""
+        count = self.scales.numel()
+        return f"has {count} groups of channels, planned {groups}" if count > groups else ""
 
 
 def group_channels(scale: Tensor, zero_point: Tensor, count: int) -> Tensor:
@@ -90,3 +185,44 @@ def _numbered(groups: Tensor) -> Tensor:
     """The same groups, numbered by their first channel and without gaps."""
     numbers: dict[int, int] = {}
     return torch.tensor([numbers.setdefault(group, len(numbers)) for group in groups.tolist()])
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, bits: int, mask: Tensor | None
+    ) -> Tensor:
+        steps = x / scale
+        codes = steps.round()
+        clamped = torch.minimum(torch.maximum(codes, -zero_point), 2**bits - 1 - zero_point)
+        inside = codes == clamped
+        output = clamped * scale
+        slope = clamped - steps * inside
+        if mask is not None:
+            output = torch.where(mask, output, x)
+            slope *= mask
+            inside |= ~mask
+        ctx.save_for_backward(slope, inside)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        slope, inside = ctx.saved_tensors
+        to_x = gradient * inside if ctx.needs_input_grad[0] else None
+        to_scale = (gradient * slope).flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
+        return to_x, to_scale, None, None, None
+
+
+def straight_through(
+    x: Tensor, scale: Tensor, zero_point: Tensor, bits: int, mask: Tensor | None = None
+) -> Tensor:
+    """``x`` ``(..., channels)`` on an affine grid for each channel, differentiable in ``x`` and ``scale``.
+
+    Args:
+        x: any leading shape.
+        scale, zero_point: ``(channels,)``.
+        bits: 2 to 8.
+        mask: as of ``affine.straight_through``.
+    """
+    return cast(Tensor, _StraightThrough.apply(x, scale, zero_point, bits, mask))  # type: ignore[no-untyped-call]

@@ -8,10 +8,21 @@ grid has exactly ``2**bits`` values.
 
 from __future__ import annotations
 
+import math
+from typing import Any, Self, cast
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from saqsam.grids.grid import Grid, Place, Writer, scale_problem
+from saqsam.grids.packed import PackedActivation
+from saqsam.grids.registry import register_grid
 
 GRANULARITIES = (1, 2, 4)
+MAX_TAU = 255
+"""Of what a file may say."""
+_INT32 = 6  # ONNX's number of the type
 
 
 def log2_codes(x: Tensor, scale: Tensor, tau: int, bits: int) -> Tensor:
@@ -47,3 +58,138 @@ def log2_levels(scale: Tensor, tau: int, bits: int) -> Tensor:
 def log2_round_trip(x: Tensor, scale: Tensor, tau: int, bits: int) -> Tensor:
     """``x`` moved to the nearest value of the grid (nearest in the exponent), same shape and dtype."""
     return log2_values(log2_codes(x, scale, tau, bits), scale, tau, bits).to(x.dtype)
+
+
+@register_grid
+class Log2(Grid):
+    """``scale * 2**(-n / tau)`` for codes from 0, and zero for the last code: for attention maps.
+
+    Args:
+        bits: 2 to 8.
+        scale: scalar, the largest value of the grid.
+        tau: levels for each halving: 1, 2 or 4.
+    """
+
+    name = "log2"
+    places = frozenset({Place.MAP})
+    place_reason = "holds only [0, 1] maps"
+    learnable = False
+    rows_suffice = True
+    scale: Tensor
+
+    def __init__(self, bits: int, scale: Tensor, tau: int) -> None:
+        super().__init__(bits)
+        self.keep(scale=scale)
+        self.tau = tau
+
+    def codes(self, x: Tensor) -> Tensor:
+        """As of ``Grid``; float."""
+        return log2_codes(x, self.scale, self.tau, self.bits)
+
+    def values(self, codes: Tensor) -> Tensor:
+        """As of ``Grid``."""
+        return log2_values(codes, self.scale, self.tau, self.bits)
+
+    def differentiable(self, x: Tensor, mask: Tensor | None = None, numbers: Tensor | None = None) -> Tensor:
+        """As of ``Grid``, but no gradient reaches ``numbers``.
+
+        It vanishes wherever the grid is active (the direct term and the one through the exponent cancel), so
+        this scale is not learned.
+        """
+        scale = self.scale if numbers is None else numbers
+        return straight_through(x, scale, self.tau, self.bits, mask)
+
+    def numbers(self) -> Tensor:
+        """As of ``Grid``: the scale."""
+        return self.scale
+
+    def with_numbers(self, numbers: Tensor) -> Self:
+        """As of ``Grid``."""
+        return type(self)(self.bits, numbers, self.tau)
+
+    def check(self, channels: int | None = None) -> str:
+        """As of ``Grid``."""
+        if problem := scale_problem(self.scale, ()):
+            return problem
+        good = self.tau in GRANULARITIES
+        return "" if good else f"granularity {self.tau} is not one of {GRANULARITIES}"
+
+    def bounds(self) -> tuple[float, float]:
+        """As of ``Grid``."""
+        return 0.0, float(self.scale)
+
+    def to_packed(self) -> PackedActivation:
+        """As of ``Grid``."""
+        return PackedActivation(self.name, self.bits, float(self.scale), 0, self.tau)
+
+    @classmethod
+    def from_packed(cls, packed: PackedActivation) -> Self:
+        """As of ``Grid``."""
+        return cls(packed.bits, torch.tensor(packed.scale), cast(int, packed.detail))
+
+    @classmethod
+    def check_packed(cls, packed: PackedActivation) -> str:
+        """As of ``Grid``."""
+        lawful = packed.zero_point == 0 and packed.detail in range(1, MAX_TAU + 1)
+        return "" if lawful else packed.unlawful
+
+    def facts(self) -> dict[str, Any]:
+        """As of ``Grid``, and ``tau``."""
+        return {**super().facts(), "tau": self.tau}
+
+    def refuse_graph(self) -> str:
+        """As of ``Grid``: nothing."""
+        return ""
+
+    def onnx(self, graph: Writer, x: str) -> str:
+        """As of ``Grid``.
+
+        ``log2(x / scale)`` becomes ``log(x / scale) * (1 / log 2)``: where a probability lies within a
+        rounding error of the middle between two levels, its code may differ from PyTorch's by one.
+        """
+        levels = graph.constant(log2_levels(self.scale.cpu(), self.tau, self.bits).numpy())
+        return graph.add("Gather", levels, graph.add("Cast", self._onnx_steps(graph, x), to=_INT32))
+
+    def onnx_fast(self, graph: Writer, x: str) -> str:
+        """As of ``Grid``, to the last rounding, without looking each value up in a table.
+
+        ONNX Runtime's ``Gather`` takes the values one by one; an exponential and a threshold are vectorised.
+        """
+        scale = float(self.scale)
+        half_way = scale * 2.0 ** (-(2**self.bits - 1.5) / self.tau)  # the largest code stands for zero
+        steps = self._onnx_steps(graph, x)
+        exponent = graph.add("Mul", steps, graph.constant(-math.log(2) / self.tau))
+        value = graph.add("Mul", graph.add("Exp", exponent), graph.constant(scale))
+        return graph.add("ThresholdedRelu", value, alpha=half_way)
+
+    def _onnx_steps(self, graph: Writer, x: str) -> str:
+        """The codes as float32."""
+        exponent = graph.add("Log", graph.add("Div", x, graph.constant(float(self.scale))))
+        steps = graph.add("Round", graph.add("Mul", exponent, graph.constant(-self.tau / math.log(2))))
+        return graph.add("Clip", steps, graph.constant(0), graph.constant(2**self.bits - 1))
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, tau: int, bits: int, mask: Tensor | None) -> Tensor:
+        codes = x.div(scale).log2_().mul_(-tau).round_()
+        active = (codes >= 0) & (codes < 2**bits - 1)
+        output = log2_values(codes.clamp_(0, 2**bits - 1), scale, tau, bits)
+        ratio = torch.where(active, output / x, 0.0)
+        if mask is not None:
+            output = torch.where(mask, output, x)
+            ratio.masked_fill_(~mask, 1.0)
+        ctx.save_for_backward(ratio)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (ratio,) = ctx.saved_tensors
+        return gradient * ratio, None, None, None, None
+
+
+def straight_through(x: Tensor, scale: Tensor, tau: int, bits: int, mask: Tensor | None = None) -> Tensor:
+    """``x`` on the logarithmic grid, differentiable in ``x``; args as of ``log2_codes`` and
+    ``affine.straight_through``."""
+    return cast(Tensor, _StraightThrough.apply(x, scale, tau, bits, mask))  # type: ignore[no-untyped-call]

@@ -180,7 +180,7 @@ class _Moved(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
         flat = gradient.flatten()
-        slopes = [torch.dot(flat, (Quantizer.forward(q, x) - x).flatten()) for q in ctx.quantizers]
+        slopes = [torch.dot(flat, (q.by_stage(x) - x).flatten()) for q in ctx.quantizers]
         return gradient, torch.stack(slopes).cpu(), None
 
 

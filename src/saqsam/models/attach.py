@@ -87,7 +87,7 @@ def _attention_quantizers(plan: Plan, path: str) -> AttentionQuantizers:
 
 def _quantizer(plan: Plan, path: str, role: str, channels: int | None = None) -> Quantizer | None:
     choice = plan.get(f"{path}:{role}")
-    return None if choice is None else Quantizer(choice.site.name, choice.bits, choice.grid, channels)
+    return None if choice is None else Quantizer(choice.site.name, choice.bits, choice.kind, channels)
 
 
 def _replace(model: SamModel, path: str, module: nn.Module) -> None:

@@ -17,7 +17,7 @@ from transformers.models.sam.modeling_sam import SamAttention, SamVisionAttentio
 
 from saqsam.models.products import exact_scores, exact_weighted, has_steps, holds_sums
 from saqsam.models.sampling import SAMPLED_MAPS, SAMPLED_QUERIES, spread
-from saqsam.quantizer import LOG2, Quantizer, Stage
+from saqsam.quantizer import Quantizer, Stage
 
 _CHUNK = 1 << 25
 """Elements of the attention map held at once. Maps of different heads and windows do not touch each
@@ -125,9 +125,9 @@ class QuantVisionAttention(SamVisionAttention):
         return output.flatten(3)
 
     def _samples_rows(self) -> bool:
-        """While a logarithmic grid is searched, a few rows of the map suffice and SDPA does the rest."""
+        """While a grid is chosen on a few rows of the map, SDPA does the rest."""
         quantizer = self.quantizers.attention
-        return quantizer is None or (quantizer.stage is Stage.OBSERVE and quantizer.grid == LOG2)
+        return quantizer is None or (quantizer.stage is Stage.OBSERVE and quantizer.kind.rows_suffice)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, positions: Positions) -> Tensor:
         """All maps, a bounded number at a time: ``(maps, N, d) -> (maps, N, d)``."""

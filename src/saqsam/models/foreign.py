@@ -20,9 +20,7 @@ _MARKS = (
 
 
 # Of a saqsam model's own state_dict: the grids of its quantizers.
-_QUANTIZER = re.compile(
-    r"(?:.*\.)?(?:weight_quantizer|input_quantizer|quantizers\.\w+)\.(?:scale|zero_point|groups)"
-)
+_QUANTIZER = re.compile(r"(?:.*\.)?(?:weight_quantizer|input_quantizer|quantizers\.\w+)\._grid\.\w+")
 
 
 def foreign_family(names: Iterable[str], *, anywhere: bool = False) -> str | None:

@@ -10,8 +10,10 @@ from fnmatch import translate
 from transformers import SamModel
 
 from saqsam.errors import RecipeError
+from saqsam.grids.affine import Affine
+from saqsam.grids.grid import Grid, Place
+from saqsam.grids.registry import find_grid
 from saqsam.models.sites import ATTENTION, ENCODER, INPUT, WEIGHT, Site, quantized_sites
-from saqsam.quantizer import AFFINE, GROUPED, HYBRID, LOG2
 from saqsam.recipe import Override, Ranges, Recipe
 
 
@@ -21,7 +23,7 @@ class Choice:
 
     site: Site
     bits: int
-    grid: str
+    kind: type[Grid]
     ranges: Ranges
     groups: int = 1
     """Groups of channels at most, on a grouped grid."""
@@ -70,19 +72,28 @@ def _choose(site: Site, recipe: Recipe, matchers: Mapping[str, re.Pattern[str]])
         bits = override.bits or bits
         grid = override.grid or grid
         ranges = _override_ranges(ranges, override)
-    if grid == LOG2 and site.role != ATTENTION:
-        raise RecipeError(f"overrides: {site.name} cannot use the log2 grid, which holds only [0, 1] maps")
-    linear_input = site.role == INPUT and _layer_name(site) in LINEAR
-    if grid in (GROUPED, HYBRID) and not linear_input:
+    kind = find_grid(grid)
+    if kind is None:
         raise RecipeError(
-            f"overrides: {site.name} cannot use the {grid} grid, which is for inputs of linear layers"
+            f"overrides: {site.name} is to have a {grid} grid, which nothing has registered here"
         )
-    if grid == GROUPED and ranges.method != "minmax":
+    if not kind.suits(_place(site)):
+        raise RecipeError(f"overrides: {site.name} cannot use the {grid} grid, which {kind.place_reason}")
+    if kind.range_methods and ranges.method not in kind.range_methods:
         raise RecipeError(
-            f"{site.name}: grouped grids begin with each channel's smallest and largest value; set "
-            f"activation_ranges.method=minmax, or the site's ranges, not {ranges.method}"
+            f"{site.name}: {kind.range_reason}; set activation_ranges.method={kind.range_methods[0]}, or the "
+            f"site's ranges, not {ranges.method}"
         )
-    return Choice(site, bits, grid, ranges, recipe.activation_grids.groups)
+    return Choice(site, bits, kind, ranges, recipe.activation_grids.groups)
+
+
+def _place(site: Site) -> Place:
+    """What kind of tensor a site is, for grids."""
+    if site.role == WEIGHT:
+        return Place.WEIGHT
+    if site.role == ATTENTION:
+        return Place.MAP
+    return Place.LINEAR_INPUT if site.role == INPUT and _layer_name(site) in LINEAR else Place.OTHER
 
 
 def _grid(site: Site, recipe: Recipe) -> str:
@@ -93,7 +104,7 @@ def _grid(site: Site, recipe: Recipe) -> str:
         return recipe.activation_grids.projections
     if site.role == INPUT and _layer_name(site) == "lin2":
         return recipe.activation_grids.mlp_hidden
-    return AFFINE
+    return Affine.name
 
 
 def _layer_name(site: Site) -> str:

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from saqsam.quantizer import AFFINE, Quantizer, Stage
+from saqsam.grids.affine import Affine
+from saqsam.quantizer import Quantizer, Stage
 
 WHOLE = 2**24
 """Up to here float32 holds every whole number."""
@@ -24,7 +25,9 @@ WHOLE = 2**24
 
 def has_steps(quantizer: Quantizer | None) -> bool:
     """Whether what this quantizer returns is a scale times whole steps, for good."""
-    return quantizer is not None and quantizer.stage is Stage.FROZEN and quantizer.grid == AFFINE
+    return (
+        quantizer is not None and quantizer.stage is Stage.FROZEN and quantizer.grid.as_affine() is not None
+    )
 
 
 def holds_sums(*operands: Tensor) -> bool:
@@ -38,15 +41,10 @@ def holds_sums(*operands: Tensor) -> bool:
     )
 
 
-def steps_of(x: Tensor, quantizer: Quantizer) -> Tensor:
-    """The whole steps that values ``x`` on the grid of ``quantizer`` are from zero, same shape, float."""
-    return x.div(quantizer.parameters_for(x)[0]).round_()
-
-
-def largest_step(quantizer: Quantizer) -> float:
+def largest_step(grid: Affine) -> float:
     """Size of the largest step of a grid with one scale."""
-    zero_point = float(quantizer.zero_point)
-    return max(zero_point, float(2**quantizer.bits - 1) - zero_point)
+    zero_point = float(grid.zero_point)
+    return max(zero_point, float(2**grid.bits - 1) - zero_point)
 
 
 def exact_linear(
@@ -58,8 +56,8 @@ def exact_linear(
         x: values on the grid of ``inputs``.
         weight: values on the grid of ``weights``, one scale for each row.
     """
-    left, right = steps_of(x, inputs), steps_of(weight, weights)
-    limit = WHOLE / largest_step(inputs)
+    left, right = inputs.affine.steps(x), weights.affine.steps(weight)
+    limit = WHOLE / largest_step(inputs.affine)
     if right.shape[1] * 2**weights.bits > limit and _size(right) > limit:
         half = right.shape[1] // 2
         parts = (right[:, :half], right[:, half:])
@@ -69,7 +67,7 @@ def exact_linear(
             product = F.linear(left[..., :half], parts[0]).add_(F.linear(left[..., half:], parts[1]))
     else:
         product = F.linear(left, right)
-    product.mul_(inputs.scale * weights.scale)
+    product.mul_(inputs.affine.scale * weights.affine.scale)
     return product if bias is None else product.add_(bias)
 
 
@@ -83,8 +81,9 @@ def exact_scores(query: Tensor, key: Tensor, scale: float, queries: Quantizer, k
 
     8 bits are exact up to a width of 258 for each head; SAM's is 64 or 80.
     """
-    scaled = (queries.scale.double() * scale).float() * keys.scale
-    return torch.matmul(steps_of(query, queries), steps_of(key, keys).transpose(-2, -1)).mul_(scaled)
+    left, right = queries.affine, keys.affine
+    scaled = (left.scale.double() * scale).float() * right.scale
+    return torch.matmul(left.steps(query), right.steps(key).transpose(-2, -1)).mul_(scaled)
 
 
 def exact_weighted(probabilities: Tensor, value: Tensor, maps: Quantizer, values: Quantizer) -> Tensor:
@@ -93,5 +92,5 @@ def exact_weighted(probabilities: Tensor, value: Tensor, maps: Quantizer, values
     Rows of a softmax add up to one, so that their rounded steps add up to ``2 / scale`` at most: exact at any
     scale from 4e-5, a map whose largest value is 0.01 at 8 bits.
     """
-    product = torch.matmul(steps_of(probabilities, maps), steps_of(value, values))
-    return product.mul_(maps.scale * values.scale)
+    left, right = maps.affine, values.affine
+    return torch.matmul(left.steps(probabilities), right.steps(value)).mul_(left.scale * right.scale)

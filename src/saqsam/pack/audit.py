@@ -14,13 +14,11 @@ import torch
 from torch import Tensor, nn
 from transformers import SamModel
 
-from saqsam.grids.affine import affine_round_trip
-from saqsam.grids.hybrid import separable
 from saqsam.models.attach import all_quantizers
 from saqsam.models.lookup import image_side, layer_at
 from saqsam.models.plan import plan_sites
 from saqsam.models.sites import WEIGHT, Site
-from saqsam.quantizer import GROUPED, HYBRID, Quantizer, Stage
+from saqsam.quantizer import Quantizer, Stage
 from saqsam.recipe import Recipe
 
 _COUNTED = 1 << 16
@@ -120,10 +118,13 @@ def _unplanned(
         quantizer = found.get(name)
         if quantizer is None:
             yield name, "is in the recipe's plan but has no quantizer"
-        elif (quantizer.bits, quantizer.grid) != (choice.bits, choice.grid):
-            yield name, f"has {quantizer.bits}-bit {quantizer.grid}, planned {choice.bits}-bit {choice.grid}"
-        elif quantizer.grid == GROUPED and quantizer.scale.numel() > choice.groups:
-            yield name, f"has {quantizer.scale.numel()} groups of channels, planned {choice.groups}"
+            continue
+        bits = quantizer.grid.bits if quantizer.has_grid else quantizer.bits
+        if (bits, quantizer.kind) != (choice.bits, choice.kind):
+            present, planned = quantizer.kind.name, choice.kind.name
+            yield name, f"has {bits}-bit {present}, planned {choice.bits}-bit {planned}"
+        elif quantizer.has_grid and (problem := quantizer.grid.unplanned(choice.groups)):
+            yield name, problem
     for name in found:
         if name not in plan:
             yield name, "is quantized but the recipe keeps it float"
@@ -135,21 +136,16 @@ def _unfrozen(quantizers: dict[Site, Quantizer]) -> Iterator[tuple[str, str]]:
             yield site.name, f"its quantizer is in stage {quantizer.stage.value}, not frozen"
         elif quantizer.observer is not None:
             yield site.name, "an observer is still attached"
-        elif not bool(torch.isfinite(quantizer.scale).all()) or not bool((quantizer.scale > 0).all()):
-            yield site.name, "its scale is not a finite positive number"
-        elif problem := _no_grid(quantizer):
+        elif problem := quantizer.grid.check(quantizer.channels):
             yield site.name, problem
 
 
 def _off_grid(model: SamModel, quantizers: dict[Site, Quantizer]) -> Iterator[tuple[str, str]]:
     for site, quantizer in quantizers.items():
-        if site.role != WEIGHT:
+        if site.role != WEIGHT or not quantizer.has_grid:
             continue
         weight = layer_at(model, site).weight
-        scale, zero_point = quantizer.parameters_for(weight)
-        difference = float(
-            (affine_round_trip(weight, scale, zero_point, quantizer.bits) - weight).abs().max()
-        )
+        difference = float((quantizer.grid.round_trip(weight) - weight).abs().max())
         if difference != 0.0:
             yield site.name, f"a weight is {difference:.3g} away from its {quantizer.bits}-bit grid"
 
@@ -251,31 +247,15 @@ def _watch(
 def off_grid(quantizer: Quantizer, output: Tensor) -> str:
     """What is wrong with a quantizer's output, or nothing: each value must be its own round trip, and
     there may be at most ``2**bits`` distinct ones (on a grouped grid: in each group of channels)."""
-    # Not the quantizer's own ``forward``, which may be what is wrong.
-    again = Quantizer.round_trip(quantizer, output)
+    if not quantizer.has_grid:
+        return "it has no grid"
+    grid = quantizer.grid
+    again = grid.round_trip(output)  # not the quantizer's own ``forward``, which may be what is wrong
     if not torch.equal(again, output):
         share = float((again != output).float().mean())
-        return f"{share:.1%} of its values lie off the {quantizer.bits}-bit grid"
-    parts = [output]
-    if quantizer.grid == GROUPED:
-        parts = [output[..., quantizer.groups == group] for group in range(quantizer.scale.numel())]
-    for part in parts:
+        return f"{share:.1%} of its values lie off the {grid.bits}-bit grid"
+    for part in grid.parts(output):
         distinct = part.flatten()[:: max(1, output.numel() // _COUNTED)].unique().numel()
-        if distinct > 2**quantizer.bits:
-            return f"{distinct} distinct values, a {quantizer.bits}-bit grid has {2**quantizer.bits}"
-    return ""
-
-
-def _no_grid(quantizer: Quantizer) -> str:
-    """What keeps a quantizer's numbers from being the grid that a file would hold, or nothing."""
-    highest = quantizer.log_levels if quantizer.grid == HYBRID else 2**quantizer.bits - 1
-    zero_point = quantizer.zero_point
-    if not torch.equal(zero_point, zero_point.round().clamp(0, highest)):
-        return f"its zero point is not an integer in 0..{highest}"
-    if quantizer.grid == GROUPED:
-        wanted = list(range(quantizer.scale.numel()))
-        if quantizer.groups.unique().tolist() != wanted or zero_point.numel() != len(wanted):
-            return f"its channels are not in the {len(wanted)} groups that have a scale"
-    if quantizer.grid == HYBRID and not separable(quantizer.hybrid_levels()):
-        return "two values of its hybrid grid cannot be told apart"
+        if distinct > 2**grid.bits:
+            return f"{distinct} distinct values, a {grid.bits}-bit grid has {2**grid.bits}"
     return ""

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from saqsam.grids.hybrid import MOST_LOG_LEVELS
+from saqsam.grids.affine import Affine, affine_values
+from saqsam.grids.packed import PackedActivation as PackedActivation
+from saqsam.grids.registry import find_grid
 
 MIN_BITS, MAX_BITS = 2, 8
 MAX_CODES = 1 << 31  # of all weights together; SAM-H has 0.64e9
 MAX_NAME = 512
-MAX_TAU = 255
 FLOAT_DTYPES = {"F16": torch.float16, "F32": torch.float32}
 NUMPY_DTYPES = {"F16": "<f2", "F32": "<f4", "U8": "u1"}  # as they lie in the file
 
@@ -48,79 +49,13 @@ class PackedWeight:
     scale: Tensor
     zero_point: Tensor
     bits: int
+    grid: ClassVar[str] = Affine.name
 
-
-@dataclass(frozen=True)
-class PackedActivation:
-    """One grid for a whole activation tensor.
-
-    ``affine``: ``scale * (code - zero_point)``. ``log2``: ``scale * 2 ** (-code / tau)``, except that
-    the largest code, ``2**bits - 1``, stands for zero.
-
-    Attributes:
-        grid: ``"affine"`` or ``"log2"``.
-        bits: 2 to 8.
-        scale: finite and positive, exactly representable in float32.
-        zero_point: ``0 .. 2**bits - 1``; 0 on a log2 grid.
-        tau: levels for each halving of the value on a log2 grid, 1 to 255; 0 on an affine grid.
-    """
-
-    grid: Literal["affine", "log2"]
-    bits: int
-    scale: float
-    zero_point: int
-    tau: int
-
-
-@dataclass(frozen=True)
-class PackedGroups:
-    """Affine grids of groups of channels; channels are the last dimension of the activation.
-
-    ``scales[g] * (code - zero_points[g])``, with ``g = groups[channel]``.
-
-    Attributes:
-        bits: 2 to 8.
-        scales: of each group, finite and positive, exactly representable in float32.
-        zero_points: of each group, ``0 .. 2**bits - 1``.
-        groups: of each channel, the number of its group; every group has a channel.
-    """
-
-    bits: int
-    scales: tuple[float, ...]
-    zero_points: tuple[int, ...]
-    groups: tuple[int, ...]
-    grid: Literal["grouped"] = "grouped"
-
-
-@dataclass(frozen=True)
-class PackedHybrid:
-    """One hybrid grid for a whole activation tensor: powers of two up to the knee, even steps above.
-
-    Attributes:
-        bits: 2 to 8.
-        knee: largest power-of-two level; finite and positive, exactly representable in float32.
-        step: distance of the levels above it; likewise.
-        zero_point: the code that stands for zero, ``0 .. log_levels``.
-        log_levels: how many levels are powers of two, 1 to ``min(16, 2**bits - 2)``.
-    """
-
-    bits: int
-    knee: float
-    step: float
-    zero_point: int
-    log_levels: int
-    grid: Literal["hybrid"] = "hybrid"
-
-
-PackedGrid = PackedActivation | PackedGroups | PackedHybrid
-"""How one activation is quantized."""
-
-
-def scales_of(grid: PackedGrid) -> tuple[float, ...]:
-    """The float32 numbers of a grid, in the order in which a file holds them."""
-    if isinstance(grid, PackedGroups):
-        return grid.scales
-    return (grid.knee, grid.step) if isinstance(grid, PackedHybrid) else (grid.scale,)
+    def values(self) -> Tensor:
+        """The weight that the codes stand for, float32 of their shape."""
+        channels = (-1,) + (1,) * (self.codes.ndim - 1)
+        zero_point = self.zero_point.float().view(channels)
+        return affine_values(self.codes.float(), self.scale.view(channels), zero_point)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +74,7 @@ class PackedModel:
     config: dict[str, Any]
     recipe: dict[str, Any]
     weights: dict[str, PackedWeight]
-    activations: dict[str, PackedGrid]
+    activations: dict[str, PackedActivation]
     rest: dict[str, Tensor]
     records: dict[str, Any]
 
@@ -184,40 +119,15 @@ def _check_weight(name: str, weight: PackedWeight) -> None:
         raise Malformed(name, "a scale is not finite and positive")
 
 
-def _check_activation(name: str, activation: PackedGrid) -> None:
+def _check_activation(name: str, activation: PackedActivation) -> None:
     check_bits(name, activation.bits)
-    for scale in scales_of(activation):
+    for scale in activation.scales:
         if not math.isfinite(scale) or scale <= 0:
             raise Malformed(name, f"its scale {scale!r} is not finite and positive")
-    levels = 1 << activation.bits
-    if isinstance(activation, PackedGroups):
-        _check_groups(name, activation)
-        return
-    if isinstance(activation, PackedHybrid):
-        _check_hybrid(name, activation)
-        return
-    if activation.grid == "affine":
-        lawful = 0 <= activation.zero_point < levels and activation.tau == 0
-    else:
-        lawful = activation.grid == "log2" and activation.zero_point == 0 and 1 <= activation.tau <= MAX_TAU
-    if not lawful:
-        grid = f"grid {activation.grid!r}, zero point {activation.zero_point}, tau {activation.tau}"
-        raise Malformed(name, f"no {activation.bits}-bit grid has {grid}")
-
-
-def _check_groups(name: str, activation: PackedGroups) -> None:
-    count = len(activation.scales)
-    if any(not 0 <= zero_point < 1 << activation.bits for zero_point in activation.zero_points):
-        raise Malformed(name, f"a zero point is outside 0 .. {(1 << activation.bits) - 1}")
-    if len(activation.zero_points) != count or set(activation.groups) != set(range(count)):
-        raise Malformed(name, f"its channels and zero points do not fit its {count} groups")
-
-
-def _check_hybrid(name: str, activation: PackedHybrid) -> None:
-    most = min(MOST_LOG_LEVELS, (1 << activation.bits) - 2)
-    if not 1 <= activation.log_levels <= most or not 0 <= activation.zero_point <= activation.log_levels:
-        levels = f"{activation.log_levels} logarithmic levels, zero point {activation.zero_point}"
-        raise Malformed(name, f"no {activation.bits}-bit hybrid grid has {levels}")
+    kind = find_grid(activation.grid)
+    problem = activation.unlawful if kind is None else kind.check_packed(activation)
+    if problem:
+        raise Malformed(name, problem)
 
 
 def check_bits(name: str, bits: object) -> None:

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import SamModel
 
 from saqsam.errors import CorruptCheckpoint, SaqsamError
-from saqsam.grids.affine import affine_codes, affine_values
+from saqsam.grids.affine import Affine
+from saqsam.grids.grid import Grid
 from saqsam.models.attach import all_quantizers, attach
 from saqsam.models.lookup import layer_at
 from saqsam.models.official import POSITIONS, TIED_POSITIONS
 from saqsam.models.sites import WEIGHT, Site
-from saqsam.pack.file import (
-    PackedActivation,
-    PackedGrid,
-    PackedGroups,
-    PackedHybrid,
-    PackedModel,
-    PackedWeight,
-)
+from saqsam.pack.file import PackedActivation, PackedModel, PackedWeight
 from saqsam.pack.fit import lay_out
-from saqsam.quantizer import GROUPED, HYBRID, LOG2, Quantizer
+from saqsam.quantizer import Quantizer
 from saqsam.recipe import Recipe
 
 
@@ -41,19 +35,18 @@ def to_packed(model: SamModel, recipe: Recipe, records: dict[str, Any]) -> Packe
         InvariantError: a quantizer has no range, or another function answers in its place.
     """
     weights: dict[str, PackedWeight] = {}
-    activations: dict[str, PackedGrid] = {}
+    activations: dict[str, PackedActivation] = {}
     for site, quantizer in all_quantizers(model).items():
         quantizer.check_settled()
         if site.role != WEIGHT:
-            activations[site.name] = _grid_of(quantizer)
+            activations[site.name] = quantizer.grid.to_packed()
             continue
-        weight = layer_at(model, site).weight
-        codes = affine_codes(weight, *quantizer.parameters_for(weight), quantizer.bits)
+        grid = quantizer.affine
         weights[site.path] = PackedWeight(
-            codes.to(torch.uint8).cpu(),
-            quantizer.scale.cpu(),
-            quantizer.zero_point.to(torch.uint8).cpu(),
-            quantizer.bits,
+            grid.codes(layer_at(model, site).weight).to(torch.uint8).cpu(),
+            grid.scale.cpu(),
+            grid.zero_point.to(torch.uint8).cpu(),
+            grid.bits,
         )
     dtype = getattr(torch, recipe.float_dtype)
     rest = {
@@ -62,34 +55,6 @@ def to_packed(model: SamModel, recipe: Recipe, records: dict[str, Any]) -> Packe
         if name.removesuffix(".weight") not in weights
     }
     return PackedModel(plain_config(model), recipe.to_dict(), weights, activations, rest, records)
-
-
-def _grid_of(quantizer: Quantizer) -> PackedGrid:
-    """What a file holds of an activation's quantizer."""
-    if quantizer.grid == GROUPED:
-        zero_points = tuple(int(zero_point) for zero_point in quantizer.zero_point)
-        groups = tuple(int(group) for group in quantizer.groups)
-        return PackedGroups(quantizer.bits, tuple(quantizer.scale.tolist()), zero_points, groups)
-    zero_point = int(quantizer.zero_point)
-    if quantizer.grid == HYBRID:
-        knee, step = quantizer.scale.tolist()
-        return PackedHybrid(quantizer.bits, knee, step, zero_point, quantizer.log_levels)
-    grid: Literal["log2", "affine"] = "log2" if quantizer.grid == LOG2 else "affine"
-    return PackedActivation(grid, quantizer.bits, float(quantizer.scale), zero_point, quantizer.tau)
-
-
-def _set_grid(quantizer: Quantizer, grid: PackedGrid) -> None:
-    """The inverse of ``_grid_of``; raises ``InvariantError`` if there is no such grid."""
-    if isinstance(grid, PackedGroups):
-        scale, zero_point = torch.tensor(grid.scales), torch.tensor(grid.zero_points).float()
-        quantizer.set_grouped(scale, zero_point, torch.tensor(grid.groups))
-    elif isinstance(grid, PackedHybrid):
-        scale, zero_point = torch.tensor([grid.knee, grid.step]), torch.tensor(float(grid.zero_point))
-        quantizer.set_hybrid(scale, zero_point, grid.log_levels)
-    elif grid.grid == "log2":
-        quantizer.set_log2(torch.tensor(grid.scale), grid.tau)
-    else:
-        quantizer.set_affine(torch.tensor(grid.scale), torch.tensor(float(grid.zero_point)))
 
 
 def plain_config(model: SamModel) -> dict[str, Any]:
@@ -118,10 +83,7 @@ def from_packed(packed: PackedModel, path: str | Path) -> tuple[SamModel, Recipe
 
 def _load_parameters(model: SamModel, packed: PackedModel) -> None:
     state: dict[str, Tensor] = {name: tensor.float() for name, tensor in packed.rest.items()}
-    for name, weight in packed.weights.items():
-        channels = (-1,) + (1,) * (weight.codes.ndim - 1)
-        zero_point = weight.zero_point.float().view(channels)
-        state[f"{name}.weight"] = affine_values(weight.codes.float(), weight.scale.view(channels), zero_point)
+    state |= {f"{name}.weight": weight.values() for name, weight in packed.weights.items()}
     if POSITIONS in state:
         state.setdefault(TIED_POSITIONS, state[POSITIONS])
     model.load_state_dict(state, strict=True, assign=True)
@@ -136,24 +98,27 @@ def _set_quantizers(model: SamModel, packed: PackedModel, path: str | Path) -> N
         raise CorruptCheckpoint(path, f"{name} is quantized in the recipe or in the file, but not in both")
     for site, quantizer in quantizers.items():
         entry = packed.weights[site.path] if site.role == WEIGHT else packed.activations[site.name]
-        grid = "affine" if isinstance(entry, PackedWeight) else entry.grid
-        if (entry.bits, grid) != (quantizer.bits, quantizer.grid):
-            raise CorruptCheckpoint(path, f"{site.name} has {entry.bits} bits ({grid}), its recipe disagrees")
-        if isinstance(entry, PackedGroups):
-            _check_channels(model, site, entry, path)
+        if (entry.bits, entry.grid) != (quantizer.bits, quantizer.kind.name):
+            raise CorruptCheckpoint(
+                path, f"{site.name} has {entry.bits} bits ({entry.grid}), its recipe disagrees"
+            )
+        grid = _grid_of(quantizer, entry)
+        if (channels := grid.channels()) is not None:
+            _check_channels(model, site, channels, path)
         try:
-            if isinstance(entry, PackedWeight):
-                quantizer.set_affine(entry.scale, entry.zero_point.float())
-            else:
-                _set_grid(quantizer, entry)
+            quantizer.set(grid)
         except SaqsamError as error:
             raise CorruptCheckpoint(path, str(error)) from error
         quantizer.freeze()
 
 
-def _check_channels(model: SamModel, site: Site, entry: PackedGroups, path: str | Path) -> None:
+def _grid_of(quantizer: Quantizer, entry: PackedWeight | PackedActivation) -> Grid:
+    if isinstance(entry, PackedWeight):
+        return Affine(entry.bits, entry.scale, entry.zero_point.float())
+    return quantizer.kind.from_packed(entry)
+
+
+def _check_channels(model: SamModel, site: Site, found: int, path: str | Path) -> None:
     channels = layer_at(model, site).weight.shape[1]
-    if len(entry.groups) != channels:
-        raise CorruptCheckpoint(
-            path, f"{site.name} has groups of {len(entry.groups)} channels, not {channels}"
-        )
+    if found != channels:
+        raise CorruptCheckpoint(path, f"{site.name} has groups of {found} channels, not {channels}")

@@ -6,23 +6,13 @@ The public names of the format in one place. FORMAT.md describes the file to the
 from __future__ import annotations
 
 from saqsam.pack.container import FORMAT_VERSION
-from saqsam.pack.contents import (
-    PackedActivation,
-    PackedGrid,
-    PackedGroups,
-    PackedHybrid,
-    PackedModel,
-    PackedWeight,
-)
+from saqsam.pack.contents import PackedActivation, PackedModel, PackedWeight
 from saqsam.pack.reading import is_packed, read_packed
 from saqsam.pack.writing import write_packed
 
 __all__ = [
     "FORMAT_VERSION",
     "PackedActivation",
-    "PackedGrid",
-    "PackedGroups",
-    "PackedHybrid",
     "PackedModel",
     "PackedWeight",
     "is_packed",

@@ -11,8 +11,9 @@ import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
+from saqsam.grids.registry import find_grid
 from saqsam.pack.bits import packed_size
 from saqsam.pack.container import ITEM_BYTES, parse_json
 from saqsam.pack.contents import (
@@ -20,9 +21,6 @@ from saqsam.pack.contents import (
     MAX_CODES,
     Malformed,
     PackedActivation,
-    PackedGrid,
-    PackedGroups,
-    PackedHybrid,
     check_bits,
 )
 
@@ -66,27 +64,20 @@ class ActivationRow:
 
     @property
     def scales(self) -> int:
-        """How many float32 numbers the grid has."""
-        if isinstance(self.zero_point, tuple):
-            return len(self.zero_point)
-        return 2 if self.grid == "hybrid" else 1
+        """How many float32 numbers the grid has; one, of a grid that nobody knows."""
+        kind = find_grid(self.grid)
+        return 1 if kind is None else kind.count_numbers(self.zero_point)
 
     @classmethod
-    def of(cls, name: str, grid: PackedGrid) -> ActivationRow:
+    def of(cls, name: str, grid: PackedActivation) -> ActivationRow:
         """The row of a grid."""
-        if isinstance(grid, PackedGroups):
-            return cls(name, grid.grid, grid.bits, grid.zero_points, grid.groups)
-        detail = grid.log_levels if isinstance(grid, PackedHybrid) else grid.tau
-        return cls(name, grid.grid, grid.bits, grid.zero_point, detail)
+        return cls(name, grid.grid, grid.bits, grid.zero_point, grid.detail)
 
-    def with_scales(self, scales: Sequence[float]) -> PackedGrid:
+    def with_scales(self, scales: Sequence[float]) -> PackedActivation:
         """The grid, given its float32 numbers; that it obeys the rules is for ``check_contents`` to see."""
-        if isinstance(self.zero_point, tuple) and isinstance(self.detail, tuple):
-            return PackedGroups(self.bits, tuple(scales), self.zero_point, self.detail)
-        zero_point, detail = cast(tuple[int, int], (self.zero_point, self.detail))
-        if self.grid == "hybrid":
-            return PackedHybrid(self.bits, scales[0], scales[1], zero_point, detail)
-        return PackedActivation(cast(Any, self.grid), self.bits, scales[0], zero_point, detail)
+        several = len(scales) > 1 or isinstance(self.zero_point, tuple)
+        scale = tuple(scales) if several else scales[0]
+        return PackedActivation(self.grid, self.bits, scale, self.zero_point, self.detail)
 
 
 @dataclass(frozen=True)
@@ -194,7 +185,8 @@ def _weight_row(row: object) -> WeightRow:
 def _activation_row(row: object) -> ActivationRow:
     name, grid, bits, zero_point, detail = _fields(row, 5)
     check_bits(name, bits)
-    if grid == "grouped":
+    kind = find_grid(grid) if isinstance(grid, str) else None
+    if kind is not None and kind.lists:
         return ActivationRow(name, grid, bits, _whole_numbers(name, zero_point), _whole_numbers(name, detail))
     if not isinstance(grid, str) or any(type(value) is not int for value in (zero_point, detail)):
         raise Malformed(name, "its row is not a name, a grid and three whole numbers")

@@ -33,7 +33,7 @@ from saqsam.pack.container import (
 from saqsam.pack.contents import (
     NUMPY_DTYPES,
     Malformed,
-    PackedGrid,
+    PackedActivation,
     PackedModel,
     PackedWeight,
     check_contents,
@@ -201,7 +201,7 @@ def _weight(row: WeightRow, codes: memoryview, scale: memoryview, zero_point: me
         raise Malformed(row.name, str(problem)) from problem
 
 
-def _activations(rows: tuple[ActivationRow, ...], scales: memoryview) -> dict[str, PackedGrid]:
+def _activations(rows: tuple[ActivationRow, ...], scales: memoryview) -> dict[str, PackedActivation]:
     values = iter(np.frombuffer(scales, dtype=NUMPY_DTYPES["F32"]).tolist())
     return {row.name: row.with_scales(list(islice(values, row.scales))) for row in rows}
 

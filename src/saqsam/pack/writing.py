@@ -21,7 +21,6 @@ from saqsam.pack.contents import (
     PackedModel,
     PackedWeight,
     check_contents,
-    scales_of,
 )
 from saqsam.pack.manifest import ActivationRow, Manifest, RestRow, WeightRow, encode_manifest
 
@@ -61,7 +60,7 @@ def _encode_sections(packed: PackedModel) -> dict[str, list[bytes]]:
         data = _tensor_bytes(tensor)
         sections[f"rest_{_NAMES[tensor.dtype].lower()}"].append(data)
         sections["digests"].append(hashlib.sha256(data).digest())
-    scales = b"".join(_float32(name, scale) for name, grid in activations for scale in scales_of(grid))
+    scales = b"".join(_float32(name, scale) for name, grid in activations for scale in grid.scales)
     manifest = Manifest(
         weights=tuple(WeightRow(name, weight.bits, tuple(weight.codes.shape)) for name, weight in weights),
         activations=tuple(ActivationRow.of(name, grid) for name, grid in activations),

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from saqsam.errors import NumericalError
 from saqsam.grids.affine import affine_parameters
-from saqsam.grids.grouped import group_channels, group_means
+from saqsam.grids.grouped import Grouped, group_channels, group_means
 
 
 class ChannelObserver:
@@ -41,8 +41,8 @@ class ChannelObserver:
         self.count += x.numel()
 
 
-def grouped_parameters(channel_ranges: Tensor, count: int, bits: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Scales, zero points ``(groups,)`` and the group of each channel ``(channels,)``.
+def grouped_grid(channel_ranges: Tensor, count: int, bits: int) -> Grouped:
+    """The grid of channels that share scales.
 
     Args:
         channel_ranges: ``(2, channels)``: scale and zero point of each channel.
@@ -54,7 +54,7 @@ def grouped_parameters(channel_ranges: Tensor, count: int, bits: int) -> tuple[T
     """
     groups = group_channels(channel_ranges[0], channel_ranges[1], count)
     scale, zero_point = group_means(channel_ranges.t(), groups).unbind(1)
-    return scale, zero_point.round().clamp(0, 2**bits - 1), groups
+    return Grouped(bits, scale, zero_point.round().clamp(0, 2**bits - 1), groups)
 
 
 def channel_parameters(low: Tensor, high: Tensor, bits: int) -> Tensor:

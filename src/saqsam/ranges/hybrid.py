@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saqsam.grids.hybrid import hybrid_levels, hybrid_round_trip, log_levels_for, separable
+from saqsam.grids.hybrid import Hybrid, hybrid_levels, hybrid_round_trip, log_levels_for, separable
 from saqsam.ranges.histogram import Histogram
 
 KNEES = (0.1, 0.3, 0.5)
@@ -23,10 +23,10 @@ TOPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 """Candidates for the largest value, as shares of the largest one seen, where it may be cut."""
 
 
-def hybrid_parameters(
+def hybrid_grid(
     histogram: Histogram, low: float, high: float, bits: int, norm: float, *, cut: bool
-) -> tuple[Tensor, Tensor, int]:
-    """Knee and step ``(2,)``, code of zero (scalar) and number of logarithmic levels of the best grid.
+) -> Hybrid:
+    """The best grid for what was seen.
 
     Args:
         histogram: what was seen.
@@ -51,7 +51,8 @@ def hybrid_parameters(
         error = float((hybrid_round_trip(x, levels) - x).abs().double().pow(norm) @ weights)
         if error < best:
             best, found = error, (scale * high, torch.tensor(float(zero_point)), log_levels)
-    return found
+    scale, zero, count = found
+    return Hybrid(bits, scale[0], scale[1], zero, count)
 
 
 def _candidates(low: float, bits: int, tops: tuple[float, ...]) -> list[tuple[Tensor, int, int]]:

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from saqsam.errors import RecipeError
+from saqsam.grids.registry import grid_names
 from saqsam.recipe.commented_yaml import to_yaml
 from saqsam.recipe.learning import Reconstruct as Reconstruct
 from saqsam.recipe.official_words import OBSERVERS
 from saqsam.recipe.schema import Section, option
 from saqsam.recipe.strict_yaml import parse_yaml
 
-Grid = Literal["affine", "log2", "grouped", "hybrid"]
 RangeMethod = Literal["minmax", "percentile", "mse"]
 
 HALVES = {"encoder": "vision_encoder.*", "decoder": "mask_decoder.*"}
@@ -183,9 +183,10 @@ class Override(Section):
     """What is different at the sites that one pattern matches; null keeps the recipe's choice."""
 
     bits: int | None = option("bits at these sites", None, minimum=2, maximum=8)
-    grid: Grid | None = option(
+    grid: str | None = option(
         "grid at these sites; log2 is for attention maps, grouped and hybrid for inputs of linear layers",
         None,
+        choices=grid_names,
     )
     ranges: Ranges | None = option("range rule at these sites: method, percentile, norm", None)
     keep_float: bool = option("leave these sites unquantized", False)

@@ -12,7 +12,7 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from types import MappingProxyType
@@ -32,12 +32,22 @@ def option(
     maximum: float | None = None,
     ascending: bool = False,
     also: Mapping[str, str] = MappingProxyType({}),
+    choices: Callable[[], Iterable[str]] | None = None,
 ) -> Any:
     """A dataclass field with its documentation; bounds are inclusive and hold for each item of a tuple.
 
-    ``also``: other words for values of a choice, which are stored as the value they stand for.
+    Args:
+        also: other words for values of a choice, which are stored as the value they stand for.
+        choices: gives the words that a text may be, where they are not known before a program runs.
     """
-    details = {"help": help, "minimum": minimum, "maximum": maximum, "ascending": ascending, "also": also}
+    details = {
+        "help": help,
+        "minimum": minimum,
+        "maximum": maximum,
+        "ascending": ascending,
+        "also": also,
+        "choices": choices,
+    }
     if default_factory is not dataclasses.MISSING:
         return dataclasses.field(default_factory=default_factory, metadata=details)
     return dataclasses.field(default=default, metadata=details)
@@ -133,8 +143,8 @@ def type_text(hint: Any, field: dataclasses.Field[Any]) -> str:
     """A type in words with its bounds: ``integer, 2 to 8``."""
     if _is_optional(hint):
         return type_text(_without_none(hint), field) + ", or null"
-    if typing.get_origin(hint) is Literal:
-        return "one of " + ", ".join(map(str, typing.get_args(hint)))
+    if (choices := _choices(hint, field)) is not None:
+        return "one of " + ", ".join(choices)
     if _is_mapping(hint):
         return "mapping of patterns to sections"
     if section_of(hint) is not None:
@@ -191,8 +201,7 @@ def _convert(value: Any, hint: Any, field: dataclasses.Field[Any], where: str) -
         return value if isinstance(value, nested) else nested.from_plain(value, where)
     if typing.get_origin(hint) is tuple:
         return _convert_tuple(value, typing.get_args(hint)[0], field, where)
-    if typing.get_origin(hint) is Literal:
-        choices = typing.get_args(hint)
+    if (choices := _choices(hint, field)) is not None:
         value = _known_as(value, choices, field.metadata["also"])
         if not isinstance(value, str) or value not in choices:
             raise RecipeError(f"{where}: {kind_of(value)} is not one of {', '.join(choices)}")
@@ -259,6 +268,14 @@ def _default(field: dataclasses.Field[Any]) -> Plain:
     if field.default_factory is not dataclasses.MISSING:
         return _plain(field.default_factory())
     return field.default if field.default is dataclasses.MISSING else _plain(field.default)
+
+
+def _choices(hint: Any, field: dataclasses.Field[Any]) -> tuple[str, ...] | None:
+    """The words that a value may be, or ``None`` if it is no choice."""
+    if typing.get_origin(hint) is Literal:
+        return tuple(map(str, typing.get_args(hint)))
+    choices = field.metadata["choices"]
+    return None if choices is None else tuple(choices())
 
 
 def _is_optional(hint: Any) -> bool:

@@ -122,10 +122,10 @@ def closed_form(
     order = torch.argsort(gram.diagonal(), descending=True, stable=True)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram[order][:, order]))
     factor = torch.linalg.cholesky(inverse, upper=True)
-    scale, zero_point = quantizer.parameters_for(flat)
+    scale, zero_point = quantizer.affine.shaped(flat)
     rounded = torch.empty_like(flat)
     rounded[:, order] = _sweep(flat[:, order].clone(), factor, scale.double(), zero_point, quantizer.bits)
-    return Quantizer.forward(quantizer, rounded.to(weight.dtype).view_as(weight))
+    return quantizer.by_stage(rounded.to(weight.dtype).view_as(weight))
 
 
 def _sweep(flat: Tensor, factor: Tensor, scale: Tensor, zero_point: Tensor, bits: int) -> Tensor:

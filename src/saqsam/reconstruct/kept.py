@@ -10,11 +10,11 @@ from torch import Tensor
 from transformers import SamModel
 
 from saqsam.errors import InvariantError
-from saqsam.grids.affine import affine_codes, affine_values
+from saqsam.grids.packed import PackedActivation
 from saqsam.models.attach import all_quantizers
 from saqsam.models.layers import QuantizedLayer
 from saqsam.models.sites import WEIGHT, Site
-from saqsam.quantizer import GROUPED, HYBRID, LOG2, Quantizer, Stage
+from saqsam.quantizer import Quantizer, Stage
 from saqsam.reconstruct.learner import layer_at, write_weight
 
 Tensors = dict[str, Tensor]
@@ -29,7 +29,7 @@ def calibrated(model: SamModel, *, folded: bool) -> tuple[Tensors, dict[str, Any
         folded: whether any fold was made.
 
     Returns:
-        Tensors, and by site what logarithmic and hybrid grids have besides: granularity, logarithmic levels.
+        Tensors, and by site the whole number that a grid has besides, such as its granularity, if it has one.
     """
     tensors: Tensors = {}
     granularities = {}
@@ -37,10 +37,9 @@ def calibrated(model: SamModel, *, folded: bool) -> tuple[Tensors, dict[str, Any
         if quantizer.stage is Stage.OBSERVE:
             continue  # it saw nothing; the audit will name it
         tensors |= _range(site, quantizer)
-        if quantizer.grid == LOG2:
-            granularities[site.name] = quantizer.tau
-        if quantizer.grid == HYBRID:
-            granularities[site.name] = quantizer.log_levels
+        detail = quantizer.grid.to_packed().detail
+        if detail and not isinstance(detail, tuple):
+            granularities[site.name] = detail
         if quantizer.channel_ranges is not None:
             tensors[f"{site.name}/channel_ranges"] = quantizer.channel_ranges
     if folded:
@@ -52,13 +51,9 @@ def calibrated(model: SamModel, *, folded: bool) -> tuple[Tensors, dict[str, Any
 def restore_calibrated(model: SamModel, tensors: Tensors, granularities: Mapping[str, int]) -> None:
     """The inverse of ``calibrated`` on an attached model that observes."""
     for site, quantizer in all_quantizers(model).items():
-        scale = tensors.get(f"{site.name}/scale")
-        if scale is None:
+        if f"{site.name}/scale" not in tensors:
             continue
-        if quantizer.grid == LOG2:
-            quantizer.set_log2(scale, granularities[site.name])
-        else:
-            _set(quantizer, site, tensors, granularities.get(site.name, 0))
+        _set(quantizer, site, tensors, granularities.get(site.name, 0))
         quantizer.channel_ranges = tensors.get(f"{site.name}/channel_ranges")
     for name, parameter in model.named_parameters():
         if f"{name}{_PARAMETER}" in tensors:
@@ -77,9 +72,7 @@ def learned(model: SamModel, own: Mapping[Site, Quantizer]) -> Tensors:
         tensors |= _range(site, quantizer)
         if site.role == WEIGHT:
             layer = layer_at(model, site)
-            scale, zero_point = quantizer.parameters_for(layer.weight)
-            codes = affine_codes(layer.weight.data, scale, zero_point, quantizer.bits)
-            tensors[f"{site.name}/codes"] = codes.to(torch.uint8)
+            tensors[f"{site.name}/codes"] = quantizer.grid.codes(layer.weight.data).to(torch.uint8)
             tensors |= _bias(site, layer)
     return tensors
 
@@ -92,36 +85,48 @@ def restore_learned(model: SamModel, own: Mapping[Site, Quantizer], tensors: Ten
         InvariantError: the weights' grids are not the ones the integers were found on.
     """
     for site, quantizer in own.items():
-        scale = tensors[f"{site.name}/scale"]
         if site.role != WEIGHT:
-            if quantizer.grid != LOG2:
-                _set(quantizer, site, tensors, quantizer.log_levels)
+            detail = quantizer.grid.to_packed().detail
+            _set(quantizer, site, tensors, 0 if isinstance(detail, tuple) else detail)
             continue
-        if not torch.equal(scale.to(quantizer.scale), quantizer.scale):
+        scale = quantizer.grid.numbers()
+        if not torch.equal(tensors[f"{site.name}/scale"].to(scale), scale):
             raise InvariantError(site.name, "its grid is not the one that the run's integers were found on")
         layer = layer_at(model, site)
-        shaped = quantizer.parameters_for(layer.weight)
         codes = tensors[f"{site.name}/codes"].to(layer.weight)
-        write_weight(layer, quantizer, affine_values(codes, *shaped))
+        write_weight(layer, quantizer, quantizer.grid.values(codes))
         _restore_bias(site, layer, tensors)
 
 
 def _range(site: Site, quantizer: Quantizer) -> Tensors:
-    tensors = {f"{site.name}/scale": quantizer.scale, f"{site.name}/zero_point": quantizer.zero_point}
-    if quantizer.grid == GROUPED:
-        tensors[f"{site.name}/groups"] = quantizer.groups.to(torch.int32)
+    """A grid's numbers but for the whole number that it may have besides."""
+    packed = quantizer.grid.to_packed()
+    tensors = {
+        f"{site.name}/scale": torch.tensor(packed.scale, dtype=torch.float32),
+        f"{site.name}/zero_point": torch.tensor(packed.zero_point, dtype=torch.float32),
+    }
+    if isinstance(packed.detail, tuple):
+        tensors[f"{site.name}/groups"] = torch.tensor(packed.detail, dtype=torch.int32)
     return tensors
 
 
-def _set(quantizer: Quantizer, site: Site, tensors: Tensors, log_levels: int) -> None:
-    """The inverse of ``_range`` for all but logarithmic grids."""
+def _set(quantizer: Quantizer, site: Site, tensors: Tensors, detail: int) -> None:
+    """The inverse of ``_range``."""
     scale, zero_point = tensors[f"{site.name}/scale"], tensors[f"{site.name}/zero_point"]
-    if quantizer.grid == GROUPED:
-        quantizer.set_grouped(scale, zero_point, tensors[f"{site.name}/groups"].long())
-    elif quantizer.grid == HYBRID:
-        quantizer.set_hybrid(scale, zero_point, log_levels)
-    else:
-        quantizer.set_affine(scale, zero_point)
+    groups = tensors.get(f"{site.name}/groups")
+    packed = PackedActivation(
+        quantizer.kind.name,
+        quantizer.bits,
+        _plain(scale),
+        _plain(zero_point.int()),
+        detail if groups is None else _plain(groups),
+    )
+    quantizer.set(quantizer.kind.from_packed(packed))
+
+
+def _plain(tensor: Tensor) -> Any:
+    """A number, or a tuple of numbers."""
+    return tuple(tensor.tolist()) if tensor.ndim else tensor.item()
 
 
 def _bias(site: Site, layer: QuantizedLayer) -> Tensors:

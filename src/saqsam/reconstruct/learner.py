@@ -14,15 +14,13 @@ from transformers import SamModel
 from saqsam.errors import InvariantError
 from saqsam.models.layers import QuantizedLayer
 from saqsam.models.sites import WEIGHT, Site
-from saqsam.quantizer import GROUPED, HYBRID, LOG2, Quantizer
+from saqsam.quantizer import Quantizer
 from saqsam.recipe import Reconstruct
-from saqsam.reconstruct import straight_through
-from saqsam.reconstruct.grouped_scales import LearnedGroups, channelwise
-from saqsam.reconstruct.hybrid_scales import LearnedHybrid, hybrid
+from saqsam.reconstruct.grouped_scales import LearnedGroups
 from saqsam.reconstruct.mixing import Mixing
 from saqsam.reconstruct.replace import Answer
 from saqsam.reconstruct.rounding import LearnedRounding
-from saqsam.reconstruct.scales import LearnedGrid, LearnedScale
+from saqsam.reconstruct.scales import LearnedScale
 
 
 class Learner:
@@ -46,7 +44,7 @@ class Learner:
         quantized = settings.activations == "quantized"
         self.activations = [q for site, q in quantizers.items() if site.role != WEIGHT and quantized]
         self.roundings: dict[Quantizer, LearnedRounding] = {}
-        self.scales: dict[Quantizer, LearnedGrid] = {}
+        self.scales: dict[Quantizer, LearnedScale] = {}
         self.biases: list[Tensor] = []
         if settings.rounding == "adaround":
             self.roundings = {
@@ -55,7 +53,9 @@ class Learner:
             }
         if settings.scales:
             self.scales = {
-                quantizer: learned_grid(quantizer) for quantizer in self.activations if quantizer.grid != LOG2
+                quantizer: learned_grid(quantizer)
+                for quantizer in self.activations
+                if quantizer.grid.learnable
             }
         if settings.bias_rate:
             self.biases = [layer.bias for layer in self.layers.values() if layer.bias is not None]
@@ -117,7 +117,7 @@ class Learner:
             InvariantError: a hardened weight is not its own round trip, or a scale is not positive.
         """
         for quantizer, learned in self.scales.items():
-            learned.settle(quantizer)
+            quantizer.set(learned.settled())
         for quantizer, rounding in self.roundings.items():
             write_weight(self.layers[quantizer], quantizer, rounding.harden())
 
@@ -125,7 +125,7 @@ class Learner:
     def restore(self) -> None:
         """Back to calibrated scales, and each weight to the grid value nearest to where it began."""
         for quantizer, learned in self.scales.items():
-            learned.restore(quantizer)
+            quantizer.set(learned.begin)
         for quantizer, layer in self.layers.items():
             weight, bias = self.begin[layer]
             write_weight(layer, quantizer, quantizer(weight))
@@ -138,11 +138,11 @@ def precision(settings: Reconstruct, device: torch.device) -> AbstractContextMan
     return torch.autocast(device.type, torch.bfloat16) if settings.autocast else nullcontext()
 
 
-def learned_grid(quantizer: Quantizer) -> LearnedGrid:
-    """What is learned of an activation's grid; a logarithmic one has nothing to learn."""
-    if quantizer.grid == GROUPED:
-        return LearnedGroups(quantizer)
-    return LearnedHybrid(quantizer) if quantizer.grid == HYBRID else LearnedScale(quantizer)
+def learned_grid(quantizer: Quantizer) -> LearnedScale:
+    """What is learned of an activation's grid that can be learned."""
+    if quantizer.channel_ranges is not None:
+        return LearnedGroups(quantizer.grid, quantizer.channel_ranges)
+    return LearnedScale(quantizer.grid)
 
 
 def layer_at(model: SamModel, site: Site) -> QuantizedLayer:
@@ -156,7 +156,7 @@ def write_weight(layer: QuantizedLayer, quantizer: Quantizer, weight: Tensor) ->
     Raises:
         InvariantError: the weight is not its own round trip through its integers.
     """
-    again = Quantizer.forward(quantizer, weight)
+    again = quantizer.by_stage(weight)
     if not torch.equal(again, weight):
         difference = float((again - weight).abs().max())
         raise InvariantError(quantizer.site, f"a rounded weight is {difference:.3g} away from its grid")
@@ -168,7 +168,7 @@ def _soft(rounding: LearnedRounding, x: Tensor, value: Tensor | None) -> Tensor:
     return rounding.soft()
 
 
-def _learned(learned: LearnedGrid, mixing: Mixing | None, x: Tensor, value: Tensor | None) -> Tensor:
+def _learned(learned: LearnedScale, mixing: Mixing | None, x: Tensor, value: Tensor | None) -> Tensor:
     """A grid that is learned, in float32 also where autocast gives something smaller."""
     del value
     return learned.answer(x.float(), mixing)
@@ -179,11 +179,4 @@ def _fixed(quantizer: Quantizer, mixing: Mixing | None, x: Tensor, value: Tensor
     del value
     x = x.float()
     mask = None if mixing is None else mixing.mask(x)
-    scale, zero_point, bits = quantizer.scale, quantizer.zero_point, quantizer.bits
-    if quantizer.grid == LOG2:
-        return straight_through.log2(x, scale, quantizer.tau, bits, mask)
-    if quantizer.grid == GROUPED:
-        return channelwise(x, scale[quantizer.groups], zero_point[quantizer.groups], bits, mask)
-    if quantizer.grid == HYBRID:
-        return hybrid(x, scale, int(zero_point), quantizer.log_levels, bits, mask)
-    return straight_through.affine(x, scale, zero_point, bits, mask)
+    return quantizer.grid.differentiable(x, mask)

@@ -106,7 +106,7 @@ def leave(learner: Learner, own: Own, mixing: Mixing) -> None:
     """End a unit as the released code does: one layer on its grid, the others soft, coins at every input."""
     answers: dict[Quantizer, Answer] = {}
     for quantizer, learned in learner.scales.items():
-        learned.settle(quantizer)
+        quantizer.set(learned.settled())
     for order, (quantizer, rounding) in enumerate(learner.roundings.items()):
         if order == 0:
             write_weight(learner.layers[quantizer], quantizer, rounding.harden())
@@ -125,7 +125,7 @@ def unquantized_weights(quantizers: dict[Site, Quantizer], weights: dict[Site, T
         quantizers: of the whole model.
         weights: what the model multiplies with, by site.
     """
-    off = sum(int((quantizers[site].round_trip(w) != w).sum()) for site, w in weights.items())
+    off = sum(int((quantizers[site].grid.round_trip(w) != w).sum()) for site, w in weights.items())
     return off / max(1, sum(w.numel() for w in weights.values()))
 
 
@@ -135,7 +135,7 @@ class Count:
     def __init__(self, quantizers: dict[Site, Quantizer]) -> None:
         self.seen = self.off = 0
         self.answers: dict[Quantizer, Answer] = {
-            quantizer: partial(self._answer, quantizer, quantizer.forward)
+            quantizer: partial(self._answer, quantizer, quantizer.override or quantizer.by_stage)
             for site, quantizer in quantizers.items()
             if site.role != WEIGHT
         }
@@ -145,10 +145,10 @@ class Count:
         """Of all elements seen."""
         return self.off / max(1, self.seen)
 
-    def _answer(self, quantizer: Quantizer, forward: Answer, x: Tensor, value: Tensor | None) -> Tensor:
-        found = forward(x, value)
+    def _answer(self, quantizer: Quantizer, present: Answer, x: Tensor, value: Tensor | None) -> Tensor:
+        found = present(x, value)
         self.seen += x.numel()
-        self.off += int((found != quantizer.round_trip(x)).sum())
+        self.off += int((found != quantizer.grid.round_trip(x)).sum())
         return found
 
 
@@ -159,4 +159,4 @@ def _soft(weight: Tensor, x: Tensor, value: Tensor | None) -> Tensor:
 
 def _coin(quantizer: Quantizer, mixing: Mixing, x: Tensor, value: Tensor | None) -> Tensor:
     del value
-    return mixing.between(quantizer.round_trip(x), x)
+    return mixing.between(quantizer.grid.round_trip(x), x)

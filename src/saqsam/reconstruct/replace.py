@@ -7,37 +7,33 @@ answer for them, and it ends with its block. A quantizer that is still replaced 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from torch import Tensor
 
-from saqsam.quantizer import Quantizer
+from saqsam.quantizer import Override, Quantizer
 
-Answer = Callable[[Tensor, Tensor | None], Tensor]
-"""Called like a quantizer: the tensor, and for attention maps the values they weigh (else ``None``)."""
+Answer = Override
+"""What answers in a quantizer's place."""
 
 
 @contextmanager
 def replaced(answers: Mapping[Quantizer, Answer]) -> Iterator[None]:
     """While active, each quantizer returns what its function returns; blocks nest, the inner one wins."""
-    before = {quantizer: vars(quantizer).get("forward") for quantizer in answers}
+    before = {quantizer: quantizer.override for quantizer in answers}
     try:
-        for quantizer, answer in answers.items():
-            vars(quantizer)["forward"] = _with_default(answer)
+        replaced_for_good(answers)
         yield
     finally:
         for quantizer, previous in before.items():
-            if previous is None:
-                vars(quantizer).pop("forward", None)
-            else:
-                vars(quantizer)["forward"] = previous
+            quantizer.override = previous
 
 
 def replaced_for_good(answers: Mapping[Quantizer, Answer]) -> None:
     """As ``replaced`` without an end: these quantizers can never be frozen; see ``published``."""
     for quantizer, answer in answers.items():
-        vars(quantizer)["forward"] = _with_default(answer)
+        quantizer.override = answer
 
 
 def unquantized(quantizers: Iterable[Quantizer]) -> dict[Quantizer, Answer]:
@@ -48,10 +44,3 @@ def unquantized(quantizers: Iterable[Quantizer]) -> dict[Quantizer, Answer]:
 def _same(x: Tensor, value: Tensor | None) -> Tensor:
     del value
     return x
-
-
-def _with_default(answer: Answer) -> Callable[..., Tensor]:
-    def forward(x: Tensor, value: Tensor | None = None) -> Tensor:
-        return answer(x, value)
-
-    return forward

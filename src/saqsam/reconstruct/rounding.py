@@ -24,7 +24,7 @@ class LearnedRounding:
     """
 
     def __init__(self, weight: Tensor, quantizer: Quantizer, target: Tensor | None = None) -> None:
-        self.scale, zero_point = quantizer.parameters_for(weight)
+        self.scale, zero_point = quantizer.affine.shaped(weight)
         self.lowest, self.highest = -zero_point, 2**quantizer.bits - 1 - zero_point
         steps = (weight if target is None else target) / self.scale
         self.floor = steps.floor()

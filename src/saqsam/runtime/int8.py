@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import SamModel
 
 from saqsam.models.layers import QuantLinear
-from saqsam.models.products import has_steps, steps_of
+from saqsam.models.products import has_steps
 from saqsam.quantizer import Quantizer
 
 _MIDDLE = 128
@@ -40,12 +40,12 @@ class Int8Linear(nn.Module):
         inputs, weights = _grids(layer)
         self.input_quantizer, self.weight_quantizer = inputs, weights
         self.bias = layer.bias
-        steps = steps_of(layer.weight, weights).to(torch.int32)
+        steps = weights.affine.steps(layer.weight).to(torch.int32)
         offset = torch.zeros(len(steps), dtype=torch.int32, device=steps.device)
         if int(steps.abs().max()) >= _MIDDLE:  # 8 bits around a zero point that is far from the middle
-            offset = _MIDDLE - weights.zero_point.to(torch.int32).flatten()
+            offset = _MIDDLE - weights.affine.zero_point.to(torch.int32).flatten()
         moved = steps - offset[:, None]
-        self.input_offset = _MIDDLE - int(inputs.zero_point)
+        self.input_offset = _MIDDLE - int(inputs.affine.zero_point)
         constant = self.input_offset * (moved.sum(1) + steps.shape[1] * offset)
         self.register_buffer("weight", moved.to(torch.int8))
         self.register_buffer("offset", offset)
@@ -53,8 +53,8 @@ class Int8Linear(nn.Module):
         self.moves = bool(offset.any())
 
     def forward(self, x: Tensor) -> Tensor:
-        inputs = self.input_quantizer
-        steps = steps_of(inputs(x.float()), inputs)
+        grid = self.input_quantizer.affine
+        steps = grid.steps(self.input_quantizer(x.float()))
         left = steps.sub_(self.input_offset).to(torch.int8).flatten(0, -2)
         rows = len(left)
         if left.is_cuda and rows < _FEWEST_ROWS:
@@ -62,7 +62,7 @@ class Int8Linear(nn.Module):
         sums = torch._int_mm(left, self.weight.t())[:rows] + self.constant
         if self.moves:
             sums += left[:rows].sum(1, dtype=torch.int32)[:, None] * self.offset
-        product = sums.to(torch.float32).mul_(inputs.scale * self.weight_quantizer.scale)
+        product = sums.to(torch.float32).mul_(grid.scale * self.weight_quantizer.affine.scale)
         product = product if self.bias is None else product.add_(self.bias)
         output: Tensor = product.unflatten(0, x.shape[:-1])
         return output

@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 from saqsam.export.arithmetic import Arrange, Portable
 from saqsam.export.graph import Graph
-from saqsam.export.grids import affine_codes, affine_constants, log2_by_exponential
 from saqsam.export.source import Source, codes_of
-from saqsam.pack.file import PackedActivation, PackedWeight
+from saqsam.grids.affine import Affine
+from saqsam.grids.grid import Grid
+from saqsam.pack.file import PackedWeight
 from saqsam.runtime.exactness import Exactness
 
 _CONTRIB = "com.microsoft"
@@ -45,11 +46,9 @@ class Integer(Portable):
         self.exactness = exactness
         self._codes: dict[tuple[str, str, str], _Operand] = {}
 
-    def on_grid(self, x: str, grid: PackedActivation) -> str:
+    def on_grid(self, x: str, grid: Grid) -> str:
         """As of ``Portable``, by the fastest operators."""
-        if grid.grid == "log2":
-            return log2_by_exponential(self.graph, x, grid)
-        return super().on_grid(x, grid)
+        return grid.onnx_fast(self.graph, x)
 
     def rounded_at(self, site: str) -> list[str]:
         """As of ``Portable``; codes are turned into the values they stand for, to be looked at."""
@@ -65,7 +64,7 @@ class Integer(Portable):
 
     def linear(self, x: str, path: str, arrange: Arrange | None = None) -> str:
         """As of ``Portable``; in integers if both operands are, and then codes are what is moved."""
-        grid, packed = self.source.activation(f"{path}:input"), self.source.weight(path)
+        grid, packed = self.source.affine(f"{path}:input"), self.source.weight(path)
         if grid is None or packed is None:
             return super().linear(x, path, arrange)
         left = self.unsigned(x, f"{path}:input", grid)
@@ -75,7 +74,7 @@ class Integer(Portable):
 
     def convolution(self, x: str, path: str) -> str:
         """As of ``Portable``: nine shifted copies side by side are multiplied as a linear layer."""
-        grid, packed = self.source.activation(f"{path}:input"), self.source.weight(path)
+        grid, packed = self.source.affine(f"{path}:input"), self.source.weight(path)
         if grid is None or packed is None:
             return super().convolution(x, path)
         graph, side = self.graph, self.source.grid
@@ -93,8 +92,8 @@ class Integer(Portable):
 
     def scores(self, query: str, key: str, path: str, scale: float) -> str:
         """As of ``Portable``; in integers if both operands are."""
-        query_grid = self.source.activation(f"{path}:query")
-        key_grid = self.source.activation(f"{path}:key")
+        query_grid = self.source.affine(f"{path}:query")
+        key_grid = self.source.affine(f"{path}:key")
         if query_grid is None or key_grid is None:
             return super().scores(query, key, path, scale)
         left = self.unsigned(query, f"{path}:query", query_grid)
@@ -103,35 +102,35 @@ class Integer(Portable):
 
     def weighted(self, scores: str, value: str, path: str) -> str:
         """As of ``Portable``; in integers if the map lies on an affine grid."""
-        map_grid = self.source.activation(f"{path}:attention")
-        value_grid = self.source.activation(f"{path}:value")
-        if map_grid is None or value_grid is None or map_grid.grid != "affine":
+        map_grid = self.source.affine(f"{path}:attention")
+        value_grid = self.source.affine(f"{path}:value")
+        if map_grid is None or value_grid is None:
             return super().weighted(scores, value, path)
         left = self.unsigned(self.graph.add("Softmax", scores, axis=-1), f"{path}:attention", map_grid)
         return self._dynamic(left, self.signed(value, f"{path}:value", value_grid, map_grid.bits))
 
-    def unsigned(self, x: str, site: str, grid: PackedActivation) -> _Operand:
+    def unsigned(self, x: str, site: str, grid: Affine) -> _Operand:
         """uint8 codes as they are."""
         key = (x, site, "unsigned")
         if key not in self._codes:
-            zero_point = affine_constants(self.graph, grid)[1]
-            self._codes[key] = _Operand(affine_codes(self.graph, x, grid), grid.scale, zero_point)
+            zero_point = grid.onnx_constants(self.graph)[1]
+            self._codes[key] = _Operand(grid.onnx_codes(self.graph, x), float(grid.scale), zero_point)
         return self._codes[key]
 
-    def signed(self, x: str, site: str, grid: PackedActivation, other_bits: int) -> _Operand:
+    def signed(self, x: str, site: str, grid: Affine, other_bits: int) -> _Operand:
         """Codes as int8, moved towards zero, if this machine multiplies them exactly; else uint8."""
-        top = 2**grid.bits - 1
-        shift = grid.zero_point if top <= 127 else 128
+        top, origin, scale = 2**grid.bits - 1, int(grid.zero_point), float(grid.scale)
+        shift = origin if top <= 127 else 128
         low, high = -shift, top - shift
         if not self.exactness.signed(2**other_bits - 1, max(-low, high)):
             return self.unsigned(x, site, grid)
         key = (x, site, "signed")
         if key not in self._codes:
-            graph, zero_point = self.graph, self.graph.constant(grid.zero_point - shift, np.int8)
-            codes = graph.add("QuantizeLinear", x, graph.constant(grid.scale), zero_point)
+            graph, zero_point = self.graph, self.graph.constant(origin - shift, np.int8)
+            codes = graph.add("QuantizeLinear", x, graph.constant(scale), zero_point)
             if grid.bits < 8:
                 codes = graph.add("Clip", codes, graph.constant(low, np.int8), graph.constant(high, np.int8))
-            self._codes[key] = _Operand(codes, grid.scale, zero_point)
+            self._codes[key] = _Operand(codes, scale, zero_point)
         return self._codes[key]
 
     def _dynamic(self, left: _Operand, right: _Operand) -> str:
@@ -153,7 +152,7 @@ class Integer(Portable):
         codes: npt.NDArray[np.uint8],
         packed: PackedWeight,
         path: str,
-        grid: PackedActivation,
+        grid: Affine,
     ) -> str:
         """``left (..., in)`` times a weight of codes ``(in, out)``, plus the layer's bias."""
         graph = self.graph
@@ -171,9 +170,7 @@ class Integer(Portable):
             domain=_CONTRIB,
         )
 
-    def _weight(
-        self, codes: npt.NDArray[np.uint8], packed: PackedWeight, grid: PackedActivation
-    ) -> tuple[str, str]:
+    def _weight(self, codes: npt.NDArray[np.uint8], packed: PackedWeight, grid: Affine) -> tuple[str, str]:
         """Weight and zero points in the fastest type that is exact here: int8 if possible, else uint8."""
         zero_point = packed.zero_point.numpy().astype(np.int16)
         centred = codes.astype(np.int16) - zero_point

@@ -14,7 +14,6 @@ from saqsam.export.arithmetic import Portable
 from saqsam.export.build import OPSETS, build_graphs
 from saqsam.export.model import OnnxSam
 from saqsam.export.session import open_session
-from saqsam.grids.affine import affine_values
 from saqsam.pack.convert import from_packed
 from saqsam.pack.file import PackedModel, read_packed
 from saqsam.pack.fit import lay_out, packed_config
@@ -103,8 +102,5 @@ def build_row(row: str, path: Path) -> Any:
 def float_contents(packed: PackedModel) -> PackedModel:
     """The same model with its weights as float32 and nothing quantized."""
     rest = {name: tensor.float() for name, tensor in packed.rest.items()}
-    for name, weight in packed.weights.items():
-        channels = (-1,) + (1,) * (weight.codes.ndim - 1)
-        zero_point = weight.zero_point.float().view(channels)
-        rest[f"{name}.weight"] = affine_values(weight.codes.float(), weight.scale.view(channels), zero_point)
+    rest |= {f"{name}.weight": weight.values() for name, weight in packed.weights.items()}
     return PackedModel(packed.config, {}, {}, {}, rest, {})
