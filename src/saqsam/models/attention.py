@@ -92,6 +92,21 @@ class QuantVisionAttention(SamVisionAttention):
         self.quantizers = quantizers
         self.float_rel_pos_query = float_rel_pos_query
 
+    @property
+    def projection_layers(self) -> tuple[nn.Module, ...]:
+        """The layer whose output is queries, keys and values side by side."""
+        return (self.qkv,)
+
+    @property
+    def output_layer(self) -> nn.Module:
+        """What reads the gathered values."""
+        return cast(nn.Module, self.proj)
+
+    @property
+    def position_tables(self) -> tuple[Tensor, ...]:
+        """``(2 * side - 1, d)`` of rows and columns that queries meet, the same for all heads; or none."""
+        return (self.rel_pos_h, self.rel_pos_w) if self.use_rel_pos else ()
+
     def forward(  # type: ignore[override]  # the map is not returned: it is never held whole
         self, hidden_states: Tensor, output_attentions: bool | None = None
     ) -> tuple[Tensor, None]:
@@ -209,6 +224,21 @@ class QuantDecoderAttention(nn.Module):
         self.q_proj, self.k_proj = original.q_proj, original.k_proj
         self.v_proj, self.out_proj = original.v_proj, original.out_proj
         self.quantizers = quantizers
+
+    @property
+    def projection_layers(self) -> tuple[nn.Module, ...]:
+        """The layers whose outputs are queries, keys and values."""
+        return self.q_proj, self.k_proj, self.v_proj
+
+    @property
+    def output_layer(self) -> nn.Module:
+        """What reads the gathered values."""
+        return self.out_proj
+
+    @property
+    def position_tables(self) -> tuple[Tensor, ...]:
+        """None: positions are added before the projections."""
+        return ()
 
     def forward(
         self,

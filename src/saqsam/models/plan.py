@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from transformers import SamModel
-
 from saqsam.errors import RecipeError
+from saqsam.families.record import CONVOLUTION, MLP_IN, MLP_OUT, PROJECTION, Model
 from saqsam.models.sites import ATTENTION, ENCODER, INPUT, WEIGHT, Site, quantized_sites
 from saqsam.quantizer import AFFINE, GROUPED, HYBRID, LOG2
 from saqsam.recipe import Override, Ranges, Recipe
@@ -26,17 +25,14 @@ class Choice:
     """Groups of channels at most, on a grouped grid."""
 
 
-PROJECTIONS = ("qkv", "q_proj", "k_proj", "v_proj", "lin1")
-"""Names of the layers whose inputs AHCPTQ groups by channel."""
-LINEAR = (*PROJECTIONS, "proj", "out_proj", "lin2")
-"""Names of all linear layers; the rest are the neck's convolutions, whose channels are not last."""
-
+GROUPABLE = (PROJECTION, MLP_IN)
+"""Kinds of the layers whose inputs AHCPTQ groups by channel."""
 
 Plan = Mapping[str, Choice]
 """Choices by site name; a site that is not in the plan stays float."""
 
 
-def plan_sites(model: SamModel, recipe: Recipe) -> Plan:
+def plan_sites(model: Model, recipe: Recipe) -> Plan:
     """Apply a recipe to a model's site table.
 
     Raises:
@@ -69,7 +65,7 @@ def _choose(site: Site, recipe: Recipe) -> Choice | None:
         ranges = _override_ranges(ranges, override)
     if grid == LOG2 and site.role != ATTENTION:
         raise RecipeError(f"overrides: {site.name} cannot use the log2 grid, which holds only [0, 1] maps")
-    linear_input = site.role == INPUT and _layer_name(site) in LINEAR
+    linear_input = site.role == INPUT and site.kind != CONVOLUTION
     if grid in (GROUPED, HYBRID) and not linear_input:
         raise RecipeError(
             f"overrides: {site.name} cannot use the {grid} grid, which is for inputs of linear layers"
@@ -86,15 +82,11 @@ def _grid(site: Site, recipe: Recipe) -> str:
     """The grid that the recipe's general keys give a site."""
     if site.role == ATTENTION:
         return recipe.attention_grid
-    if site.role == INPUT and _layer_name(site) in PROJECTIONS:
+    if site.role == INPUT and site.kind in GROUPABLE:
         return recipe.activation_grids.projections
-    if site.role == INPUT and _layer_name(site) == "lin2":
+    if site.role == INPUT and site.kind == MLP_OUT:
         return recipe.activation_grids.mlp_hidden
     return AFFINE
-
-
-def _layer_name(site: Site) -> str:
-    return site.path.rpartition(".")[2]
 
 
 def _override_ranges(ranges: Ranges, override: Override) -> Ranges:

@@ -13,11 +13,11 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from torch import Tensor
 from transformers import SamModel
 
 from saqsam.calibration import CalibrationImage, pixels_of
 from saqsam.errors import OutOfMemory
+from saqsam.families.registry import encoder_of
 from saqsam.jobs.directory import RunDirectory
 from saqsam.models.attach import all_quantizers
 from saqsam.models.sites import WEIGHT, Site
@@ -107,11 +107,12 @@ class Walk:
         self.quantizers = all_quantizers(model)
         self.pending: set[Quantizer] = set(self.quantizers.values())
         asked = []
+        encoder = encoder_of(model)
         patches = cache.new()
         for image in images:
             pixels, frame = pixels_of(model, image)
             asked.append((image.prompts, frame))
-            patches.append((self._patches(pixels),))
+            patches.append((encoder.start(pixels.to(model.device, model.dtype)),))
         generator = seeded(self.seed, "prompts")
         count, clicks = self.settings.prompts, self.settings.clicks
         self.prompting = Prompting.of(model, asked, count, generator, clicks)
@@ -126,12 +127,6 @@ class Walk:
         self.estimate = Estimate(model, self.settings, len(images), usual, coins, finished)
         self.telling = Telling(progress, listener, directory, self.estimate)
         self.solver = Solver(model, self.settings, self.seed, directory, self.telling)
-
-    def _patches(self, pixels: Tensor) -> Tensor:
-        """What the first block of the encoder is given."""
-        encoder = self.model.vision_encoder
-        tokens: Tensor = encoder.patch_embed(pixels.to(self.model.device, self.model.dtype))
-        return tokens if encoder.pos_embed is None else tokens + encoder.pos_embed
 
     def estimate_all(self) -> None:
         """Time, memory and disk of what lies ahead, tried out on one image; logged."""
