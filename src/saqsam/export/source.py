@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from saqsam.errors import UsageError
 from saqsam.export.graph import Array, Graph
+from saqsam.families.sam_names import SamNames
 from saqsam.pack.file import PackedActivation, PackedModel, PackedWeight
 
 _ACTS = {"vision_config": "gelu", "prompt_encoder_config": "gelu", "mask_decoder_config": "relu"}
@@ -52,6 +53,11 @@ class Source:
     def decoder(self) -> dict[str, Any]:
         """Configuration of the mask decoder."""
         return self.part("mask_decoder_config")
+
+    @property
+    def names(self) -> SamNames:
+        """Names of the parameters."""
+        return SamNames.of(int(self.vision["num_hidden_layers"]), int(self.decoder["num_hidden_layers"]))
 
     @property
     def image_size(self) -> int:
