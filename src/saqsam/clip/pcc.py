@@ -35,8 +35,8 @@ from saqsam.clip.targets import (
     two_sided_quantiles,
 )
 from saqsam.errors import NumericalError
+from saqsam.families.decoder_attention import QuantDecoderAttention
 from saqsam.grids.affine import affine_parameters
-from saqsam.models.attention import QuantDecoderAttention
 from saqsam.models.lookup import module_at
 from saqsam.models.sites import decoder_attention_paths
 from saqsam.recipe import Clip

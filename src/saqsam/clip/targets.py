@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from saqsam.families.decoder_attention import QuantDecoderAttention
 from saqsam.grids.affine import affine_parameters, affine_round_trip
-from saqsam.models.attention import QuantDecoderAttention
 from saqsam.models.layers import QuantizedLayer
 from saqsam.models.lookup import quantized
 from saqsam.models.sampling import spread

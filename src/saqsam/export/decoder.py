@@ -127,8 +127,8 @@ class _Decoder:
     def prompt_tokens(self, points: str) -> str:
         """``(B, tokens, C)``: the IoU token, the mask tokens, then the prompt's points."""
         graph = self.graph
-        own = [self.parameter(f"{path}.weight") for path in self.names.output_tokens]
-        own = graph.add("Concat", *own, axis=0)
+        tokens = [self.parameter(f"{path}.weight") for path in self.names.output_tokens]
+        own = graph.add("Concat", *tokens, axis=0)
         own = graph.add("Unsqueeze", own, graph.shape(0))
         count = graph.slice(graph.add("Shape", points), 0, 0, 1)
         target = graph.add("Concat", count, graph.shape(1, 1), axis=0)

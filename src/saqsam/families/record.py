@@ -108,9 +108,15 @@ class Encoder(Protocol):
 
     path: str
     module: nn.Module
-    blocks: Sequence[nn.Module]
-    neck: nn.Module
     neck_path: str
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """The transformer blocks in order."""
+
+    @property
+    def neck(self) -> nn.Module:
+        """What makes the embedding of the last block's tokens."""
 
     def block_path(self, index: int) -> str:
         """Where a block is in the model."""
@@ -144,15 +150,31 @@ class Decoder(Protocol):
     """
 
     path: str
-    transformer: nn.Module
-    layers: Sequence[nn.Module]
-    final: nn.Module
     iou_index: int
+
+    @property
+    def transformer(self) -> nn.Module:
+        """All that is quantized of the decoder."""
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """Its layers in order."""
+
+    @property
+    def final(self) -> nn.Module:
+        """The last attention, in which tokens query the image once more."""
 
     def output_tokens(self) -> Tensor:
         """``(T, C)``: the tokens that come before those of a prompt."""
 
-    def embed_prompts(self, **prompts: Tensor | None) -> tuple[Tensor | None, Tensor]:
+    def embed_prompts(
+        self,
+        *,
+        input_boxes: Tensor | None = None,
+        input_points: Tensor | None = None,
+        input_labels: Tensor | None = None,
+        input_masks: Tensor | None = None,
+    ) -> tuple[Tensor | None, Tensor]:
         """Sparse ``(B, P, T, C)`` and dense ``(B, C, g, g)`` embeddings of boxes, points, labels, masks, in
         pixels of the model's input."""
 

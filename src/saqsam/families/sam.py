@@ -15,6 +15,7 @@ from transformers import SamConfig, SamModel
 from transformers.models.sam.modeling_sam import SamAttention, SamVisionAttention
 
 from saqsam.errors import InvariantError
+from saqsam.families.decoder_attention import QuantDecoderAttention
 from saqsam.families.record import (
     CONVOLUTION,
     DECODER,
@@ -32,7 +33,8 @@ from saqsam.families.record import (
 from saqsam.families.sam_decoder import SamDecoder
 from saqsam.families.sam_encoder import SamEncoder
 from saqsam.families.sam_names import DecoderLayerNames, EncoderBlockNames, SamNames
-from saqsam.models.attention import AttentionQuantizers, QuantDecoderAttention, QuantVisionAttention
+from saqsam.families.vision_attention import QuantVisionAttention
+from saqsam.models.attention import AttentionQuantizers
 
 _POSITION = "a table of positions: added, never multiplied with 8-bit operands"
 _NORM = "normalisation divides by a statistic of its input; its few parameters cost nothing"

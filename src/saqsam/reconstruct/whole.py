@@ -8,7 +8,6 @@ prompt-aware idea of SAQ-SAM taken to its end, where no layer is skipped any mor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,7 +15,6 @@ from transformers import SamModel
 
 from saqsam.families.registry import decoder_of, encoder_of
 from saqsam.models.sites import ENCODER
-from saqsam.recipe import Reconstruct
 from saqsam.reconstruct.prompting import Prompting
 from saqsam.reconstruct.units import State, Unit
 
@@ -61,15 +59,3 @@ def masks_and_scores(
     masks = torch.sigmoid(decoder.masks(settled, keys, (height, width)))
     scores = decoder.scores(settled)[:, None] * masks.shape[1] ** 0.5
     return torch.cat([masks, scores], dim=1)
-
-
-def settings_for(settings: Reconstruct) -> Reconstruct:
-    """The section as the last unit takes it: no rounding, no coins, its own steps and rates."""
-    return replace(
-        settings,
-        rounding="nearest",
-        quantized_share=1.0,
-        iterations=settings.whole_iterations,
-        scale_rate=settings.whole_rate,
-        bias_rate=settings.whole_rate if settings.bias_rate else 0.0,
-    )
