@@ -13,7 +13,7 @@ from statistics import median
 import torch
 from transformers import SamConfig, SamModel
 
-from saqsam.models.windows import run_layer
+from saqsam.families.sam_encoder import SamEncoder
 from saqsam.runtime.memory import keep_freed_memory
 
 ROUNDS = 15
@@ -31,7 +31,7 @@ def main() -> None:
     (layer,) = model.vision_encoder.layers
     layer.attn.qkv.bias.normal_()
     tokens = torch.randn(1, 64, 64, config.vision_config.hidden_size)
-    ways = {"transformers": layer, "saqsam": lambda x: run_layer(layer, x)}
+    ways = {"transformers": layer, "saqsam": lambda x: SamEncoder(model).run_block(layer, x)}
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(ROUNDS):
         for way, run in ways.items():

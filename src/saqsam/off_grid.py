@@ -21,9 +21,11 @@ from saqsam.models.sites import WEIGHT
 from saqsam.pipeline import Progress, calibrated_copy
 from saqsam.predictor import embed
 from saqsam.recipe import Recipe, load_recipe
+from saqsam.reconstruct.cache import Cache
 from saqsam.reconstruct.published import Count, PublishedWalk, as_published, unquantized_weights
 from saqsam.reconstruct.replace import replaced
 from saqsam.reconstruct.seeds import seeded
+from saqsam.reconstruct.walk import begin
 from saqsam.sam import Sam
 from saqsam.torch_state import as_documented
 
@@ -101,9 +103,11 @@ def quantize_as_published(
     chosen = spend_bits(sam.model, chosen, found, progress)
     model = calibrated_copy(sam.model, chosen, found)
     coins = seeded(chosen.calibration.seed, "coins", model.device)
-    walk = PublishedWalk(model, chosen, found, progress, coins)
-    walk.estimate_all()
-    units = [unit.to_dict() for unit in (*walk.encoder(), *walk.decoder())]
+    cache = Cache()
+    asked, patches = begin(model, found, cache)
+    walk = PublishedWalk(model, chosen, asked, progress, cache, coins)
+    walk.estimate_all(patches[walk.estimate.image])
+    units = [unit.to_dict() for unit in walk.records(patches)]
     shares = off_grid_shares(model, found)
     logger.warning(
         "%s: not on the grid: %.1f %% of weights and %.1f %% of activations are not quantized",

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import SamModel
 
+from saqsam.families.registry import decoder_of, encoder_of
 from saqsam.frame import Frame, checked_pixels, preprocess
 from saqsam.models.shared_decoder import ImageDecoder, can_share, prompts_at_once
-from saqsam.models.windows import can_skip_padding, encode
 from saqsam.prompts.clicks import by_count
 from saqsam.prompts.prompts import Prompts, checked_prompts
 from saqsam.segmentation import Segmentation
@@ -63,7 +63,7 @@ def low_res_side(model: SamModel) -> int:
 def embed(model: SamModel, pixel_values: Tensor) -> Tensor:
     """Image embeddings of preprocessed images.
 
-    Padding to whole windows costs nothing where nothing watches, see :mod:`saqsam.models.windows`.
+    Padding to whole windows costs nothing where nothing watches, see :mod:`saqsam.families.sam_encoder`.
 
     Args:
         model: float or quantized.
@@ -72,10 +72,7 @@ def embed(model: SamModel, pixel_values: Tensor) -> Tensor:
     Returns:
         (B, C, g, g) on the model's device.
     """
-    pixel_values = pixel_values.to(model.device, model.dtype)
-    if can_skip_padding(model):
-        return encode(model, pixel_values)
-    return cast(Tensor, model.vision_encoder(pixel_values).last_hidden_state)
+    return encoder_of(model).encode(pixel_values.to(model.device, model.dtype))
 
 
 @torch.no_grad()
@@ -137,7 +134,7 @@ def _decode_shared(
     model: SamModel, decoder: ImageDecoder, prompts: Prompts, frame: Frame, multimask_output: bool
 ) -> tuple[Tensor, Tensor]:
     prompts = prompts.to(decoder.embeddings.device)
-    sparse, dense = model.prompt_encoder(
+    sparse, dense = decoder_of(model).embed_prompts(
         input_boxes=None if prompts.boxes is None else frame.scale_boxes(prompts.boxes)[None],
         input_points=None if prompts.points is None else frame.scale_points(prompts.points)[None],
         input_labels=None if prompts.labels is None else prompts.labels[None],

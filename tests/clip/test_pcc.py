@@ -15,10 +15,10 @@ from transformers import SamModel
 from saqsam.calibration import CalibrationImage, DecoderBatch, Encoded, decoder_batch, pixels_of
 from saqsam.clip.pcc import ClipRecord, clip_decoder
 from saqsam.errors import NumericalError
+from saqsam.families.decoder_attention import QuantDecoderAttention
 from saqsam.folds.apply import fold_decoder
 from saqsam.grids.affine import affine_parameters
 from saqsam.models.attach import all_quantizers, attach
-from saqsam.models.attention import QuantDecoderAttention
 from saqsam.models.embedded import embedded_sam
 from saqsam.models.outliers import constant_key_bias, sheared_keys
 from saqsam.models.plan import plan_sites

@@ -45,7 +45,7 @@ def outputs(model: SamModel, scene: CalibrationImage) -> list[Tensor]:
 
 def reaches(model: SamModel, scene: CalibrationImage) -> dict[str, list[float]]:
     """Largest absolute query and key of every decoder attention."""
-    found: dict[str, list[float]] = {"q_proj": [], "k_proj": []}
+    found: dict[str, list[float]] = {"query": [], "key": []}
     handles = [
         getattr(attention, name).register_forward_hook(
             lambda module, inputs, output, name=name: found[name].append(float(output.abs().max()))
@@ -68,7 +68,7 @@ def test_nano_outliers_is_nano_bit_for_bit(scenes: tuple[CalibrationImage, ...])
 
 def test_its_queries_and_keys_are_extreme(scenes: tuple[CalibrationImage, ...]) -> None:
     extreme, plain = embedded_sam("nano-outliers"), embedded_sam("nano")
-    for side in ("q_proj", "k_proj"):
+    for side in ("query", "key"):
         found = reaches(extreme, scenes[0])[side]
         assert len(found) == 3 * 7
         assert max(found) > 140

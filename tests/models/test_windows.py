@@ -12,9 +12,9 @@ from torch.nn import functional
 from transformers import SamModel
 
 from saqsam import api
+from saqsam.families.sam_encoder import SamEncoder
 from saqsam.models.attach import attach
 from saqsam.models.plan import plan_sites
-from saqsam.models.windows import can_skip_padding, encode
 from saqsam.predictor import embed
 from saqsam.recipe import load_recipe
 
@@ -31,10 +31,10 @@ def test_float_embeddings_are_those_of_transformers(tiny_sam: SamModel, attentio
     model = tiny_sam.double()
     model.set_attn_implementation(attention)
     pixels = pixels_for(model, batch).double()
-    assert can_skip_padding(model)
+    assert SamEncoder(model).can_skip_padding()
     with torch.no_grad():
         expected = model.vision_encoder(pixels).last_hidden_state
-        found = encode(model, pixels)
+        found = SamEncoder(model).encode(pixels)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
 
 
@@ -45,7 +45,7 @@ def test_a_projection_without_bias_pads_with_zeros(tiny_sam: SamModel) -> None:
     pixels = pixels_for(model).double()
     with torch.no_grad():
         expected = model.vision_encoder(pixels).last_hidden_state
-        torch.testing.assert_close(encode(model, pixels), expected, rtol=0, atol=1e-10)
+        torch.testing.assert_close(SamEncoder(model).encode(pixels), expected, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("recipe", ["rtn-w8a8", "ptq4sam-s-w4a4"])
@@ -56,7 +56,7 @@ def test_a_quantized_model_gives_the_very_same_embedding(
     pixels = pixels_for(model)
     with torch.no_grad():
         expected = model.vision_encoder(pixels).last_hidden_state
-    assert can_skip_padding(model)
+    assert SamEncoder(model).can_skip_padding()
     assert torch.equal(embed(model, pixels), expected)
 
 
@@ -91,7 +91,7 @@ def test_hooks_see_the_padding(tiny_sam: SamModel) -> None:
         seen.append(tuple(given[0].shape))
 
     tiny_sam.vision_encoder.layers[0].attn.qkv.register_forward_hook(see)
-    assert not can_skip_padding(tiny_sam)
+    assert not SamEncoder(tiny_sam).can_skip_padding()
     embed(tiny_sam, pixels_for(tiny_sam))
     assert seen == [(9, 3, 3, 48)]
 
@@ -105,9 +105,9 @@ def test_observers_see_the_padding(nano: SamModel) -> None:
             self.values += x.numel()
 
     attach(nano, plan_sites(nano, load_recipe("rtn-w8a8")))
-    assert can_skip_padding(nano)
+    assert SamEncoder(nano).can_skip_padding()
     quantizer = nano.vision_encoder.layers[0].attn.qkv.input_quantizer
     quantizer.observer = counter = Counter()
-    assert not can_skip_padding(nano)
+    assert not SamEncoder(nano).can_skip_padding()
     embed(nano, pixels_for(nano))
     assert counter.values == 18 * 18 * 128  # 16 x 16 tokens in windows of 6

@@ -13,6 +13,7 @@ from transformers import SamModel
 
 from saqsam.calibration import CalibrationImage, pixels_of
 from saqsam.errors import RecipeError
+from saqsam.families.sam_rows import SamRows
 from saqsam.models.attach import all_quantizers
 from saqsam.models.sites import WEIGHT
 from saqsam.pipeline import Report, calibrated_copy
@@ -20,7 +21,6 @@ from saqsam.recipe import Recipe, load_recipe
 from saqsam.reconstruct.loss import Problem
 from saqsam.reconstruct.prompting import Prompting
 from saqsam.reconstruct.replace import replaced, unquantized
-from saqsam.reconstruct.strips import Strips
 from saqsam.reconstruct.units import Unit, encoder_units
 
 Quantized = Callable[..., tuple[SamModel, Report]]
@@ -31,7 +31,7 @@ ImagesFor = Callable[[Recipe], Sequence[CalibrationImage]]
 def test_strips_are_whole_windows_and_cover_every_row_once(height: int, window: int, share: float) -> None:
     block = nn.Module()
     block.window_size = window
-    strips = Strips(block).split(height, share)
+    strips = SamRows(block).split(height, share)
     assert [row for rows in strips for row in range(rows.start, rows.stop)] == list(range(height))
     assert all(rows.stop > rows.start and rows.start % max(1, window) == 0 for rows in strips)
     if not window and 1 / share <= height:
@@ -76,7 +76,7 @@ def test_a_strip_of_a_block_with_a_float_map_is_the_same(
     model = calibrated_copy(tiny_sam, recipe, images_for(recipe))
     block = model.vision_encoder.layers[1]
     x = torch.randn(1, 8, 8, 48, generator=torch.Generator().manual_seed(0))
-    strips = Strips(block)
+    strips = SamRows(block)
     with torch.no_grad():
         found = torch.cat([strips.run(x, rows) for rows in strips.split(8, 0.3)], dim=1)
         torch.testing.assert_close(found, block(x), rtol=1e-4, atol=1e-4)

@@ -35,7 +35,7 @@ from saqsam.clip.targets import (
     two_sided_quantiles,
 )
 from saqsam.errors import NumericalError
-from saqsam.models.attention import QuantDecoderAttention
+from saqsam.families.decoder_attention import QuantDecoderAttention
 from saqsam.models.lookup import module_at
 from saqsam.models.sites import decoder_attention_paths
 from saqsam.recipe import Clip

@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from saqsam.families.decoder_attention import QuantDecoderAttention
 from saqsam.grids.affine import affine_parameters, affine_round_trip
-from saqsam.models.attention import QuantDecoderAttention
 from saqsam.models.layers import QuantizedLayer
-from saqsam.models.lookup import module_at
+from saqsam.models.lookup import quantized
 from saqsam.models.sampling import spread
 from saqsam.quantizer import Quantizer
 
@@ -72,7 +72,7 @@ class AttentionCase:
 
     def projection(self, target: int) -> QuantizedLayer:
         """The query projection (for QUERY_INPUT) or the key projection (for KEY_INPUT)."""
-        return module_at(self.attention, ("q_proj", "k_proj")[target], QuantizedLayer)
+        return quantized("clip", self.attention.projection_layers[target])
 
     def tensor(self, target: int) -> Tensor:
         """The unquantized tensor at a target, given the clips of the projections' inputs."""

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import SamModel
 
+from saqsam.families.registry import decoder_of
 from saqsam.frame import Frame
 from saqsam.models.shared_decoder import ImageDecoder, can_share, prompts_at_once
 from saqsam.predictor import decode
@@ -63,10 +64,8 @@ def _from_shared_decoder(
 ) -> Proposals:
     scaled = frame.scale_points(points)[None, :, None].to(decoder.embeddings.device)
     labels = torch.ones(scaled.shape[:3], dtype=torch.int64, device=scaled.device)
-    sparse, _ = model.prompt_encoder(
-        input_points=scaled, input_labels=labels, input_boxes=None, input_masks=None
-    )
-    tokens, image = decoder.attend(sparse[0], None)
+    sparse, _ = decoder_of(model).embed_prompts(input_points=scaled, input_labels=labels)
+    tokens, image = decoder.attend(None if sparse is None else sparse[0], None)
     scores = decoder.scores(tokens, multimask_output=True).float()
     good = scores > above
     rows = good.any(1)

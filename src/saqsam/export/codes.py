@@ -24,9 +24,10 @@ from saqsam.export.graph import Graph
 from saqsam.export.model import point_inputs
 from saqsam.export.session import open_session, run_session
 from saqsam.export.source import Source
+from saqsam.families.record import CONVOLUTION
+from saqsam.families.registry import encoder_of
 from saqsam.models.attach import all_quantizers
 from saqsam.models.sites import ATTENTION, ENCODER, KEY, QUERY, VALUE, WEIGHT, Site
-from saqsam.models.windows import run_layer
 
 if TYPE_CHECKING:
     from saqsam.frame import Frame
@@ -52,30 +53,31 @@ def encoder_codes(model: SamModel, source: Source, maker: Maker, pixel_values: T
         pixel_values: ``(1, 3, S, S)``.
         opset: of the graphs.
     """
-    encoder: Any = model.vision_encoder
+    encoder = encoder_of(model)
     inputs: dict[int, Tensor] = {}
 
     def keep(index: int) -> Callable[..., None]:
         return lambda module, given: inputs.__setitem__(index, given[0])
 
-    parts: list[nn.Module] = [*encoder.layers, encoder.neck]
+    parts: list[nn.Module] = [*encoder.blocks, encoder.neck]
     hooks = [part.register_forward_pre_hook(keep(index)) for index, part in enumerate(parts)]
     try:
-        encoder(pixel_values)
+        encoder.module(pixel_values)
     finally:
         for hook in hooks:
             hook.remove()
     shares: Shares = {}
     for index, part in enumerate(parts):
-        path = "vision_encoder.neck" if index == len(encoder.layers) else f"vision_encoder.layers.{index}"
+        is_neck = index == len(encoder.blocks)
+        path = encoder.neck_path if is_neck else encoder.block_path(index)
         sites = [s for s in _activation_sites(model, ENCODER) if s.path.startswith(f"{path}.")]
-        run: Callable[..., Any] = part if index == len(encoder.layers) else partial(run_layer, part)
+        run: Callable[..., Any] = part if is_neck else partial(encoder.run_block, part)
         seen = _seen(model, sites, partial(run, inputs[index]))
         graph = Graph(path, opset)
         arithmetic = maker(graph, source)
         writer = EncoderWriter(graph, source, arithmetic)
         x = graph.input("tokens", tuple(inputs[index].shape))
-        output = writer.neck(x) if index == len(encoder.layers) else writer.block(x, index)
+        output = writer.neck(x) if is_neck else writer.block(x, index)
         graph.output("output", output, None)
         shares.update(_compare(graph, arithmetic, seen, {"tokens": inputs[index].numpy()}))
     return shares
@@ -170,7 +172,7 @@ def _equal(site: Site, expected: Any, arrays: list[Any]) -> tuple[int, int]:
     if site.part != ENCODER:
         # Tokens come as (1, P, T, C), image positions as (P, 1, N, C); a row of the graph may stand for all.
         expected = expected if site.role == ATTENTION else expected.reshape(-1, *expected.shape[2:])
-    elif site.path.startswith("vision_encoder.neck."):
+    elif site.kind == CONVOLUTION:
         expected = expected.transpose(0, 2, 3, 1)
     else:
         array = array.reshape(expected.shape)

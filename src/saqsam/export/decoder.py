@@ -12,6 +12,8 @@ from saqsam.export.arithmetic import Portable
 from saqsam.export.graph import Graph
 from saqsam.export.masks import full_size_masks
 from saqsam.export.source import Source
+from saqsam.families.record import Attention
+from saqsam.families.sam_names import SamNames
 
 _LAST_NORM_EPSILON = 1e-5  # of the norm after the last attention, which has no setting
 _UPSCALE_EPSILON = 1e-6
@@ -65,6 +67,10 @@ class _Decoder:
     def width(self) -> int:
         return int(self.source.decoder["hidden_size"])
 
+    @property
+    def names(self) -> SamNames:
+        return self.source.names
+
     def parameter(self, name: str) -> str:
         return self.source.parameter(self.graph, name)
 
@@ -76,30 +82,28 @@ class _Decoder:
         """Fourier features ``(..., C)`` of positions ``(..., 2)`` in 0..1 of the input's side."""
         graph = self.graph
         centred = graph.add("Sub", graph.add("Mul", unit, graph.constant(2.0)), graph.constant(1.0))
-        product = graph.add("MatMul", centred, self.parameter("shared_image_embedding.positional_embedding"))
+        product = graph.add("MatMul", centred, self.parameter(self.names.frequencies))
         angle = graph.add("Mul", product, graph.constant(2 * math.pi))
         return graph.add("Concat", graph.add("Sin", angle), graph.add("Cos", angle), axis=-1)
 
     def points(self, coords: str, labels: str) -> str:
         """``(B, N, C)`` embeddings of points and box corners."""
         graph = self.graph
-        graph.scope = "prompt_encoder"
+        graph.scope = self.names.prompt_encoder
         shifted = graph.add("Add", coords, graph.constant(0.5))  # the centre of the pixel
         features = self.positions(graph.add("Div", shifted, graph.constant(float(self.source.image_size))))
         label = graph.add("Unsqueeze", labels, graph.shape(2))
         padding = graph.add("Equal", label, graph.constant(float(_PADDING)))
-        features = graph.add(
-            "Where", padding, self.parameter("prompt_encoder.not_a_point_embed.weight"), features
-        )
+        features = graph.add("Where", padding, self.parameter(self.names.no_point), features)
         for kind in range(int(self.source.part("prompt_encoder_config")["num_point_embeddings"])):
             chosen = graph.add("Equal", label, graph.constant(float(kind)))
-            kind_embedding = self.parameter(f"prompt_encoder.point_embed.{kind}.weight")
+            kind_embedding = self.parameter(f"{self.names.points}.{kind}.weight")
             features = graph.add("Where", chosen, graph.add("Add", features, kind_embedding), features)
         return features
 
     def dense(self, mask: str, has_mask: str) -> str:
         """``(B, C, g, g)`` or ``(B, C, 1, 1)``: the embedded mask prompt, or what stands for none."""
-        graph, path = self.graph, "prompt_encoder.mask_embed"
+        graph, path = self.graph, self.names.mask_embedding
         epsilon = float(self.source.part("prompt_encoder_config")["layer_norm_eps"])
         x = mask
         for number in (1, 2):
@@ -107,7 +111,7 @@ class _Decoder:
             x = self.norm(graph.transpose(x, 0, 2, 3, 1), f"{path}.layer_norm{number}", epsilon)
             x = graph.transpose(graph.add("Gelu", x), 0, 3, 1, 2)
         embedded = self._convolved(x, f"{path}.conv3", 1)
-        nothing = graph.reshape(self.parameter("prompt_encoder.no_mask_embed.weight"), 1, -1, 1, 1)
+        nothing = graph.reshape(self.parameter(self.names.no_mask), 1, -1, 1, 1)
         given = graph.add("Greater", graph.reshape(has_mask, 1, 1, 1, 1), graph.constant(0.5))
         return graph.add("Where", given, embedded, nothing)
 
@@ -123,8 +127,8 @@ class _Decoder:
     def prompt_tokens(self, points: str) -> str:
         """``(B, tokens, C)``: the IoU token, the mask tokens, then the prompt's points."""
         graph = self.graph
-        names = ("mask_decoder.iou_token.weight", "mask_decoder.mask_tokens.weight")
-        own = graph.add("Concat", *(self.parameter(name) for name in names), axis=0)
+        tokens = [self.parameter(f"{path}.weight") for path in self.names.output_tokens]
+        own = graph.add("Concat", *tokens, axis=0)
         own = graph.add("Unsqueeze", own, graph.shape(0))
         count = graph.slice(graph.add("Shape", points), 0, 0, 1)
         target = graph.add("Concat", count, graph.shape(1, 1), axis=0)
@@ -133,52 +137,50 @@ class _Decoder:
     def transformer(self, tokens: str, image: str) -> tuple[str, str]:
         """Two-way attention; ``tokens (B, T, C)`` and ``image (1 or B, g*g, C)`` to the same."""
         add, origin = self.graph.add, tokens
-        self.graph.scope = "mask_decoder.transformer"
+        self.graph.scope = self.names.transformer
         axis = (np.arange(self.source.grid, dtype=np.float32) + np.float32(0.5)) / np.float32(
             self.source.grid
         )
         places = np.stack(np.meshgrid(axis, axis, indexing="xy"), axis=-1).reshape(1, -1, 2)
         where = self.positions(self.graph.constant(places))
         epsilon = float(self.source.decoder["layer_norm_eps"])
-        for index in range(int(self.source.decoder["num_hidden_layers"])):
-            path = f"mask_decoder.transformer.layers.{index}"
+        for index, layer in enumerate(self.names.layers):
             if index == 0:
-                tokens = self.attention(tokens, tokens, tokens, f"{path}.self_attn")
+                tokens = self.attention(tokens, tokens, tokens, layer.self_attention)
             else:
                 query = add("Add", tokens, origin)
-                tokens = add("Add", tokens, self.attention(query, query, tokens, f"{path}.self_attn"))
-            tokens = self.norm(tokens, f"{path}.layer_norm1", epsilon)
+                tokens = add("Add", tokens, self.attention(query, query, tokens, layer.self_attention))
+            tokens = self.norm(tokens, layer.norms[0], epsilon)
             query, key = add("Add", tokens, origin), add("Add", image, where)
-            found = self.attention(query, key, image, f"{path}.cross_attn_token_to_image")
-            tokens = self.norm(add("Add", tokens, found), f"{path}.layer_norm2", epsilon)
-            self.graph.scope = f"{path}.mlp"
-            hidden = add("Relu", self.arithmetic.linear(tokens, f"{path}.mlp.lin1"))
-            tokens = add("Add", tokens, self.arithmetic.linear(hidden, f"{path}.mlp.lin2"))
-            tokens = self.norm(tokens, f"{path}.layer_norm3", epsilon)
+            found = self.attention(query, key, image, layer.tokens_to_image)
+            tokens = self.norm(add("Add", tokens, found), layer.norms[1], epsilon)
+            self.graph.scope = layer.mlp
+            hidden = add("Relu", self.arithmetic.linear(tokens, layer.mlp_in))
+            tokens = add("Add", tokens, self.arithmetic.linear(hidden, layer.mlp_out))
+            tokens = self.norm(tokens, layer.norms[2], epsilon)
             query = add("Add", tokens, origin)
-            found = self.attention(key, query, tokens, f"{path}.cross_attn_image_to_token")
-            image = self.norm(add("Add", image, found), f"{path}.layer_norm4", epsilon)
-        path = "mask_decoder.transformer.final_attn_token_to_image"
+            found = self.attention(key, query, tokens, layer.image_to_tokens)
+            image = self.norm(add("Add", image, found), layer.norms[3], epsilon)
         query, key = add("Add", tokens, origin), add("Add", image, where)
-        tokens = add("Add", tokens, self.attention(query, key, image, path))
-        return self.norm(tokens, "mask_decoder.transformer.layer_norm_final_attn", _LAST_NORM_EPSILON), image
+        tokens = add("Add", tokens, self.attention(query, key, image, self.names.final_attention))
+        return self.norm(tokens, self.names.final_norm, _LAST_NORM_EPSILON), image
 
-    def attention(self, query: str, key: str, value: str, path: str) -> str:
+    def attention(self, query: str, key: str, value: str, names: Attention) -> str:
         """``query (B, N, C)``, ``key, value (B, M, C)`` -> ``(B, N, C)``; any B may be 1."""
         graph, heads = self.graph, int(self.source.decoder["num_attention_heads"])
-        graph.scope = path
-        full = path.endswith(".self_attn")
+        graph.scope = names.path
+        full = any(names == layer.self_attention for layer in self.names.layers)
         rate = 1 if full else int(self.source.decoder["attention_downsample_rate"])
         inner = self.width // rate
         projected = [
-            graph.add("Reshape", self.arithmetic.linear(x, f"{path}.{name}"), graph.shape(0, 0, heads, -1))
-            for x, name in ((query, "q_proj"), (key, "k_proj"), (value, "v_proj"))
+            graph.add("Reshape", self.arithmetic.linear(x, path), graph.shape(0, 0, heads, -1))
+            for x, path in zip((query, key, value), names.projections, strict=True)
         ]
         orders = ((0, 2, 1, 3), (0, 2, 3, 1), (0, 2, 1, 3))
         q, k, v = (graph.transpose(x, *order) for x, order in zip(projected, orders, strict=True))
-        scores = self.arithmetic.scores(q, k, path, (inner // heads) ** -0.5)
-        output = graph.transpose(self.arithmetic.weighted(scores, v, path), 0, 2, 1, 3)
-        return self.arithmetic.linear(graph.reshape(output, 0, 0, inner), f"{path}.out_proj")
+        scores = self.arithmetic.scores(q, k, names.path, (inner // heads) ** -0.5)
+        output = graph.transpose(self.arithmetic.weighted(scores, v, names.path), 0, 2, 1, 3)
+        return self.arithmetic.linear(graph.reshape(output, 0, 0, inner), names.output)
 
     def masks(self, tokens: str, image: str, slots: str | None) -> tuple[str, str]:
         """Logits ``(B, M, 4g, 4g)``, or of the masks in ``slots``, and predicted IoU ``(B, M)``.
@@ -188,17 +190,17 @@ class _Decoder:
         where only M numbers of each have to be moved.
         """
         graph, grid = self.graph, self.source.grid
-        graph.scope = "mask_decoder.upscale"
+        first_step, second_step = self.names.upscaling
+        graph.scope = f"{self.names.decoder}.upscale"
         outputs = int(self.source.decoder["num_multimask_outputs"]) + 1
-        x = graph.reshape(self._fourfold(image, "mask_decoder.upscale_conv1"), 0, -1, self.width // 4)
-        x = graph.add("Gelu", self.norm(x, "mask_decoder.upscale_layer_norm", _UPSCALE_EPSILON))
-        x = graph.add("Gelu", self._fourfold(x, "mask_decoder.upscale_conv2"))
+        x = graph.reshape(self._fourfold(image, first_step), 0, -1, self.width // 4)
+        x = graph.add("Gelu", self.norm(x, self.names.upscaling_norm, _UPSCALE_EPSILON))
+        x = graph.add("Gelu", self._fourfold(x, second_step))
         x = graph.transpose(graph.reshape(x, 0, -1, self.width // 8), 0, 2, 1)
-        graph.scope = "mask_decoder.heads"
+        graph.scope = f"{self.names.decoder}.heads"
         each = graph.split(graph.slice(tokens, 1, 1, 1 + outputs), 1, outputs)
         vectors = [
-            self._feed_forward(one, f"mask_decoder.output_hypernetworks_mlps.{index}", 3)
-            for index, one in enumerate(each)
+            self._feed_forward(one, f"{self.names.mask_heads}.{index}", 3) for index, one in enumerate(each)
         ]
         vector = graph.add("Concat", *vectors, axis=1) if outputs > 1 else vectors[0]
         if slots is not None:
@@ -207,7 +209,7 @@ class _Decoder:
         logits = graph.transpose(logits, 0, 1, 2, 4, 6, 3, 5, 7)
         depth = int(self.source.decoder["iou_head_depth"])
         first = graph.slice(tokens, 1, 0, 1)
-        scores = self._feed_forward(first, "mask_decoder.iou_prediction_head", depth)
+        scores = self._feed_forward(first, self.names.iou_head, depth)
         return graph.reshape(logits, 0, 0, 4 * grid, 4 * grid), graph.reshape(scores, -1, outputs)
 
     def _fourfold(self, x: str, path: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from saqsam.export.arithmetic import Portable
 from saqsam.export.graph import Graph
 from saqsam.export.source import Source
+from saqsam.families.sam_names import EncoderBlockNames, SamNames
 
 _MAP = 1 << 25
 """Elements of an attention map held at once; larger ones are computed head by head, which is exact."""
@@ -39,11 +40,17 @@ class EncoderWriter:
     source: Source
     arithmetic: Portable
 
+    @property
+    def names(self) -> SamNames:
+        """Where the parameters are in the packed file."""
+        return self.source.names
+
     def patches(self, images: str) -> str:
         """``(B, 3, S, S)`` pixels to ``(B, g, g, C)`` tokens with their positions added."""
-        self.graph.scope = path = "vision_encoder.patch_embed"
+        self.graph.scope = self.names.patches
         weight, bias = (
-            self.source.parameter(self.graph, f"{path}.projection.{kind}") for kind in ("weight", "bias")
+            self.source.parameter(self.graph, f"{self.names.projection}.{kind}")
+            for kind in ("weight", "bias")
         )
         patch = int(self.source.vision["patch_size"])
         found = self.graph.add(
@@ -52,21 +59,19 @@ class EncoderWriter:
         tokens = self.graph.transpose(found, 0, 2, 3, 1)
         if not self.source.vision["use_abs_pos"]:
             return tokens
-        return self.graph.add("Add", tokens, self.source.parameter(self.graph, "vision_encoder.pos_embed"))
+        return self.graph.add("Add", tokens, self.source.parameter(self.graph, self.names.positions))
 
     def block(self, x: str, index: int) -> str:
         """One transformer block, ``(B, g, g, C)`` to the same."""
-        path = f"vision_encoder.layers.{index}"
+        names = self.names.blocks[index]
         is_global = index in self.source.vision["global_attn_indexes"]
         window = self.source.grid if is_global else int(self.source.vision["window_size"])
-        self.graph.scope = f"{path}.attn"
-        attended = self.attention(self.norm(x, f"{path}.layer_norm1"), f"{path}.attn", window)
+        self.graph.scope = names.attention.path
+        attended = self.attention(self.norm(x, names.norms[0]), names, window)
         x = self.graph.add("Add", x, attended)
-        self.graph.scope = f"{path}.mlp"
-        hidden = self.arithmetic.linear(self.norm(x, f"{path}.layer_norm2"), f"{path}.mlp.lin1")
-        return self.graph.add(
-            "Add", x, self.arithmetic.linear(self.graph.add("Gelu", hidden), f"{path}.mlp.lin2")
-        )
+        self.graph.scope = names.mlp
+        hidden = self.arithmetic.linear(self.norm(x, names.norms[1]), names.mlp_in)
+        return self.graph.add("Add", x, self.arithmetic.linear(self.graph.add("Gelu", hidden), names.mlp_out))
 
     def norm(self, x: str, path: str, epsilon: float | None = None) -> str:
         """Normalisation over the last side."""
@@ -100,7 +105,7 @@ class EncoderWriter:
             return x
         return self.graph.slice(self.graph.slice(x, 1, 0, grid), 2, 0, grid)
 
-    def attention(self, x: str, path: str, side: int) -> str:
+    def attention(self, x: str, names: EncoderBlockNames, side: int) -> str:
         """Attention within windows of ``side * side`` tokens: ``(B, g, g, C)`` to the same.
 
         Tokens are rounded before they are padded, and projected back without the padding.
@@ -108,39 +113,41 @@ class EncoderWriter:
         graph, tokens = self.graph, side * side
         heads = int(self.source.vision["num_attention_heads"])
         width = int(self.source.vision["hidden_size"])
-        projected = self.arithmetic.linear(x, f"{path}.qkv", lambda y, zero: self.windows(y, zero, side))
+        (fused,) = names.attention.projections
+        projected = self.arithmetic.linear(x, fused, lambda y, zero: self.windows(y, zero, side))
         qkv = graph.split(projected, 3, 3)
         query, key, value = (graph.reshape(part, -1, tokens, heads, width // heads) for part in qkv)
         query, value = (graph.transpose(part, 0, 2, 1, 3) for part in (query, value))
         key = graph.transpose(key, 0, 2, 3, 1)
         parts = heads if heads * tokens * tokens > _MAP else 1
         split = [graph.split(whole, 1, parts) for whole in (query, key, value)]
-        outputs = [self._attend(q, k, v, path, side) for q, k, v in zip(*split, strict=True)]
+        outputs = [self._attend(q, k, v, names, side) for q, k, v in zip(*split, strict=True)]
         output = graph.add("Concat", *outputs, axis=1) if parts > 1 else outputs[0]
-        return self.arithmetic.linear(self.unwindowed(output, side), f"{path}.proj")
+        return self.arithmetic.linear(self.unwindowed(output, side), names.attention.output)
 
-    def _attend(self, query: str, key: str, value: str, path: str, side: int) -> str:
+    def _attend(self, query: str, key: str, value: str, names: EncoderBlockNames, side: int) -> str:
         """``query, value (B, h, N, d)`` and ``key (B, h, d, N)`` -> ``(B, h, N, d)``."""
         heads_width = int(self.source.vision["hidden_size"]) // int(self.source.vision["num_attention_heads"])
+        path = names.attention.path
         scores = self.arithmetic.scores(query, key, path, heads_width**-0.5)
         if self.source.vision["use_rel_pos"]:
             quantized = self.source.packed.recipe.get("rel_pos_query") != "float"
             origin = self.arithmetic.quantize(query, f"{path}:query") if quantized else query
-            bias = self._positions(origin, path, side)
+            bias = self._positions(origin, names.tables, side)
             # The map's own shape is not static, the bias takes it over.
             scores = self.graph.add(
                 "Add", scores, self.graph.add("Reshape", bias, self.graph.add("Shape", scores))
             )
         return self.arithmetic.weighted(scores, value, path)
 
-    def _positions(self, query: str, path: str, side: int) -> str:
+    def _positions(self, query: str, tables: tuple[str, str], side: int) -> str:
         """Relative-position scores ``(maps, side, side, side, side)`` of ``query (B, h, N, d)``."""
         graph = self.graph
         width = int(self.source.vision["hidden_size"]) // int(self.source.vision["num_attention_heads"])
         rows = graph.reshape(query, -1, side, side, width)  # (maps, y, x, d)
-        by_row = graph.add("MatMul", rows, self._table(f"{path}.rel_pos_h", side))
+        by_row = graph.add("MatMul", rows, self._table(tables[0], side))
         columns = graph.transpose(rows, 0, 2, 1, 3)  # (maps, x, y, d)
-        by_column = graph.add("MatMul", columns, self._table(f"{path}.rel_pos_w", side))
+        by_column = graph.add("MatMul", columns, self._table(tables[1], side))
         by_column = graph.transpose(by_column, 0, 2, 1, 3)  # (maps, y, x, key x)
         return graph.add(
             "Add",
@@ -158,7 +165,8 @@ class EncoderWriter:
 
     def neck(self, x: str) -> str:
         """``(B, g, g, C)`` tokens to the ``(B, channels, g, g)`` embedding."""
-        self.graph.scope = path = "vision_encoder.neck"
-        x = self.norm(self.arithmetic.linear(x, f"{path}.conv1"), f"{path}.layer_norm1", 1e-6)
-        x = self.norm(self.arithmetic.convolution(x, f"{path}.conv2"), f"{path}.layer_norm2", 1e-6)
+        self.graph.scope = self.names.neck
+        (first, second), norms = self.names.neck_convolutions, self.names.neck_norms
+        x = self.norm(self.arithmetic.linear(x, first), norms[0], 1e-6)
+        x = self.norm(self.arithmetic.convolution(x, second), norms[1], 1e-6)
         return self.graph.transpose(x, 0, 3, 1, 2)

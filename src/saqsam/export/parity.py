@@ -26,6 +26,7 @@ from saqsam.errors import InvariantError
 from saqsam.export.codes import Maker, Shares, decoder_codes, encoder_codes, total_share, worst_site
 from saqsam.export.model import OnnxSam
 from saqsam.export.source import Source
+from saqsam.families.registry import encoder_of
 from saqsam.frame import Frame, preprocess
 from saqsam.predictor import decode, embed, upscale_masks
 from saqsam.prompts.prompts import Prompts
@@ -230,8 +231,8 @@ def disturbed_embedding(model: SamModel, pixel_values: Tensor, generator: torch.
         noise = torch.randn(given[0].shape, generator=generator)
         return (given[0] * (1 + DISTURBANCE * noise), *given[1:])
 
-    encoder: Any = model.vision_encoder
-    hooks = [part.register_forward_pre_hook(disturb) for part in (*encoder.layers, encoder.neck)]
+    encoder = encoder_of(model)
+    hooks = [part.register_forward_pre_hook(disturb) for part in (*encoder.blocks, encoder.neck)]
     try:
         return embed(model, pixel_values)
     finally:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from saqsam.errors import UsageError
 from saqsam.export.graph import Array, Graph
+from saqsam.families.sam_names import SamNames
 from saqsam.grids.affine import Affine
 from saqsam.grids.grid import Grid
 from saqsam.grids.registry import find_grid
@@ -53,6 +54,11 @@ class Source:
     def decoder(self) -> dict[str, Any]:
         """Configuration of the mask decoder."""
         return self.part("mask_decoder_config")
+
+    @property
+    def names(self) -> SamNames:
+        """Names of the parameters."""
+        return SamNames.of(int(self.vision["num_hidden_layers"]), int(self.decoder["num_hidden_layers"]))
 
     @property
     def image_size(self) -> int:

@@ -10,21 +10,19 @@ from torch import Tensor
 from transformers import SamModel
 
 from saqsam.errors import InvariantError
+from saqsam.families.registry import decoder_of, encoder_of
 from saqsam.folds.bimodal import flip_signs, is_bimodal
 from saqsam.folds.centre import centre_keys
 from saqsam.folds.equalise import equalise_query_key, scale_values
 from saqsam.folds.projections import KEY, Projections, collecting
 from saqsam.folds.rotate_heads import rotate_queries_and_keys, rotate_values
 from saqsam.folds.rotate_stream import rotate_stream
-from saqsam.models.sites import decoder_attention_paths, encoder_attention_paths
+from saqsam.models.sites import DECODER, attention_rows, encoder_attention_paths
 from saqsam.ranges.histogram import Histogram
 from saqsam.recipe import Folds
 
 TOLERANCE = 1e-3
 """Largest change allowed, relative to the largest output; float32 rounding stays far below it."""
-
-STREAM = "vision_encoder"
-"""Where the record of the rotated residual stream stands."""
 
 FoldRecord = dict[str, dict[str, float]]
 """What each fold did, by attention path (or the encoder's): channels flipped, largest mean removed, largest
@@ -49,11 +47,8 @@ def fold_decoder(
     rotated = folds.value_rotation or folds.query_key_rotation
     if not (wanted or rotated or folds.bimodal_sign_flip):
         return {}
-    found = {path: Projections(model.get_submodule(path), path) for path in decoder_attention_paths(model)}
-    # PTQ4SAM tests only attentions in which tokens query the image: the cross attention and the final one.
-    transformer = model.mask_decoder.transformer
-    asked = [layer.cross_attn_token_to_image for layer in transformer.layers]
-    asked.append(transformer.final_attn_token_to_image)
+    rows = {row.path: row for row in attention_rows(model, DECODER)}
+    found = {path: Projections(model.get_submodule(path), path) for path in rows}
     record: FoldRecord = {path: {} for path in found}
 
     def one_step(action: Callable[[str, Projections], None]) -> None:
@@ -62,10 +57,11 @@ def fold_decoder(
         before = _collect(found, run)
         for path, projections in found.items():
             action(path, projections)
-        _check_unchanged("mask_decoder", before, run())
+        _check_unchanged(decoder_of(model).path, before, run())
 
     def flip(path: str, projections: Projections) -> None:
-        if any(projections.attention is each for each in asked) and is_bimodal(keys[path]):
+        # PTQ4SAM tests only attentions in which tokens query the image: the cross and the final one.
+        if rows[path].asks_image and is_bimodal(keys[path]):
             record[path]["channels_flipped"] = flip_signs(projections)
 
     def equalise(path: str, projections: Projections) -> None:
@@ -102,9 +98,10 @@ def fold_encoder(
         return {}
     found = {path: Projections(model.get_submodule(path), path) for path in encoder_attention_paths(model)}
     record: FoldRecord = {path: {} for path in found}
+    stream = encoder_of(model).path
     before = run() if turned else None
     if folds.residual_rotation:
-        record[STREAM] = {"stream_turned": rotate_stream(model, generator)}
+        record[stream] = {"stream_turned": rotate_stream(model, generator)}
     for path, projections in found.items():
         if folds.encoder_query_key_rotation:
             record[path]["query_key_turned"] = rotate_queries_and_keys(projections, generator)
@@ -119,7 +116,7 @@ def fold_encoder(
         if folds.value_output_scaling:
             record[path]["value_factor"] = scale_values(projections)
     if before is not None:
-        _check_unchanged("vision_encoder", before, run())
+        _check_unchanged(stream, before, run())
     return {path: done for path, done in record.items() if done}
 
 

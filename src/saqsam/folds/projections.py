@@ -1,7 +1,7 @@
 """Where an attention keeps its query, key, value and output projections, and what passes through them.
 
-The decoder has four separate layers; the encoder has one fused ``qkv`` layer and ``proj``. A fold
-only needs rows of weights and biases, so both are seen through the same few slices.
+Queries, keys and values come from three layers or from one fused one. A fold only needs rows of weights and
+biases, so both are seen through the same few slices.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from torch import Tensor, nn
 
 from saqsam.errors import NumericalError, UsageError
 from saqsam.models import sites
-from saqsam.models.attention import QuantVisionAttention
 from saqsam.models.layers import QuantizedLayer
-from saqsam.models.lookup import module_at
+from saqsam.models.lookup import quantized
 
 QUERY, KEY, VALUE = 0, 1, 2
 _ROLES = (sites.QUERY, sites.KEY, sites.VALUE)
@@ -56,21 +55,19 @@ class Projections:
     """One attention's projections, and the statistics of their outputs.
 
     Attributes:
-        attention: the attention module of an attached model.
+        attention: the attention of an attached model, as its family's adapter made it.
         path: where it is in the model; used in messages.
         statistics: for QUERY, KEY and VALUE once something was collected.
     """
 
-    attention: nn.Module
+    attention: Any
     path: str = "attention"
     statistics: dict[int, ChannelStatistics] = field(default_factory=dict)
 
     @property
     def layers(self) -> tuple[QuantizedLayer, ...]:
         """The layers whose outputs are queries, keys and values: three of them, or the fused one."""
-        encoder = isinstance(self.attention, QuantVisionAttention)
-        names = ("qkv",) if encoder else ("q_proj", "k_proj", "v_proj")
-        return tuple(module_at(self.attention, name, QuantizedLayer) for name in names)
+        return tuple(quantized(self.path, layer) for layer in self.attention.projection_layers)
 
     def rows(self, kind: int) -> tuple[Tensor, Tensor]:
         """Views of weight ``(channels, in)`` and bias ``(channels,)`` that make QUERY, KEY or VALUE."""
@@ -88,8 +85,7 @@ class Projections:
 
     def output_weight(self) -> Tensor:
         """View of the output projection's weight ``(out, channels)``: column c reads value channel c."""
-        name = "proj" if isinstance(self.attention, QuantVisionAttention) else "out_proj"
-        return module_at(self.attention, name, QuantizedLayer).weight.data
+        return quantized(self.path, self.attention.output_layer).weight.data
 
     def observe(self, kind: int, output: Tensor) -> None:
         """Add one projection output ``(..., channels)`` to the statistics.

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from saqsam.folds.orthogonal import spreading
 from saqsam.folds.projections import KEY, QUERY, VALUE, Projections
-from saqsam.models.attention import QuantVisionAttention
 
 
 def rotate_values(projections: Projections, generator: torch.Generator) -> int:
@@ -35,11 +34,10 @@ def rotate_queries_and_keys(projections: Projections, generator: torch.Generator
     heads = _heads(projections)
     width = len(projections.rows(QUERY)[1]) // heads
     attention = projections.attention
-    if isinstance(attention, QuantVisionAttention):
+    if len(projections.layers) == 1:
         rotations = [spreading(width, generator)] * heads
-        if attention.use_rel_pos:
-            for table in (attention.rel_pos_h, attention.rel_pos_w):
-                _rotate_rows(table.data.T, None, rotations[:1])
+        for table in attention.position_tables:
+            _rotate_rows(table.data.T, None, rotations[:1])
     else:
         rotations = [spreading(width, generator) for _ in range(heads)]
     for kind in (QUERY, KEY):

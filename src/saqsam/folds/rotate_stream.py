@@ -5,7 +5,8 @@ mean and variance stay, so ``LN(Q x) = Q LN(x)``. Each norm's weight moves into 
 its bias is turned: with ``W' = W diag(g) Q^T``, weight 1 and bias ``Q (b / g)``,
 ``W' (Q n + Q (b / g)) = W (g n + b)``. The bias stays in the norm rather than going into the layer's,
 because windows are padded with zeros after the norm, and ``W' 0 = W 0``. Whatever is added to the stream is
-turned as well: patch embedding, positions, ``proj`` and ``lin2``; the neck's first convolution turns back.
+turned as well: patch embedding, positions, outputs of attentions and MLPs; the neck's first convolution turns
+back.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor
 from transformers import SamModel
 
 from saqsam.errors import UsageError
+from saqsam.families.registry import encoder_of
 from saqsam.folds.orthogonal import keeping_the_mean
 
 _SMALLEST = 1e-3
@@ -29,35 +31,27 @@ def rotate_stream(model: SamModel, generator: torch.Generator) -> int:
     Raises:
         UsageError: a layer norm has a weight close to zero, so that it cannot be moved into the next layer.
     """
-    encoder: Any = model.vision_encoder
-    following = []
-    for index, block in enumerate(encoder.layers):
-        following += [
-            (f"layers.{index}.layer_norm1", block.layer_norm1, block.attn.qkv),
-            (f"layers.{index}.layer_norm2", block.layer_norm2, block.mlp.lin1),
-        ]
-    for name, norm, _ in following:
+    stream = encoder_of(model).stream()
+    for path, norm, _ in stream.readers:
         size = norm.weight.abs()
         if float(size.min()) < _SMALLEST * float(size.max()):
             raise UsageError(
-                f"folds.residual_rotation: vision_encoder.{name} has a weight close to zero; "
+                f"folds.residual_rotation: {path} has a weight close to zero; "
                 "switch this fold off for this model"
             )
-    width = int(encoder.patch_embed.projection.weight.shape[0])
+    width = int(stream.last.weight.shape[1])
     rotation = keeping_the_mean(width, generator).to(model.device)
-    for _, norm, layer in following:
+    for _, norm, layer in stream.readers:
         weight = norm.weight.data.double()
         _write(layer.weight, (layer.weight.data.double() * weight) @ rotation.T)
         _write(norm.bias, rotation @ (norm.bias.data.double() / weight))
         norm.weight.data.fill_(1.0)
-    for block in encoder.layers:
-        for layer in (block.attn.proj, block.mlp.lin2):
-            _turn_output(layer, rotation)
-    _turn_output(encoder.patch_embed.projection, rotation)
-    if encoder.pos_embed is not None:
-        _write(encoder.pos_embed, encoder.pos_embed.data.double() @ rotation.T)
-    columns = encoder.neck.conv1.weight.data.double()
-    _write(encoder.neck.conv1.weight, torch.einsum("oihw,ji->ojhw", columns, rotation))
+    for layer in stream.writers:
+        _turn_output(layer, rotation)
+    if stream.positions is not None:
+        _write(stream.positions, stream.positions.data.double() @ rotation.T)
+    columns = stream.last.weight.data.double()
+    _write(stream.last.weight, torch.einsum("oihw,ji->ojhw", columns, rotation))
     return width
 
 

@@ -19,14 +19,15 @@ from torch.utils.checkpoint import checkpoint
 from transformers import SamModel
 
 from saqsam.calibration import CalibrationImage, pixels_of
+from saqsam.families.registry import encoder_of
 from saqsam.models.attach import all_quantizers
-from saqsam.models.lookup import layer_at
+from saqsam.models.layers import QuantizedLayer
+from saqsam.models.lookup import layer_at, module_at
 from saqsam.models.shared_decoder import prompts_at_once
-from saqsam.models.sites import ATTENTION, INPUT, KEY, QUERY, VALUE, WEIGHT, Site
+from saqsam.models.sites import ATTENTION, INPUT, KEY, QUERY, VALUE, WEIGHT, Site, attention_rows
 from saqsam.quantizer import Quantizer
 from saqsam.reconstruct.prompting import Prompting
 from saqsam.reconstruct.replace import Answer, replaced
-from saqsam.reconstruct.strips import Strips
 from saqsam.reconstruct.whole import masks_and_scores
 
 _PROMPTS = 8
@@ -84,12 +85,11 @@ def sensitivities(
 def _embed(model: SamModel, pixels: Tensor) -> Tensor:
     """The image encoder, each block run again on the way back: the map of a SAM-B's global attention alone
     takes 0.8 GB, and there are four of them, of which a quarter is held at a time."""
-    encoder: Any = model.vision_encoder
-    x = encoder.patch_embed(pixels.to(model.device, model.dtype))
-    x = x if encoder.pos_embed is None else x + encoder.pos_embed
-    for block in encoder.layers:
-        strips = Strips(block)
-        large = not block.window_size and (x.shape[1] * x.shape[2]) ** 2 > _LARGE_MAP
+    encoder = encoder_of(model)
+    x = encoder.start(pixels.to(model.device, model.dtype))
+    for block in encoder.blocks:
+        strips = encoder.rows_of(block)
+        large = strips.is_global(x) and (x.shape[1] * x.shape[2]) ** 2 > _LARGE_MAP
         parts = [
             checkpoint(strips.run, x, rows, use_reentrant=False, preserve_rng_state=False)
             for rows in strips.split(x.shape[1], _STRIP if large else 1.0)
@@ -156,7 +156,7 @@ def _sizes(
         return x
 
     with torch.no_grad(), replaced({q: partial(counted, site) for site, q in quantizers.items()}):
-        embedding = model.vision_encoder(pixels.to(model.device, model.dtype)).last_hidden_state
+        embedding = encoder_of(model).plain(pixels.to(model.device, model.dtype))
         masks_and_scores(model, prompting, embedding, [0])
     weights = {site: layer_at(model, site).weight.numel() for site in quantizers if site.role == WEIGHT}
     return Sizes(weights, _multiplications(model, elements))
@@ -193,18 +193,19 @@ def _moved(quantizers: Sequence[Quantizer], scales: Tensor, x: Tensor, value: Te
 def _multiplications(model: SamModel, elements: Mapping[Site, int]) -> dict[Site, int]:
     """Multiplications from the numbers of elements that passed each site."""
     found = {}
+    outputs = {row.path: row.output for row in attention_rows(model)}
     maps = {site.path: count for site, count in elements.items() if site.role == ATTENTION}
     for site, count in elements.items():
         if site.role == INPUT:
             weight = layer_at(model, site).weight
             found[site] = count * (weight.numel() // weight.shape[1])
         elif site.role in (QUERY, KEY, VALUE, ATTENTION):
-            found[site] = maps.get(site.path, count) * _head_width(model, site)
+            found[site] = maps.get(site.path, count) * _head_width(model, site.path, outputs[site.path])
     return found
 
 
-def _head_width(model: SamModel, site: Site) -> int:
-    attention = model.get_submodule(site.path)
-    layer: Any = attention.proj if hasattr(attention, "proj") else attention.out_proj
-    width: int = layer.weight.shape[1] // vars(attention)["num_attention_heads"]
-    return width
+def _head_width(model: SamModel, attention: str, output: str) -> int:
+    """Channels of a head of the attention at a path, whose values the layer at the other path reads."""
+    width: int = module_at(model, output, QuantizedLayer).weight.shape[1]
+    heads: int = vars(model.get_submodule(attention))["num_attention_heads"]
+    return width // heads

@@ -1,15 +1,14 @@
-"""Puts quantizers into a ``transformers.SamModel``; the model stays one."""
+"""Puts quantizers into a model of ``transformers``; it stays one."""
 
 from __future__ import annotations
 
 from torch import nn
-from transformers import SamModel
-from transformers.models.sam.modeling_sam import SamAttention, SamVisionAttention
 
 from saqsam.errors import InvariantError
-from saqsam.models.attention import AttentionQuantizers, QuantDecoderAttention, QuantVisionAttention
+from saqsam.families.record import Model
+from saqsam.families.registry import family_of
+from saqsam.models.attention import AttentionQuantizers
 from saqsam.models.layers import QuantConv2d, QuantizedLayer, QuantLinear
-from saqsam.models.lookup import module_at
 from saqsam.models.plan import Plan
 from saqsam.models.sites import (
     ATTENTION,
@@ -19,40 +18,34 @@ from saqsam.models.sites import (
     VALUE,
     WEIGHT,
     Site,
-    decoder_attention_paths,
-    encoder_attention_paths,
+    attention_rows,
+    layer_paths,
     quantized_sites,
 )
 from saqsam.quantizer import Quantizer
 
 
-def attach(model: SamModel, plan: Plan, *, float_rel_pos_query: bool = False) -> None:
+def attach(model: Model, plan: Plan, *, float_rel_pos_query: bool = False) -> None:
     """Replace every planned layer and attention of ``model`` by its quantized form, in place.
 
     All quantizers begin in the stage OBSERVE, without an observer: outputs do not change.
 
     Args:
-        model: a float SAM.
+        model: a float model of any family.
         plan: which site gets how many bits on which grid; sites missing from it stay float.
         float_rel_pos_query: see ``QuantVisionAttention``.
     """
-    for path in _layer_paths(model):
+    for path in layer_paths(model):
         _replace(model, path, _quantized_layer(model.get_submodule(path), plan, path))
-    for path in encoder_attention_paths(model):
-        attention = module_at(model, path, SamVisionAttention)
-        quantizers = _attention_quantizers(plan, path)
-        _replace(
-            model,
-            path,
-            QuantVisionAttention(attention, quantizers, float_rel_pos_query=float_rel_pos_query),
-        )
-    for path in decoder_attention_paths(model):
-        original = module_at(model, path, SamAttention)
-        _replace(model, path, QuantDecoderAttention(original, _attention_quantizers(plan, path)))
+    adapt = family_of(model).adapt
+    for row in attention_rows(model):
+        quantizers = _attention_quantizers(plan, row.path)
+        original = model.get_submodule(row.path)
+        _replace(model, row.path, adapt(original, quantizers, row, float_rel_pos_query))
     model.eval().requires_grad_(False)
 
 
-def quantizer_at(model: SamModel, site: Site) -> Quantizer | None:
+def quantizer_at(model: Model, site: Site) -> Quantizer | None:
     """The quantizer of one site, or ``None`` where the recipe left it float."""
     module = model.get_submodule(site.path)
     if isinstance(module, QuantizedLayer):
@@ -62,14 +55,10 @@ def quantizer_at(model: SamModel, site: Site) -> Quantizer | None:
     return found
 
 
-def all_quantizers(model: SamModel) -> dict[Site, Quantizer]:
+def all_quantizers(model: Model) -> dict[Site, Quantizer]:
     """Every quantizer of an attached model by its site, in the order of the site table."""
     found = {site: quantizer_at(model, site) for site in quantized_sites(model)}
     return {site: quantizer for site, quantizer in found.items() if quantizer is not None}
-
-
-def _layer_paths(model: SamModel) -> tuple[str, ...]:
-    return tuple(site.path for site in quantized_sites(model) if site.role == WEIGHT)
 
 
 def _quantized_layer(layer: nn.Module, plan: Plan, path: str) -> QuantizedLayer:
@@ -90,6 +79,6 @@ def _quantizer(plan: Plan, path: str, role: str, channels: int | None = None) ->
     return None if choice is None else Quantizer(choice.site.name, choice.bits, choice.kind, channels)
 
 
-def _replace(model: SamModel, path: str, module: nn.Module) -> None:
+def _replace(model: Model, path: str, module: nn.Module) -> None:
     parent, _, name = path.rpartition(".")
     setattr(model.get_submodule(parent), name, module)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.sam.modeling_sam import SamAttention
 
-from saqsam.models.attention import QuantDecoderAttention
+from saqsam.families.decoder_attention import QuantDecoderAttention
 
 
 class TokensToImage(Protocol):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from torch import nn
-from transformers import SamModel
 
 from saqsam.errors import InvariantError
+from saqsam.families.record import Model
 from saqsam.models.layers import QuantizedLayer
 from saqsam.models.sites import Site
 
@@ -26,12 +26,23 @@ def module_at(model: nn.Module, path: str, kind: type[_M]) -> _M:
     return found
 
 
-def layer_at(model: SamModel, site: Site) -> QuantizedLayer:
+def quantized(path: str, layer: nn.Module) -> QuantizedLayer:
+    """``layer``, which must be one of an attached model.
+
+    Raises:
+        InvariantError: it is not; the message names ``path``.
+    """
+    if not isinstance(layer, QuantizedLayer):
+        raise InvariantError(path, f"has a {type(layer).__name__}, expected a QuantizedLayer")
+    return layer
+
+
+def layer_at(model: Model, site: Site) -> QuantizedLayer:
     """The layer that owns an ``input`` or ``weight`` site of an attached model."""
     return module_at(model, site.path, QuantizedLayer)
 
 
-def image_side(model: SamModel) -> int:
+def image_side(model: Model) -> int:
     """Side of the model's square input in pixels: 1024 for the published models."""
     config: Any = model.config
     return int(config.vision_config.image_size)

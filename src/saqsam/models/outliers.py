@@ -22,7 +22,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -31,7 +31,8 @@ from transformers import SamModel
 
 from saqsam.errors import UsageError
 from saqsam.frame import preprocess
-from saqsam.models.lookup import image_side
+from saqsam.models.lookup import image_side, module_at
+from saqsam.models.sites import DECODER, attention_rows
 from saqsam.predictor import decode, embed
 from saqsam.prompts.prompts import Prompts
 from saqsam.scenes import make_scene
@@ -40,18 +41,25 @@ _LOW, _HIGH = -0.88, 0.94
 """Extremes that an outlier channel takes on the reference scenes, in units of the magnitude."""
 
 
-def decoder_attentions(model: SamModel) -> Iterator[Any]:
-    """The seven attentions of the mask decoder in network order (``SamAttention`` modules)."""
-    transformer = model.mask_decoder.transformer
-    for layer in transformer.layers:
-        yield layer.self_attn
-        yield layer.cross_attn_token_to_image
-        yield layer.cross_attn_image_to_token
-    yield transformer.final_attn_token_to_image
+@dataclass(frozen=True)
+class QueryKey:
+    """One attention's projections of queries and keys, with its number of heads."""
+
+    query: nn.Linear
+    key: nn.Linear
+    heads: int
+
+    @property
+    def head_size(self) -> int:
+        """Channels of a head."""
+        return self.query.out_features // self.heads
 
 
-def _head_size(attention: Any) -> int:
-    return int(attention.internal_dim // attention.num_attention_heads)
+def decoder_attentions(model: SamModel) -> Iterator[QueryKey]:
+    """The attentions of a float model's mask decoder (seven in SAM), in network order."""
+    for row in attention_rows(model, DECODER):
+        query, key = (module_at(model, path, nn.Linear) for path in row.projections[:2])
+        yield QueryKey(query, key, int(vars(model.get_submodule(row.path))["num_attention_heads"]))
 
 
 @torch.no_grad()
@@ -62,9 +70,9 @@ def create_dead_slots(model: SamModel) -> None:
     the second query row (the key row may).  The embedded model was trained under this constraint.
     """
     for attention in decoder_attentions(model):
-        size = _head_size(attention)
-        for head in range(attention.num_attention_heads):
-            projection = attention.k_proj if head % 2 == 0 else attention.q_proj
+        size = attention.head_size
+        for head in range(attention.heads):
+            projection = attention.key if head % 2 == 0 else attention.query
             projection.weight[head * size + head % 2] = 0.0
             projection.bias[head * size + head % 2] = 0.0
 
@@ -98,8 +106,8 @@ def inject_outliers(model: SamModel, *, magnitude: float = 170.0, seed: int = 0)
     generator = torch.Generator().manual_seed(seed)
     slots: list[tuple[nn.Linear, int]] = []
     for attention in decoder_attentions(model):
-        found = [(attention.q_proj, row) for row in dead_rows(attention.k_proj)]
-        found += [(attention.k_proj, row) for row in dead_rows(attention.q_proj)]
+        found = [(attention.query, row) for row in dead_rows(attention.key)]
+        found += [(attention.key, row) for row in dead_rows(attention.query)]
         if not found:
             raise UsageError(
                 "inject_outliers: a decoder attention has no query/key channel without effect. "
@@ -149,11 +157,11 @@ def _run_reference_scene(model: SamModel, number: int) -> None:
     decode(model, embedding, Prompts(None, clicks, labels, None), frame)
 
 
-def _live_rows(attention: Any) -> list[list[int]]:
+def _live_rows(attention: QueryKey) -> list[list[int]]:
     """Per head, the channels in which both queries and keys have weights."""
-    unused = {*dead_rows(attention.q_proj), *dead_rows(attention.k_proj)}
-    size = _head_size(attention)
-    heads = range(attention.num_attention_heads)
+    unused = {*dead_rows(attention.query), *dead_rows(attention.key)}
+    size = attention.head_size
+    heads = range(attention.heads)
     return [[row for row in range(h * size, (h + 1) * size) if row not in unused] for h in heads]
 
 
@@ -167,7 +175,7 @@ def constant_key_bias(model: SamModel, *, magnitude: float = 170.0) -> SamModel:
     model = copy.deepcopy(model).eval()
     for attention in decoder_attentions(model):
         for head, rows in enumerate(_live_rows(attention)):
-            attention.k_proj.bias[rows[0]] += magnitude * (-1) ** head
+            attention.key.bias[rows[0]] += magnitude * (-1) ** head
     return model
 
 
@@ -182,9 +190,9 @@ def sheared_keys(model: SamModel, *, factor: float = 60.0) -> SamModel:
     for attention in decoder_attentions(model):
         for rows in _live_rows(attention):
             first, second = rows[0], rows[1]
-            for parameter in (attention.k_proj.weight, attention.k_proj.bias):
+            for parameter in (attention.key.weight, attention.key.bias):
                 parameter[first] += factor * parameter[second]
-            for parameter in (attention.q_proj.weight, attention.q_proj.bias):
+            for parameter in (attention.query.weight, attention.query.bias):
                 parameter[second] -= factor * parameter[first]
     return model
 
@@ -200,5 +208,5 @@ def bimodal_keys(model: SamModel, *, magnitude: float = 8.0, seed: int = 0) -> S
     for attention in decoder_attentions(model):
         for rows in _live_rows(attention):
             signs = torch.randint(0, 2, (len(rows),), generator=generator) * 2 - 1
-            attention.k_proj.bias[rows] += (magnitude * signs).to(attention.k_proj.bias)
+            attention.key.bias[rows] += (magnitude * signs).to(attention.key.bias)
     return model

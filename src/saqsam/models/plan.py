@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import translate
 
-from transformers import SamModel
-
 from saqsam.errors import RecipeError
+from saqsam.families.record import CONVOLUTION, MLP_IN, MLP_OUT, PROJECTION, Model
 from saqsam.grids.affine import Affine
 from saqsam.grids.grid import Grid, Place
 from saqsam.grids.registry import find_grid
@@ -29,17 +28,14 @@ class Choice:
     """Groups of channels at most, on a grouped grid."""
 
 
-PROJECTIONS = ("qkv", "q_proj", "k_proj", "v_proj", "lin1")
-"""Names of the layers whose inputs AHCPTQ groups by channel."""
-LINEAR = (*PROJECTIONS, "proj", "out_proj", "lin2")
-"""Names of all linear layers; the rest are the neck's convolutions, whose channels are not last."""
-
+GROUPABLE = (PROJECTION, MLP_IN)
+"""Kinds of the layers whose inputs AHCPTQ groups by channel."""
 
 Plan = Mapping[str, Choice]
 """Choices by site name; a site that is not in the plan stays float."""
 
 
-def plan_sites(model: SamModel, recipe: Recipe) -> Plan:
+def plan_sites(model: Model, recipe: Recipe) -> Plan:
     """Apply a recipe to a model's site table.
 
     Raises:
@@ -93,22 +89,18 @@ def _place(site: Site) -> Place:
         return Place.WEIGHT
     if site.role == ATTENTION:
         return Place.MAP
-    return Place.LINEAR_INPUT if site.role == INPUT and _layer_name(site) in LINEAR else Place.OTHER
+    return Place.LINEAR_INPUT if site.role == INPUT and site.kind != CONVOLUTION else Place.OTHER
 
 
 def _grid(site: Site, recipe: Recipe) -> str:
     """The grid that the recipe's general keys give a site."""
     if site.role == ATTENTION:
         return recipe.attention_grid
-    if site.role == INPUT and _layer_name(site) in PROJECTIONS:
+    if site.role == INPUT and site.kind in GROUPABLE:
         return recipe.activation_grids.projections
-    if site.role == INPUT and _layer_name(site) == "lin2":
+    if site.role == INPUT and site.kind == MLP_OUT:
         return recipe.activation_grids.mlp_hidden
     return Affine.name
-
-
-def _layer_name(site: Site) -> str:
-    return site.path.rpartition(".")[2]
 
 
 def _override_ranges(ranges: Ranges, override: Override) -> Ranges:

@@ -15,11 +15,11 @@ from transformers import SamModel
 
 from saqsam.models.sites import WEIGHT, Site
 from saqsam.quantizer import Quantizer
-from saqsam.recipe import Reconstruct
 from saqsam.reconstruct.layerwise import LayerInputs, layer_of, rows_of
 from saqsam.reconstruct.learner import Learner
 from saqsam.reconstruct.measure import tried
-from saqsam.reconstruct.units import State, Unit
+from saqsam.reconstruct.plan import How, Step
+from saqsam.reconstruct.units import State
 
 _T = TypeVar("_T")
 RUNTIME = 30_000_000
@@ -70,7 +70,7 @@ class Estimate:
 
     Attributes:
         model: attached, its weights float.
-        settings: the recipe's section.
+        batch: images of a step.
         images: calibration images.
         image: the one on which units are tried.
         generator: of the coins of steps that are tried out.
@@ -82,7 +82,7 @@ class Estimate:
     """
 
     model: SamModel
-    settings: Reconstruct
+    batch: int
     images: int
     image: int
     generator: torch.Generator
@@ -92,70 +92,77 @@ class Estimate:
     together: int | None = None
     held: list[Held] = field(default_factory=list)
 
-    def unit(
-        self, unit: Unit, own: Mapping[Site, Quantizer], state: State, *, paths: int, beside: int
+    def step(
+        self, step: Step, own: Mapping[Site, Quantizer], state: State, *, paths: int, beside: int
     ) -> State:
-        """Try a unit on one image; returns the state after it.
+        """Try what is done with a unit on one image; returns the state after it.
 
         Args:
-            unit: the unit.
-            own: its quantizers.
+            step: what is done.
+            own: the quantizers of its unit.
             state: what enters it.
             paths: different states of each image that enter it: 1 as long as nothing is quantized, else 2.
             beside: bytes of activations of one image that are held for later.
         """
-        objective = getattr(self.settings, unit.part)
-        if unit.name in self.finished:
-            after, seconds = timed(lambda: unit.run(state))
-            self.units[unit.name] = Cost(0, 0.0, 2 * self.images * seconds)
-            self._held(beside + paths * size(state) + size(after), 0, 0)
+        held = beside + paths * size(state)
+        if step.unit.name in self.finished:
+            after, seconds = timed(lambda: step.unit.run(state))
+            self.units[step.unit.name] = Cost(0, 0.0, 2 * self.images * seconds)
+            self._held(held + size(after), 0, 0)
             return after
-        if objective == "none" or self.settings.passes == "unit":
-            after, seconds = timed(lambda: unit.run(state))
-            moments = 0
-            if objective != "none":
-                self.units[unit.name] = Cost(0, 0.0, 3 * self.images * seconds)
-                moments = self._moments(unit, own)
-                self.codes += sum(
-                    layer_of(unit, q).weight.numel() for s, q in own.items() if s.role == WEIGHT
-                )
-            # Float and quantized outputs, those with nearest rounding and those in closed form.
-            self._held(
-                beside + paths * size(state) + (2 if objective == "none" else 3) * size(after), 0, moments
-            )
+        if step.how is How.CARRIED:
+            after = step.unit.run(state)
+            self._held(held + 2 * size(after), 0, 0)  # float and quantized outputs
             return after
-        if self.settings.unit == "layer":
-            return self._layers(unit, own, state, paths * size(state) + beside)
-        passes = 2
-        if self.settings.rounding == "gptq":
-            _, rows = rows_of(unit, own, state, self.settings.tokens, 0, 0)
-            passes += len(rows)
-            beside += sum(row.nbytes for row in rows.values())
-            self._held(beside + paths * size(state), 0, self._moments(unit, own))
-        seen = self.image if objective == "par" else None
-        step = tried(self.model, unit, own, state, self.settings, self.generator, view=seen)
-        view = 0 if seen is None else size((unit.view(step.after, [seen]),))
-        learner = Learner(self.model, own, self.settings)
-        steps = self.settings.iterations if learner.learns else 0
-        # A step is about three passes: forward, and backward to inputs and to what is learned.
-        per_image = step.seconds / (3 if learner.learns else 1)
-        looked_at = self._batch * self._row_share(unit, state)
-        self.units[unit.name] = Cost(steps, looked_at * step.seconds, passes * self.images * per_image)
-        held = beside + paths * size(state) + size(step.after) + view
-        self._held(held, round(looked_at * step.graph), step.learned)
-        self._held(held + size(step.after), 0, 0)  # outputs of the finished unit come when its steps are over
-        self.codes += sum(layer.weight.numel() for layer in learner.layers.values())
-        return step.after
+        if step.how is How.CLOSED_FORM:
+            return self._one_pass(step, own, state, held)
+        if step.how is How.LAYERS:
+            return self._layers(step, own, state, held)
+        if step.how is How.TUNED:
+            return self._tuned(step, own, state)
+        return self._steps(step, own, state, held)
 
-    def _row_share(self, unit: Unit, state: State) -> float:
+    def _one_pass(self, step: Step, own: Mapping[Site, Quantizer], state: State, held: int) -> State:
+        unit = step.unit
+        after, seconds = timed(lambda: unit.run(state))
+        self.units[unit.name] = Cost(0, 0.0, 3 * self.images * seconds)
+        self.codes += sum(layer_of(unit, q).weight.numel() for s, q in own.items() if s.role == WEIGHT)
+        # Float and quantized outputs, those with nearest rounding and those in closed form.
+        self._held(held + 3 * size(after), 0, self._moments(step, own))
+        return after
+
+    def _steps(self, step: Step, own: Mapping[Site, Quantizer], state: State, held: int) -> State:
+        unit, settings = step.unit, step.settings
+        passes = 2
+        if step.sees_layers:
+            _, rows = rows_of(unit, own, state, settings.tokens, 0, 0)
+            passes += len(rows)
+            held += sum(row.nbytes for row in rows.values())
+            self._held(held, 0, self._moments(step, own))
+        seen = self.image if step.prompt_aware else None
+        once = tried(self.model, unit, own, state, settings, self.generator, view=seen)
+        view = 0 if seen is None else size((unit.view(once.after, [seen]),))
+        learner = Learner(self.model, own, settings)
+        steps = settings.iterations if learner.learns else 0
+        # A step is about three passes: forward, and backward to inputs and to what is learned.
+        per_image = once.seconds / (3 if learner.learns else 1)
+        looked_at = self._batch * self._row_share(step, state)
+        self.units[unit.name] = Cost(steps, looked_at * once.seconds, passes * self.images * per_image)
+        held += size(once.after) + view
+        self._held(held, round(looked_at * once.graph), once.learned)
+        self._held(held + size(once.after), 0, 0)  # outputs of the finished unit come when its steps are over
+        self.codes += sum(layer.weight.numel() for layer in learner.layers.values())
+        return once.after
+
+    def _row_share(self, step: Step, state: State) -> float:
         """Of a block's rows of tokens, those that a step looks at."""
-        if unit.strips is None:
+        if step.unit.strips is None:
             return 1.0
-        return 1 / len(unit.strips.split(state[0].shape[1], self.settings.row_share))
+        return 1 / len(step.unit.strips.split(state[0].shape[1], step.settings.row_share))
 
     def at_once(self, memory: float) -> int:
         """Images of a step to work through together, so that all fits in ``memory`` bytes."""
-        together = self.settings.batch
+        together = self.batch
         for activations, graph, learned in self.held:
             room = memory - activations - learned
             if graph > max(room, 0.0):
@@ -173,17 +180,17 @@ class Estimate:
         """Of a step's images, those worked through together."""
         return 1.0 if self.together is None else min(1.0, self.together / self._batch)
 
-    def whole(self, unit: Unit, own: Mapping[Site, Quantizer], state: State, settings: Reconstruct) -> None:
-        """Try the last unit, the whole model; ``settings`` are its own."""
-        if unit.name in self.finished:
-            return
-        step = tried(self.model, unit, own, state, settings, self.generator, view=self.image)
-        held = size(state) + size(step.after) + size((unit.view(step.after, [self.image]),))
-        self.units[unit.name] = Cost(settings.iterations, self._batch * step.seconds, 8 * step.seconds / 3)
-        self._held(held, self._batch * step.graph, step.learned)
+    def _tuned(self, step: Step, own: Mapping[Site, Quantizer], state: State) -> State:
+        unit, settings = step.unit, step.settings
+        once = tried(self.model, unit, own, state, settings, self.generator, view=self.image)
+        held = size(state) + size(once.after) + size((unit.view(once.after, [self.image]),))
+        self.units[unit.name] = Cost(settings.iterations, self._batch * once.seconds, 8 * once.seconds / 3)
+        self._held(held, self._batch * once.graph, once.learned)
+        return once.after
 
-    def _layers(self, unit: Unit, own: Mapping[Site, Quantizer], state: State, beside: int) -> State:
-        (after, rows), seconds = timed(lambda: rows_of(unit, own, state, self.settings.tokens, 0, 0))
+    def _layers(self, step: Step, own: Mapping[Site, Quantizer], state: State, beside: int) -> State:
+        unit, settings = step.unit, step.settings
+        (after, rows), seconds = timed(lambda: rows_of(unit, own, state, settings.tokens, 0, 0))
         held = beside + size(after) + sum(row.nbytes for row in rows.values())
         # Beside one pass to see what enters each layer, one on each path for the unit.
         seconds *= 1 + 2 / len(rows)
@@ -197,24 +204,24 @@ class Estimate:
                 self.units[problem.unit.name] = Cost(0, 0.0, self.images * seconds)
                 continue
             mine = problem.unit.quantizers(dict(own))
-            step = tried(self.model, problem.unit, mine, (row,), self.settings, self.generator, view=None)
-            cost = Cost(self.settings.iterations, self._batch * step.seconds, self.images * seconds)
+            once = tried(self.model, problem.unit, mine, (row,), settings, self.generator, view=None)
+            cost = Cost(settings.iterations, self._batch * once.seconds, self.images * seconds)
             self.units[problem.unit.name] = cost
-            self._held(held + row.nbytes + size(step.after), self._batch * step.graph, step.learned)
+            self._held(held + row.nbytes + size(once.after), self._batch * once.graph, once.learned)
             self.codes += layer.weight.numel()
         self._held(held + size(after), 0, 0)
         return after
 
-    def _moments(self, unit: Unit, own: Mapping[Site, Quantizer]) -> int:
+    def _moments(self, step: Step, own: Mapping[Site, Quantizer]) -> int:
         """Bytes of what closed-form rounding of a unit knows of its layers' inputs, and works with."""
-        layers = [layer_of(unit, quantizer) for site, quantizer in own.items() if site.role == WEIGHT]
+        layers = [layer_of(step.unit, quantizer) for site, quantizer in own.items() if site.role == WEIGHT]
         squares = [8 * layer.weight[0].numel() ** 2 for layer in layers]
-        known = sum(squares) if self.settings.passes == "unit" else max(squares)
+        known = sum(squares) if step.how is How.CLOSED_FORM else max(squares)
         return MATRICES * known + WORKED * max(squares)
 
     @property
     def _batch(self) -> int:
-        return min(self.settings.batch, self.images)
+        return min(self.batch, self.images)
 
     def _held(self, one_image: int, graph: int, learned: int) -> None:
         self.held.append(Held(self.images * one_image, graph, learned))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import SamModel
 
+from saqsam.families.registry import decoder_of
 from saqsam.frame import Frame
 from saqsam.prompts.prompts import Prompts
 
@@ -52,8 +53,8 @@ class Prompting:
             generator: draws them; on the CPU.
             clicks: share of the boxes that become a click on the centre of the box.
         """
-        decoder = model.mask_decoder
-        output = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+        decoder = decoder_of(model)
+        output = decoder.output_tokens()
         tokens, dense = [], output.new_zeros(())
         for asked, frame in images:
             order = torch.randperm(len(asked), generator=generator)[:prompts]
@@ -62,12 +63,13 @@ class Prompting:
             for rows, as_click in ((order[clicked:].sort().values, False), (order[:clicked], True)):
                 if len(rows):
                     arguments = _arguments(asked, frame, rows, model.device, as_click)
-                    embedded, dense = model.prompt_encoder(input_masks=None, **arguments)
-                    sparse.append(embedded[0][:, None])
+                    embedded, dense = decoder.embed_prompts(**arguments)
+                    if embedded is not None:
+                        sparse.append(embedded[0][:, None])
             # A box is two corners, a click itself and a padding token: equally many tokens.
             together = torch.cat(sparse)
             tokens.append(torch.cat([output.expand(len(together), 1, -1, -1), together], dim=2))
-        return cls(model, tuple(tokens), dense[:1], model.get_image_wide_positional_embeddings())
+        return cls(model, tuple(tokens), dense[:1], decoder.positions())
 
     def batch(self, images: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Tokens ``(P, 1, T, C)`` of some images together, and the number of prompts of each."""
@@ -99,12 +101,8 @@ class Prompting:
             images: which images these are.
         """
         tokens, counts = self.batch(images)
-        _, keys = self.model.mask_decoder.transformer(
-            point_embeddings=tokens,
-            image_embeddings=(embedding + self.dense).repeat_interleave(counts, dim=0),
-            image_positional_embeddings=self.positions,
-            attention_similarity=None,
-        )
+        image = (embedding + self.dense).repeat_interleave(counts, dim=0)
+        _, keys = decoder_of(self.model).transform(tokens, image, self.positions)
         found: Tensor = keys[:, 0]
         return found
 

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 from transformers import SamModel
 
-from saqsam.calibration import CalibrationImage
 from saqsam.errors import RecipeError
 from saqsam.models.sites import INPUT, WEIGHT, Site
 from saqsam.quantizer import Quantizer
-from saqsam.recipe import Recipe
+from saqsam.recipe import Recipe, Reconstruct
 from saqsam.reconstruct.cache import Cache
 from saqsam.reconstruct.judge import UnitRecord, judges, loss_of, outputs_of
 from saqsam.reconstruct.learner import Learner, write_weight
@@ -28,7 +27,7 @@ from saqsam.reconstruct.mixing import Mixing
 from saqsam.reconstruct.replace import Answer, replaced_for_good
 from saqsam.reconstruct.solve import Own, Rows, Solved, Solver
 from saqsam.reconstruct.telling import Progress
-from saqsam.reconstruct.walk import Walk
+from saqsam.reconstruct.walk import Asked, Walk
 
 
 def as_published(recipe: Recipe) -> Recipe:
@@ -45,7 +44,9 @@ def as_published(recipe: Recipe) -> Recipe:
             f"recipe {recipe.name}: as published, units learn their rounding on quantized activations; "
             "use qdrop, ptq4sam-l or saq-sam"
         )
-    changed = replace(learning, rounding_weight=0.0, local_weight=0.0, targets="quantized-input")
+    changed = replace(
+        learning, rounding_weight=0.0, local_weight=0.0, targets="quantized-input", whole_iterations=0
+    )
     return replace(
         recipe,
         name=f"as-published-{recipe.name}",
@@ -63,14 +64,14 @@ class PublishedSolver(Solver):
 
     coins: torch.Generator
 
-    def learn(self, problem: Problem, own: Own, rows: Rows) -> Solved:
+    def learn(self, problem: Problem, own: Own, settings: Reconstruct, rows: Rows) -> Solved:
         """Learn a unit; what comes of it is kept, better or worse."""
         del rows
         images = judges(len(problem.inputs))
         before = loss_of(problem, outputs_of(problem, images))
-        learner = Learner(self.model, own, self.settings)
-        steps = self.optimise(problem, learner)
-        leave(learner, own, Mixing(self.settings.quantized_share, self.coins))
+        learner = Learner(self.model, own, settings)
+        steps = self.optimise(problem, learner, settings)
+        leave(learner, own, Mixing(settings.quantized_share, self.coins))
         outputs = outputs_of(problem, images)
         after = loss_of(problem, outputs)
         record = UnitRecord(
@@ -83,7 +84,7 @@ class PublishedWalk(Walk):
     """As ``Walk`` with a ``PublishedSolver``; nothing is kept in a run directory.
 
     Args:
-        model, recipe, images, progress: as in ``reconstruct``.
+        model, recipe, asked, progress: as of ``Walk``.
         coins: see ``PublishedSolver``.
     """
 
@@ -91,12 +92,13 @@ class PublishedWalk(Walk):
         self,
         model: SamModel,
         recipe: Recipe,
-        images: Sequence[CalibrationImage],
+        asked: Sequence[Asked],
         progress: Progress,
+        cache: Cache,
         coins: torch.Generator,
     ) -> None:
-        super().__init__(model, recipe, images, progress, None, Cache())
-        solver = PublishedSolver(model, self.settings, self.seed, None, self.telling)
+        super().__init__(model, recipe, asked, progress, None, cache)
+        solver = PublishedSolver(model, self.settings.batch, self.seed, None, self.telling)
         solver.coins = coins
         self.solver = solver
 

@@ -47,7 +47,7 @@ class Solver:
 
     Args:
         model: attached.
-        settings: the recipe's section.
+        batch: images of a step.
         seed: the recipe's.
         directory: keeps finished units, and has those of an interrupted run.
         telling: hears of every step.
@@ -56,27 +56,28 @@ class Solver:
     def __init__(
         self,
         model: SamModel,
-        settings: Reconstruct,
+        batch: int,
         seed: int,
         directory: RunDirectory | None,
         telling: Telling,
     ) -> None:
-        self.model, self.settings, self.seed = model, settings, seed
+        self.model, self.seed = model, seed
         self.directory, self.telling = directory, telling
-        self.at_once = settings.batch
+        self.at_once = batch
 
-    def solve(self, problem: Problem, own: Own, rows: Rows = ()) -> Solved:
+    def solve(self, problem: Problem, own: Own, settings: Reconstruct, rows: Rows = ()) -> Solved:
         """Learn a unit, or take it from the run directory if it was finished before.
 
         Args:
             problem: its unit runs float but for its own quantizers and those of finished units.
             own: the unit's quantizers.
+            settings: what it is learned with.
             rows: what enters each layer in the float model, by image; for closed-form rounding.
         """
         part = self.stored(problem.unit.name)
         if part is not None:
             return Solved(self.restore(part, own), {})
-        solved = self.learn(problem, own, rows)
+        solved = self.learn(problem, own, settings, rows)
         self.keep(solved.record, own)
         return solved
 
@@ -98,14 +99,14 @@ class Solver:
             self.directory.save(record.unit, learned(self.model, own), record.to_dict())
         self.telling.finished(record)
 
-    def learn(self, problem: Problem, own: Own, rows: Rows) -> Solved:
+    def learn(self, problem: Problem, own: Own, settings: Reconstruct, rows: Rows) -> Solved:
         """Learn a unit; nearest rounding is kept if the judging images do not profit."""
         images = judges(len(problem.inputs))
         before = loss_of(problem, outputs_of(problem, images))
-        learner = Learner(self.model, own, self.settings)
-        if self.settings.rounding == "gptq":
-            self._round(problem, own, rows)
-        steps = self.optimise(problem, learner) if learner.learns else 0
+        learner = Learner(self.model, own, settings)
+        if settings.rounding == "gptq":
+            self._round(problem, own, settings, rows)
+        steps = self.optimise(problem, learner, settings) if learner.learns else 0
         learner.settle()
         outputs = outputs_of(problem, images)
         after, kept = loss_of(problem, outputs), LEARNED
@@ -115,9 +116,9 @@ class Solver:
         record = UnitRecord(problem.unit.name, steps, before, after, kept, self.at_once, len(images))
         return Solved(record, outputs)
 
-    def optimise(self, problem: Problem, learner: Learner) -> int:
+    def optimise(self, problem: Problem, learner: Learner, settings: Reconstruct) -> int:
         """All steps of a unit; returns their number."""
-        name, settings, telling = problem.unit.name, self.settings, self.telling
+        name, telling = problem.unit.name, self.telling
         telling.begin(name, settings.iterations)
         self.at_once = optimise_within_memory(
             problem,
@@ -130,9 +131,9 @@ class Solver:
         )
         return settings.iterations
 
-    def _round(self, problem: Problem, own: Own, rows: Rows) -> None:
+    def _round(self, problem: Problem, own: Own, settings: Reconstruct, rows: Rows) -> None:
         """Closed-form rounding of every layer of a unit, one after the other."""
-        unit, settings = problem.unit, self.settings
+        unit = problem.unit
         for done, inputs in enumerate(
             layer_by_layer(unit, own, problem.inputs, rows, settings.tokens, self.seed)
         ):

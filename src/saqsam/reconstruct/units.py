@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 from transformers import SamModel
 
+from saqsam.families.record import RowSubset
+from saqsam.families.registry import decoder_of, encoder_of
 from saqsam.models.sites import DECODER, ENCODER, Site
 from saqsam.quantizer import Quantizer
 from saqsam.reconstruct.prompting import Prompting
-from saqsam.reconstruct.strips import Strips
 
 State = tuple[Tensor, ...]
 """What flows from unit to unit. Encoder: tokens ``(images, H, W, D)``, after the neck ``(images, C, g, g)``.
@@ -47,7 +47,7 @@ class Unit:
     mixed: tuple[int, ...]
     local: tuple[float, ...]
     channels: int = -1
-    strips: Strips | None = None
+    strips: RowSubset | None = None
 
     def quantizers(self, quantizers: dict[Site, Quantizer]) -> dict[Site, Quantizer]:
         """Those of the model's quantizers that lie inside this unit, in the same order."""
@@ -57,7 +57,7 @@ class Unit:
 
 def encoder_units(model: SamModel, prompting: Prompting, kind: str) -> Iterator[Unit]:
     """The encoder's units in order; ``kind`` is ``stage``, or anything else for single blocks."""
-    encoder = model.vision_encoder
+    encoder = encoder_of(model)
     word = "stage" if kind == "stage" else "block"
 
     def view(state: State, images: Sequence[int]) -> Tensor:
@@ -65,8 +65,8 @@ def encoder_units(model: SamModel, prompting: Prompting, kind: str) -> Iterator[
         return prompting.image_tokens(encoder.neck(state[0]), images)
 
     for index, blocks in enumerate(encoder_groups(model, kind)):
-        modules = tuple(encoder.layers[block] for block in blocks)
-        strips = Strips(modules[0]) if len(modules) == 1 else None
+        modules = tuple(encoder.blocks[block] for block in blocks)
+        strips = encoder.rows_of(modules[0]) if len(modules) == 1 else None
         name = f"encoder-{word}-{index}"
         yield Unit(name, ENCODER, modules, _chain(modules), view, (0,), (1.0,), strips=strips)
 
@@ -78,12 +78,11 @@ def encoder_units(model: SamModel, prompting: Prompting, kind: str) -> Iterator[
 
 
 def encoder_groups(model: SamModel, kind: str) -> list[range]:
-    """Block numbers of each unit: a stage ends with a global block; what follows the last one is one more."""
-    depth = len(model.vision_encoder.layers)
+    """Block numbers of each unit; the family says where its stages end."""
+    encoder = encoder_of(model)
     if kind != "stage":
-        return [range(block, block + 1) for block in range(depth)]
-    config: Any = model.config.vision_config
-    ends = sorted({index + 1 for index in config.global_attn_indexes if 0 <= index < depth} | {depth})
+        return [range(block, block + 1) for block in range(len(encoder.blocks))]
+    ends = encoder.stage_ends()
     return [range(begin, end) for begin, end in zip([0, *ends], ends, strict=False)]
 
 
@@ -99,40 +98,31 @@ def _chain(modules: tuple[nn.Module, ...]) -> Callable[[State], State]:
 
 def decoder_units(model: SamModel, prompting: Prompting, token_weight: float) -> Iterator[Unit]:
     """The decoder's units in order; the final attention's local term is on its tokens alone."""
-    transformer = model.mask_decoder.transformer
+    decoder = decoder_of(model)
     positions = prompting.image_positions()
 
     def layer(module: nn.Module, state: State) -> State:
         queries, keys, tokens = state
-        queries, keys, _ = module(queries, keys, tokens, positions, None)
-        return queries, keys, tokens
+        return (*decoder.layer(module, queries, keys, tokens, positions), tokens)
 
     def final(state: State) -> State:
         queries, keys, tokens = state
-        key = keys + positions
-        attended, _ = transformer.final_attn_token_to_image(query=queries + tokens, key=key, value=keys)
-        return attended + queries, keys, tokens
+        return decoder.final_attention(queries, keys, tokens, positions), keys, tokens
 
-    for index, module in enumerate(transformer.layers):
+    for index, module in enumerate(decoder.layers):
 
         def run(state: State, module: nn.Module = module) -> State:
             return layer(module, state)
 
         def view(state: State, images: Sequence[int], after: int = index + 1) -> Tensor:
-            for later in transformer.layers[after:]:
+            for later in list(decoder.layers)[after:]:
                 state = layer(later, state)
-            return _final_tokens(transformer, final(state))
+            return decoder.settled(final(state)[0])
 
         weights = (token_weight, 1.0, 0.0)
         yield Unit(f"decoder-layer-{index}", DECODER, (module,), run, view, (0, 1), weights)
 
     def settled(state: State, images: Sequence[int]) -> Tensor:
-        return _final_tokens(transformer, state)
+        return decoder.settled(state[0])
 
-    last = (transformer.final_attn_token_to_image,)
-    yield Unit("final-attention", DECODER, last, final, settled, (0, 1), (1.0, 0.0, 0.0))
-
-
-def _final_tokens(transformer: Any, state: State) -> Tensor:
-    tokens: Tensor = transformer.layer_norm_final_attn(state[0])
-    return tokens[:, 0]
+    yield Unit("final-attention", DECODER, (decoder.final,), final, settled, (0, 1), (1.0, 0.0, 0.0))

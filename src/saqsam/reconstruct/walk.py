@@ -10,19 +10,22 @@ instead of steps: one more for each image, or one for each layer.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from transformers import SamModel
 
 from saqsam.calibration import CalibrationImage, pixels_of
 from saqsam.errors import OutOfMemory
+from saqsam.families.record import Model
+from saqsam.families.registry import encoder_of
+from saqsam.frame import Frame
 from saqsam.jobs.directory import RunDirectory
 from saqsam.models.attach import all_quantizers
 from saqsam.models.sites import WEIGHT, Site
+from saqsam.prompts.prompts import Prompts
 from saqsam.quantizer import Quantizer
-from saqsam.recipe import Recipe
+from saqsam.recipe import Recipe, Reconstruct
 from saqsam.reconstruct.at_once import round_at_once
 from saqsam.reconstruct.cache import Cache, opened_cache
 from saqsam.reconstruct.estimate import Estimate, size
@@ -31,21 +34,25 @@ from saqsam.reconstruct.layerwise import layer_by_layer, rows_of
 from saqsam.reconstruct.loss import Problem, balanced
 from saqsam.reconstruct.machine import usable_memory
 from saqsam.reconstruct.memory import is_out_of_memory
+from saqsam.reconstruct.plan import How, Plan, Step
 from saqsam.reconstruct.prompting import Prompting
 from saqsam.reconstruct.replace import replaced, unquantized
 from saqsam.reconstruct.seeds import seeded
 from saqsam.reconstruct.solve import Own, Rows, Solver
 from saqsam.reconstruct.telling import Listener, Progress, Telling, nobody
-from saqsam.reconstruct.units import State, Unit, decoder_units, encoder_units
-from saqsam.reconstruct.whole import masks_and_scores, settings_for, whole_model
+from saqsam.reconstruct.units import State, Unit
+from saqsam.reconstruct.whole import masks_and_scores
 from saqsam.reconstruct.words import in_words
 
 logger = logging.getLogger("saqsam")
 
+Asked = tuple[Prompts, Frame]
+"""Prompts of one image, and where it lies in the model's input."""
+
 
 @torch.no_grad()
 def reconstruct(
-    model: SamModel,
+    model: Model,
     recipe: Recipe,
     images: Sequence[CalibrationImage],
     progress: Progress = lambda stage, done, total: None,
@@ -75,10 +82,13 @@ def reconstruct(
         return []
     budget = None if cache_gb is None else cache_gb * 1e9
     with opened_cache(budget, None if directory is None else directory.path) as cache:
-        walk = Walk(model, recipe, images, progress, directory, cache, listener)
+        asked, patches = begin(model, images, cache)
+        walk = Walk(model, recipe, asked, progress, directory, cache, listener)
         try:
-            walk.estimate_all()
-            return [*walk.encoder(), *walk.decoder(), *walk.whole()]
+            walk.estimate_all(patches[walk.estimate.image])
+            records = walk.records(patches)
+            del patches  # the walk lets go of them as soon as it can
+            return list(records)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -89,12 +99,42 @@ def reconstruct(
 
 
 @torch.no_grad()
-def looked_ahead(model: SamModel, recipe: Recipe, image: CalibrationImage, count: int) -> Estimate:
+def looked_ahead(model: Model, recipe: Recipe, image: CalibrationImage, count: int) -> Estimate:
     """What learning on ``count`` images like this one will take; see ``reconstruct`` for the model."""
-    walk = Walk(model, recipe, [image], lambda *_: None, None, Cache())
+    cache = Cache()
+    asked, patches = begin(model, [image], cache)
+    walk = Walk(model, recipe, asked, lambda *_: None, None, cache)
     walk.estimate.images = count
-    walk.try_out()
+    walk.try_out(patches[0])
     return walk.estimate
+
+
+def begin(
+    model: Model, images: Sequence[CalibrationImage], cache: Cache
+) -> tuple[list[Asked], Sequence[State]]:
+    """What is asked of each image, and the tokens that enter the encoder's first block."""
+    encoder = encoder_of(model)
+    asked, patches = [], cache.new()
+    for image in images:
+        pixels, frame = pixels_of(model, image)
+        asked.append((image.prompts, frame))
+        patches.append((encoder.start(pixels.to(model.device, model.dtype)),))
+    return asked, patches
+
+
+@dataclass(frozen=True)
+class Reached:
+    """How far the states of all images have come.
+
+    Attributes:
+        quantized: of the quantized path, one for each image.
+        float: of the float path.
+        pending: quantizers that take no part in the quantized path yet.
+    """
+
+    quantized: Sequence[State]
+    float: Sequence[State]
+    pending: frozenset[Quantizer]
 
 
 class Walk:
@@ -102,54 +142,36 @@ class Walk:
 
     def __init__(
         self,
-        model: SamModel,
+        model: Model,
         recipe: Recipe,
-        images: Sequence[CalibrationImage],
+        asked: Sequence[Asked],
         progress: Progress,
         directory: RunDirectory | None,
         cache: Cache,
         listener: Listener = nobody,
     ) -> None:
-        self.cache, self.directory = cache, directory
-        self.model, self.settings = model, recipe.reconstruct
-        self.seed = recipe.calibration.seed
+        self.model, self.cache, self.directory = model, cache, directory
+        self.settings, self.seed = recipe.reconstruct, recipe.calibration.seed
         self.quantizers = all_quantizers(model)
-        self.pending: set[Quantizer] = set(self.quantizers.values())
-        asked = []
-        patches = cache.new()
-        for image in images:
-            pixels, frame = pixels_of(model, image)
-            asked.append((image.prompts, frame))
-            patches.append((self._patches(pixels),))
         generator = seeded(self.seed, "prompts")
         count, clicks = self.settings.prompts, self.settings.clicks
         self.prompting = Prompting.of(model, asked, count, generator, clicks)
-        self.quantized: Sequence[State] = patches
-        self.float: Sequence[State] = patches
-        self.patches: Sequence[State] = patches if self.settings.whole_iterations else ()
-        self.embeddings: Sequence[State] = ()
-        self.masks: Sequence[State] = ()
+        self.plan = Plan.of(model, self.prompting, self.settings)
         coins = seeded(self.seed, "estimate", model.device)
         finished = frozenset() if directory is None else directory.finished()
-        usual = self.prompting.usual()
-        self.estimate = Estimate(model, self.settings, len(images), usual, coins, finished)
+        usual, batch = self.prompting.usual(), self.settings.batch
+        self.estimate = Estimate(model, batch, len(asked), usual, coins, finished)
         self.telling = Telling(progress, listener, directory, self.estimate)
-        self.solver = Solver(model, self.settings, self.seed, directory, self.telling)
+        self.solver = Solver(model, batch, self.seed, directory, self.telling)
 
-    def _patches(self, pixels: Tensor) -> Tensor:
-        """What the first block of the encoder is given."""
-        encoder = self.model.vision_encoder
-        tokens: Tensor = encoder.patch_embed(pixels.to(self.model.device, self.model.dtype))
-        return tokens if encoder.pos_embed is None else tokens + encoder.pos_embed
-
-    def estimate_all(self) -> None:
-        """Time, memory and disk of what lies ahead, tried out on one image; logged."""
-        self.try_out()
+    def estimate_all(self, patches: State) -> None:
+        """Time, memory and disk of what lies ahead, tried out on one image's ``patches``; logged."""
+        self.try_out(patches)
         estimate = self.estimate
         units = len(estimate.units.keys() - estimate.finished)
         logger.info(
             "reconstruct: %d units on %d images, roughly %s; %s",
-            *(units, len(self.float), in_words(estimate.seconds), self.said()),
+            *(units, estimate.images, in_words(estimate.seconds), self.said()),
         )
         if self.solver.at_once < self.settings.batch:
             logger.warning(
@@ -157,27 +179,24 @@ class Walk:
                 *(self.solver.at_once, self.settings.batch),
             )
 
-    def try_out(self) -> None:
-        """Every unit on one image, for the estimate."""
-        settings, estimate = self.settings, self.estimate
-        whole = settings.whole_iterations > 0
-        usual = estimate.image
-        first = state = self.float[usual]
+    def try_out(self, patches: State) -> None:
+        """Every step of the plan on one image, for the estimate."""
+        estimate, plan = self.estimate, self.plan
+        usual, state = estimate.image, patches
         beside, paths = 0, 1
         with replaced(unquantized(self.quantizers.values())):
-            for unit in encoder_units(self.model, self.prompting, settings.unit):
-                state = estimate.unit(unit, self._own(unit), state, paths=paths, beside=beside)
-                beside, paths = size(first) if whole else 0, 2
-            if whole:
+            for step in plan.encoder:
+                state = estimate.step(step, self._own(step.unit), state, paths=paths, beside=beside)
+                beside, paths = 0 if plan.tuning is None else size(patches), 2
+            if plan.tuning is not None:
                 masks = masks_and_scores(self.model, self.prompting, state[0], [usual])
                 beside += size(state) + size((masks,))
-            if whole or settings.decoder != "none":
+            if plan.decoder:
                 state = self.prompting.start(state[0], [usual])
-                for unit in decoder_units(self.model, self.prompting, settings.token_weight):
-                    state = estimate.unit(unit, self._own(unit), state, paths=2, beside=beside)
-            if whole:
-                unit = whole_model(self.model, self.prompting)
-                estimate.whole(unit, self._own(unit), first, settings_for(settings))
+            for step in plan.decoder:
+                state = estimate.step(step, self._own(step.unit), state, paths=2, beside=beside)
+            if plan.tuning is not None:
+                estimate.step(plan.tuning, self._own(plan.tuning.unit), patches, paths=2, beside=0)
         if self.model.device.type == "cpu":
             self.solver.at_once = estimate.together = estimate.at_once(usable_memory())
 
@@ -186,23 +205,30 @@ class Walk:
         stored = None if self.directory is None else self.directory.bytes()
         return self.estimate.said(self.cache.budget, stored)
 
+    def records(self, patches: Sequence[State]) -> Iterator[UnitRecord]:
+        """Do all of the plan: encoder, then decoder from what the encoder left, then all parts together."""
+        tuning = self.plan.tuning
+        reached = Reached(patches, patches, frozenset(self.quantizers.values()))
+        if tuning is None:
+            patches = ()
+        for step in self.plan.encoder:
+            reached = yield from self._unit(step, reached)
+        embeddings: Sequence[State] = ()
+        masks: Sequence[State] = ()
+        if tuning is not None:
+            embeddings, masks = reached.float, self._masks(reached)
+        if self.plan.decoder:
+            quantized, floating = self._started(reached.quantized), self._started(reached.float)
+            reached = Reached(quantized, floating, reached.pending)
+            del quantized, floating
+        for step in self.plan.decoder:
+            reached = yield from self._unit(step, reached)
+        del reached
+        if tuning is not None:
+            yield self._tune(tuning, patches, embeddings, masks)
+
     def _own(self, unit: Unit) -> dict[Site, Quantizer]:
         return unit.quantizers(self.quantizers)
-
-    def encoder(self) -> Iterator[UnitRecord]:
-        """Learn the encoder's units and the neck; afterwards the states are embeddings."""
-        for unit in encoder_units(self.model, self.prompting, self.settings.unit):
-            yield from self._unit(unit, self.settings.encoder)
-
-    def decoder(self) -> Iterator[UnitRecord]:
-        """Learn the decoder's units; both paths begin at what the encoder's units left."""
-        if self.settings.whole_iterations:
-            self._keep_targets()
-        elif self.settings.decoder == "none":
-            return
-        self.quantized, self.float = self._started(self.quantized), self._started(self.float)
-        for unit in decoder_units(self.model, self.prompting, self.settings.token_weight):
-            yield from self._unit(unit, self.settings.decoder)
 
     def _started(self, embeddings: Sequence[State]) -> Sequence[State]:
         """The decoder's states before its first layer."""
@@ -210,105 +236,108 @@ class Walk:
             self.prompting.start(embedding, [image]) for image, (embedding,) in enumerate(embeddings)
         )
 
-    def _keep_targets(self) -> None:
-        """Embeddings and masks of the float model, while its decoder is still float."""
-        self.embeddings = self.float
-        with replaced(unquantized(self.pending)):
-            self.masks = self.cache.keep(
+    def _masks(self, reached: Reached) -> Sequence[State]:
+        """Masks of the float model, while its decoder is still float."""
+        with replaced(unquantized(reached.pending)):
+            return self.cache.keep(
                 (masks_and_scores(self.model, self.prompting, embedding, [image]),)
-                for image, (embedding,) in enumerate(self.embeddings)
+                for image, (embedding,) in enumerate(reached.float)
             )
 
-    def whole(self) -> Iterator[UnitRecord]:
-        """Tune all parts to one another, if the recipe says so."""
-        if not self.settings.whole_iterations:
-            return
-        self.quantized = self.float = ()  # the decoder's last states, which nothing needs any more
-        self.solver.settings = settings_for(self.settings)
-        unit = whole_model(self.model, self.prompting)
-        weights = balanced(
-            unit, self.embeddings, self.masks, self.settings.prompt_weight, self.settings.local_weight
-        )
-        problem = Problem(unit, self.patches, self.patches, self.embeddings, self.masks, weights)
-        yield self.solver.solve(problem, self._own(unit)).record
+    def _tune(
+        self, step: Step, patches: Sequence[State], embeddings: Sequence[State], masks: Sequence[State]
+    ) -> UnitRecord:
+        settings = step.settings
+        weights = balanced(step.unit, embeddings, masks, settings.prompt_weight, settings.local_weight)
+        problem = Problem(step.unit, patches, patches, embeddings, masks, weights)
+        return self.solver.solve(problem, self._own(step.unit), settings).record
 
-    def _unit(self, unit: Unit, objective: str) -> Iterator[UnitRecord]:
-        own = self._own(unit)
-        if objective != "none" and self.settings.passes == "unit":
-            yield self._round_at_once(unit, own)
-            return
-        references = self.quantized if self.settings.targets == "quantized-input" else self.float
+    def _unit(self, step: Step, reached: Reached) -> Generator[UnitRecord, None, Reached]:
+        """Do one step: yields a record of each part that was learned, returns where the next one begins."""
+        do = self._one_pass if step.how is How.CLOSED_FORM else self._passes
+        return (yield from do(step, self._own(step.unit), reached))
+
+    def _passes(
+        self, step: Step, own: dict[Site, Quantizer], reached: Reached
+    ) -> Generator[UnitRecord, None, Reached]:
+        """A float pass for the targets, learning if there is any, a quantized pass for the next step."""
+        unit, settings = step.unit, step.settings
+        references = reached.quantized if settings.targets == "quantized-input" else reached.float
         views = None
-        with replaced(unquantized(self.pending)):
-            targets, rows = self._targets(unit, own, references, objective)
-            if objective == "par":
+        with replaced(unquantized(reached.pending)):
+            targets, rows = self._targets(step, own, references)
+            if step.prompt_aware:
                 views = self.cache.keep((unit.view(state, [image]),) for image, state in enumerate(targets))
-        self.pending -= self._switched_on(own)
+        pending = reached.pending - _switched_on(own, settings)
         known: Mapping[int, State] = {}
-        with replaced(unquantized(self.pending)):
-            if objective != "none" and self.settings.unit == "layer":
-                yield from self._layers(unit, own, rows)
-            elif objective != "none":
-                weights = balanced(
-                    unit, targets, views, self.settings.prompt_weight, self.settings.local_weight
-                )
-                problem = Problem(unit, self.quantized, references, targets, views, weights)
-                solved = self.solver.solve(problem, own, rows)
+        with replaced(unquantized(pending)):
+            if step.how is How.LAYERS:
+                yield from self._layers(step, own, reached.quantized, rows)
+            elif step.how is How.STEPS:
+                weights = balanced(unit, targets, views, settings.prompt_weight, settings.local_weight)
+                problem = Problem(unit, reached.quantized, references, targets, views, weights)
+                solved = self.solver.solve(problem, own, settings, rows)
                 known = solved.outputs
                 yield solved.record
-            self.quantized = self.cache.keep(
+            quantized = self.cache.keep(
                 known[image] if image in known else unit.run(state)
-                for image, state in enumerate(self.quantized)
+                for image, state in enumerate(reached.quantized)
             )
-        self.float = targets
+        return Reached(quantized, targets, pending)
 
-    def _targets(
-        self, unit: Unit, own: Own, references: Sequence[State], objective: str
-    ) -> tuple[Sequence[State], Rows]:
+    def _targets(self, step: Step, own: Own, references: Sequence[State]) -> tuple[Sequence[State], Rows]:
         """What leaves the float unit, of each image, and what enters its layers, where that is needed."""
-        settings = self.settings
-        if objective == "none" or (settings.unit != "layer" and settings.rounding != "gptq"):
+        unit = step.unit
+        if not step.sees_layers:
             return self.cache.keep(unit.run(state) for state in references), ()
         targets, rows = self.cache.new(), []
         for image, state in enumerate(references):
-            target, seen = rows_of(unit, own, state, settings.tokens, self.seed, image)
+            target, seen = rows_of(unit, own, state, step.settings.tokens, self.seed, image)
             targets.append(target)
             rows.append(seen)
         return targets, rows
 
-    def _round_at_once(self, unit: Unit, own: dict[Site, Quantizer]) -> UnitRecord:
+    def _one_pass(
+        self, step: Step, own: dict[Site, Quantizer], reached: Reached
+    ) -> Generator[UnitRecord, None, Reached]:
         """Closed form from one pass; see ``at_once``."""
-        later = self.pending - set(own.values())
+        unit = step.unit
+        later = reached.pending - set(own.values())
+        targets: Sequence[State]
+        outputs: Sequence[State]
         part = self.solver.stored(unit.name)
         if part is not None:
-            with replaced(unquantized(self.pending)):
-                self.float = self.cache.keep(unit.run(state) for state in self.float)
+            with replaced(unquantized(reached.pending)):
+                targets = self.cache.keep(unit.run(state) for state in reached.float)
             record = self.solver.restore(part, own)
             with replaced(unquantized(later)):
-                self.quantized = self.cache.keep(unit.run(state) for state in self.quantized)
+                outputs = self.cache.keep(unit.run(state) for state in reached.quantized)
         else:
 
             def progress(done: int, total: int) -> None:
                 self.telling.progress(f"{unit.name} closed form", done, total)
 
-            states = (self.quantized, self.float)
+            states = (reached.quantized, reached.float)
             with replaced(unquantized(later)):
-                done = round_at_once(unit, own, *states, self.settings, self.seed, progress, self.cache.new)
-            self.quantized, self.float = done.outputs, done.targets
+                done = round_at_once(unit, own, *states, step.settings, self.seed, progress, self.cache.new)
+            targets, outputs = done.targets, done.outputs
             record = UnitRecord(
-                unit.name, 0, done.before, done.after, done.kept, self.solver.at_once, judged=len(self.float)
+                unit.name, 0, done.before, done.after, done.kept, self.solver.at_once, judged=len(targets)
             )
             self.solver.keep(record, own)
-        self.pending = later
-        return record
+        yield record
+        return Reached(outputs, targets, later)
 
-    def _layers(self, unit: Unit, own: dict[Site, Quantizer], rows: Rows) -> Iterator[UnitRecord]:
-        settings = self.settings
-        for inputs in layer_by_layer(unit, own, self.quantized, rows, settings.tokens, self.seed):
+    def _layers(
+        self, step: Step, own: dict[Site, Quantizer], quantized: Sequence[State], rows: Rows
+    ) -> Iterator[UnitRecord]:
+        settings = step.settings
+        for inputs in layer_by_layer(step.unit, own, quantized, rows, settings.tokens, self.seed):
             problem = inputs.as_problem(settings.targets == "quantized-input")
-            yield self.solver.solve(problem, problem.unit.quantizers(own)).record
+            yield self.solver.solve(problem, problem.unit.quantizers(own), settings).record
 
-    def _switched_on(self, own: Own) -> set[Quantizer]:
-        """What a finished unit quantizes as far as later ones see; all of it, but for weight-only methods."""
-        weights_only = self.settings.activations == "float"
-        return {quantizer for site, quantizer in own.items() if site.role == WEIGHT or not weights_only}
+
+def _switched_on(own: Own, settings: Reconstruct) -> set[Quantizer]:
+    """What a finished unit quantizes as far as later ones see; all of it, but for weight-only methods."""
+    weights_only = settings.activations == "float"
+    return {quantizer for site, quantizer in own.items() if site.role == WEIGHT or not weights_only}

@@ -8,33 +8,31 @@ prompt-aware idea of SAQ-SAM taken to its end, where no layer is skipped any mor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import SamModel
 
+from saqsam.families.registry import decoder_of, encoder_of
 from saqsam.models.sites import ENCODER
-from saqsam.recipe import Reconstruct
 from saqsam.reconstruct.prompting import Prompting
 from saqsam.reconstruct.units import State, Unit
 
 
 def whole_model(model: SamModel, prompting: Prompting) -> Unit:
     """Patch tokens ``(images, H, W, D)`` in, embeddings ``(images, C, g, g)`` out; the view is the masks."""
-    encoder = model.vision_encoder
+    encoder = encoder_of(model)
 
     def run(state: State) -> State:
         (x,) = state
-        for block in encoder.layers:
+        for block in encoder.blocks:
             x = block(x)
         return (encoder.neck(x),)
 
     def view(state: State, images: Sequence[int]) -> Tensor:
         return masks_and_scores(model, prompting, state[0], images)
 
-    modules = (encoder, model.mask_decoder.transformer)
+    modules = (encoder.module, decoder_of(model).transformer)
     return Unit("whole-model", ENCODER, modules, run, view, (), (1.0,), channels=1)
 
 
@@ -53,31 +51,11 @@ def masks_and_scores(
         images: which images these are.
     """
     tokens, counts = prompting.batch(images)
-    decoder: Any = model.mask_decoder
-    answers, keys = decoder.transformer(
-        point_embeddings=tokens,
-        image_embeddings=(embedding + prompting.dense).repeat_interleave(counts, dim=0),
-        image_positional_embeddings=prompting.positions,
-        attention_similarity=None,
-    )
-    answers = answers[:, 0]
-    image = keys[:, 0].transpose(1, 2).unflatten(2, embedding.shape[-2:])
-    image = decoder.activation(decoder.upscale_layer_norm(decoder.upscale_conv1(image)))
-    image = decoder.activation(decoder.upscale_conv2(image)).flatten(2).transpose(1, 2)
-    networks = decoder.output_hypernetworks_mlps
-    asked = [network(answers[:, 1 + index]) for index, network in enumerate(networks)]
-    masks = torch.sigmoid(image @ torch.stack(asked, dim=2))
-    scores = decoder.iou_prediction_head(answers[:, 0])[:, None] * masks.shape[1] ** 0.5
+    decoder = decoder_of(model)
+    image = (embedding + prompting.dense).repeat_interleave(counts, dim=0)
+    found, keys = decoder.transform(tokens, image, prompting.positions)
+    settled = found[:, 0]
+    height, width = embedding.shape[-2:]
+    masks = torch.sigmoid(decoder.masks(settled, keys, (height, width)))
+    scores = decoder.scores(settled)[:, None] * masks.shape[1] ** 0.5
     return torch.cat([masks, scores], dim=1)
-
-
-def settings_for(settings: Reconstruct) -> Reconstruct:
-    """The section as the last unit takes it: no rounding, no coins, its own steps and rates."""
-    return replace(
-        settings,
-        rounding="nearest",
-        quantized_share=1.0,
-        iterations=settings.whole_iterations,
-        scale_rate=settings.whole_rate,
-        bias_rate=settings.whole_rate if settings.bias_rate else 0.0,
-    )

@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import SamModel
 
 from saqsam.errors import UsageError
+from saqsam.families.registry import encoder_of
 
 
 def compile_encoder(model: SamModel) -> None:
@@ -24,7 +25,7 @@ def compile_encoder(model: SamModel) -> None:
     Raises:
         UsageError: at the first call, if PyTorch finds no compiler: Triton on a GPU, C++ on a CPU.
     """
-    encoder: nn.Module = model.vision_encoder
+    encoder = encoder_of(model).module
     run = torch.compile(encoder.forward, dynamic=False)
 
     def forward(pixel_values: Tensor, **options: Any) -> Any:

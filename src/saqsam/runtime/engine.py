@@ -14,6 +14,7 @@ from transformers import SamConfig, SamModel
 from saqsam.errors import CorruptCheckpoint, UsageError
 from saqsam.export.build import OPSETS, build_graphs
 from saqsam.export.extra import require_onnx
+from saqsam.families.sam_names import SamNames
 from saqsam.pack.convert import from_packed
 from saqsam.pack.file import PackedModel, is_packed, read_packed, write_packed
 from saqsam.pack.fit import lay_out
@@ -158,7 +159,7 @@ def sessions_model(packed: PackedModel, config: SamConfig, name: str, maker: Cal
 
     try:
         encoder, decoder = build_graphs(packed, OPSETS[0], maker, full_size=False)
-        no_mask = packed.rest["prompt_encoder.no_mask_embed.weight"].numpy()
+        no_mask = packed.rest[SamNames.no_mask].numpy()
     except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
         raise CorruptCheckpoint(name, f"its parts do not fit each other ({error!r})") from error
     session = open_session(encoder.SerializeToString(), name, shared_arena=True)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Strips:
-    """The strips of one block.
+class SamRows:
+    """The rows of one block; see :class:`saqsam.families.record.RowSubset`.
 
     Attributes:
         block: a layer of the image encoder, ``(B, H, W, C) -> (B, H, W, C)``, with its attention attached.
@@ -23,9 +23,9 @@ class Strips:
     block: Any
 
     def split(self, height: int, share: float) -> list[slice]:
-        """Consecutive strips of rows, about ``share`` of the image each; whole windows where there are any.
+        """Consecutive slices of rows, about ``share`` of the image each; whole windows where there are any.
 
-        The last window may reach over the image's edge, so strips differ in height.
+        The last window may reach over the image's edge, so slices differ in height.
         """
         step = self.block.window_size or 1
         units = -(-height // step)
@@ -42,3 +42,7 @@ class Strips:
         x = block.attn.some_rows(block.layer_norm1(x), rows) + x[:, rows]
         output = x + block.mlp(block.layer_norm2(x))
         return output
+
+    def is_global(self, x: Tensor) -> bool:
+        """Whether every token attends to all of ``x``."""
+        return not self.block.window_size

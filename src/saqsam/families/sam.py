@@ -1,0 +1,157 @@
+"""SAM 1 (Kirillov et al. 2023, arXiv:2304.02643), as ``transformers.SamModel`` lays it out.
+
+Which tensors are quantized follows PTQ4SAM and SAQ-SAM: every linear layer and convolution of the image
+encoder and of the mask decoder's transformer, with the inputs, and in each attention the query, key, value
+and map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+from transformers import SamConfig, SamModel
+from transformers.models.sam.modeling_sam import SamAttention, SamVisionAttention
+
+from saqsam.errors import InvariantError
+from saqsam.families.decoder_attention import QuantDecoderAttention
+from saqsam.families.record import (
+    CONVOLUTION,
+    DECODER,
+    ENCODER,
+    MLP_IN,
+    MLP_OUT,
+    OUTPUT,
+    PROJECTION,
+    Attention,
+    Family,
+    FloatPart,
+    Layer,
+    Model,
+)
+from saqsam.families.sam_decoder import SamDecoder
+from saqsam.families.sam_encoder import SamEncoder
+from saqsam.families.sam_names import DecoderLayerNames, EncoderBlockNames, SamNames
+from saqsam.families.vision_attention import QuantVisionAttention
+from saqsam.models.attention import AttentionQuantizers
+
+_POSITION = "a table of positions: added, never multiplied with 8-bit operands"
+_NORM = "normalisation divides by a statistic of its input; its few parameters cost nothing"
+_BIAS = "added to the accumulator at its own precision"
+_PROMPT = "prompt tokens: a handful of vectors for each prompt, never worth their error"
+_HEAD = "runs once for each prompt on a few tokens, after the last quantized layer"
+_FIRST = "first layer: reads pixels, 0.5 % of the multiplications"
+_UPSCALE = "upscaling to mask resolution: 2x2 transposed convolution"
+
+
+def _names(model: Model) -> SamNames:
+    return SamNames.of(len(model.vision_encoder.layers), len(model.mask_decoder.transformer.layers))
+
+
+def _rows(model: Model) -> tuple[Layer | Attention, ...]:
+    names = _names(model)
+    rows: list[Layer | Attention] = []
+    for block in names.blocks:
+        rows += _block_rows(block)
+    rows += [Layer(path, ENCODER, CONVOLUTION) for path in names.neck_convolutions]
+    for layer in names.layers:
+        rows += _layer_rows(layer)
+    return (*rows, *_with_layers(names.final_attention))
+
+
+def _block_rows(block: EncoderBlockNames) -> Iterator[Layer | Attention]:
+    yield from _with_layers(block.attention)
+    yield Layer(block.mlp_in, ENCODER, MLP_IN)
+    yield Layer(block.mlp_out, ENCODER, MLP_OUT)
+
+
+def _layer_rows(layer: DecoderLayerNames) -> Iterator[Layer | Attention]:
+    yield from _with_layers(layer.self_attention)
+    yield from _with_layers(layer.tokens_to_image)
+    yield Layer(layer.mlp_in, DECODER, MLP_IN)
+    yield Layer(layer.mlp_out, DECODER, MLP_OUT)
+    yield from _with_layers(layer.image_to_tokens)
+
+
+def _with_layers(attention: Attention) -> Iterator[Layer | Attention]:
+    """An attention with its own layers around it."""
+    yield from (Layer(path, attention.part, PROJECTION) for path in attention.projections)
+    yield attention
+    yield Layer(attention.output, attention.part, OUTPUT)
+
+
+def _float_parts(model: Model) -> tuple[FloatPart, ...]:
+    names = _names(model)
+    parts = [
+        FloatPart(names.shared_positions, _PROMPT),
+        FloatPart(names.positions, _POSITION),
+        FloatPart(names.patches, _FIRST),
+    ]
+    for block, module in zip(names.blocks, model.vision_encoder.layers, strict=True):
+        parts += [FloatPart(path, _NORM) for path in block.norms]
+        if vars(module.attn)["use_rel_pos"]:
+            parts += [FloatPart(path, _POSITION) for path in block.tables]
+        attention = block.attention
+        parts += _biases(model, (*attention.projections, attention.output, block.mlp_in, block.mlp_out))
+    parts += [FloatPart(path, _NORM) for path in names.neck_norms]
+    parts += [FloatPart(path, _PROMPT) for path in (names.prompt_encoder, *names.output_tokens)]
+    for layer in names.layers:
+        for attention in (layer.self_attention, layer.tokens_to_image, layer.image_to_tokens):
+            parts += _biases(model, (*attention.projections, attention.output))
+        parts += _biases(model, (layer.mlp_in, layer.mlp_out))
+        parts += [FloatPart(path, _NORM) for path in layer.norms]
+    parts += _biases(model, (*names.final_attention.projections, names.final_attention.output))
+    parts.append(FloatPart(names.final_norm, _NORM))
+    parts += [FloatPart(path, _UPSCALE) for path in names.upscaling]
+    parts.append(FloatPart(names.upscaling_norm, _NORM))
+    parts += [FloatPart(path, _HEAD) for path in (names.mask_heads, names.iou_head)]
+    return tuple(parts)
+
+
+def _biases(model: Model, paths: tuple[str, ...]) -> Iterator[FloatPart]:
+    for path in paths:
+        if getattr(model.get_submodule(path), "bias", None) is not None:
+            yield FloatPart(f"{path}.bias", _BIAS)
+
+
+_FLOAT_STEPS = (
+    FloatPart(
+        "vision_encoder attention", "relative-position product (query · table), softmax, GELU, residual sums"
+    ),
+    FloatPart("mask_decoder attention", "softmax, ReLU, residual sums, positional sums"),
+    FloatPart("mask_decoder", "product of hypernetwork outputs with the upscaled embedding"),
+)
+
+
+def _adapt(
+    original: nn.Module, quantizers: AttentionQuantizers, row: Attention, float_rel_pos_query: bool
+) -> nn.Module:
+    kind: type[Any] = SamVisionAttention if row.part == ENCODER else SamAttention
+    if not isinstance(original, kind):
+        raise InvariantError(row.path, f"is a {type(original).__name__}, expected a {kind.__name__}")
+    if row.part == ENCODER:
+        return QuantVisionAttention(original, quantizers, float_rel_pos_query=float_rel_pos_query)
+    return QuantDecoderAttention(original, quantizers)
+
+
+SAM = Family(
+    name="SAM",
+    model_types=("sam",),
+    model_class=SamModel,
+    config_class=SamConfig,
+    config_parts=("vision_config", "prompt_encoder_config", "mask_decoder_config"),
+    rows=_rows,
+    float_parts=_float_parts,
+    float_steps=_FLOAT_STEPS,
+    adapt=_adapt,
+    encoder=SamEncoder,
+    decoder=SamDecoder,
+    tied=(
+        (
+            "shared_image_embedding.positional_embedding",
+            "prompt_encoder.shared_embedding.positional_embedding",
+        ),
+    ),
+)
+"""SAM-B has 82 weights and 158 activations (L: 130 and 254, H: 162 and 318)."""
