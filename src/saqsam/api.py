@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -23,7 +23,10 @@ from saqsam.recipe import Recipe, load_recipe
 from saqsam.reconstruct.telling import Listener, nobody
 from saqsam.sam import Sam
 from saqsam.tasks.coco_json import read_instances
+from saqsam.tasks.exif_words import AUTO, check_exif
+from saqsam.tasks.framed import framed
 from saqsam.tasks.instance import InstanceResult, evaluate_instances
+from saqsam.tasks.plausible import implausible
 
 
 def load(source: str | Path, device: str = "cpu", engine: str = "torch") -> Sam:
@@ -64,6 +67,8 @@ def quantize(
     run_dir: str | Path | None = None,
     cache_gb: float | None = None,
     listener: Listener = nobody,
+    exif: str = AUTO,
+    note: Callable[[str], None] = lambda sentence: None,
 ) -> Sam:
     """Quantize a float SAM without labels; the float model is left as it was.
 
@@ -80,12 +85,18 @@ def quantize(
             (or a temporary directory) that vanish again. Changes no result. ``None``: all in memory.
         listener: called after each learning step with the unit's name, its steps so far, the terms of the
             loss by name, and the seconds left for all of learning; see ``reconstruct.telling.Listener``.
+        exif: whether annotations count pixels of images as ``"stored"`` or as ``"displayed"`` after EXIF
+            rotation; ``"auto"`` decides by the whole set, see :func:`saqsam.tasks.exif.decide`. Without
+            annotations images are taken as displayed.
+        note: called with each sentence the user should read, such as what was decided about rotated images,
+            or that boxes look implausible.
 
     Returns:
         A new ``Sam`` that has passed its audit. Everything random comes from ``recipe.calibration.seed``.
 
     Raises:
         UsageError: the model is already quantized, or there are no usable images.
+        UnknownFrame: an image is rotated or mirrored by EXIF, and the set does not tell its frame.
         InvariantError: the audit failed, naming the site; nothing is returned.
         RunLocked: another process works in ``run_dir``. RunMismatch: it was begun for something else.
         OutOfMemory, OutOfDisk: memory or the disk is too small; what is finished in ``run_dir`` is kept.
@@ -95,7 +106,7 @@ def quantize(
     if cache_gb is not None and not cache_gb >= 0:
         raise UsageError(f"cache_gb {cache_gb}: give GB of memory, 0 or more")
     chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    found = calibration_images(chosen, images, annotations, prompts)
+    found = calibration_images(chosen, images, annotations, prompts, exif, note)
     chosen = spend_bits(sam.model, chosen, found, progress)
     model = copy.deepcopy(sam.model)
     if run_dir is None:
@@ -111,6 +122,8 @@ def calibration_images(
     images: str | Path | Sequence[Path],
     annotations: str | Path | None = None,
     prompts: str | Path | None = None,
+    exif: str = AUTO,
+    note: Callable[[str], None] = lambda sentence: None,
 ) -> list[CalibrationImage]:
     """The images and prompts a recipe calibrates on, drawn with its seed; see ``quantize``."""
     generator = torch.Generator().manual_seed(recipe.calibration.seed)
@@ -118,12 +131,16 @@ def calibration_images(
     if annotations is None:
         if prompts is not None:
             raise UsageError("prompts from boxes, points or detections need annotations")
+        if check_exif(exif) != AUTO:
+            raise UsageError(f"exif {exif}: is about the frame of annotations, and there are none")
         return grid_of_points(images, settings, generator)
     if not isinstance(images, str | Path):
         raise UsageError("with annotations, images must be the directory that their file names refer to")
-    dataset = read_instances(Path(annotations), Path(images))
+    dataset = framed(read_instances(Path(annotations), Path(images)), exif)
     kind = "boxes" if prompts is None else prompts
     by_image = prompts_for(dataset, kind)
+    for sentence in (*dataset.notes, *implausible(dataset, by_image, kind)):
+        note(sentence)
     return chosen_images(
         [(image, by_image[image.id].prompts) for image in dataset.images if image.id in by_image],
         settings,
@@ -141,6 +158,7 @@ def evaluate(
     top_k: int | None = None,
     score_threshold: float | None = None,
     progress: Progress = lambda stage, done, total: None,
+    exif: str = AUTO,
 ) -> InstanceResult:
     """Instance segmentation of a COCO-format set, by the protocol of the papers.
 
@@ -154,15 +172,18 @@ def evaluate(
         top_k: of detections, keep at most this many of each image, best first.
         score_threshold: drop detections with a lower score.
         progress: called with a stage's name, steps done and steps in total.
+        exif: whether annotations count pixels of images as ``"stored"`` or as ``"displayed"`` after EXIF
+            rotation; ``"auto"`` decides by the whole set, see :func:`saqsam.tasks.exif.decide`.
 
     Returns:
-        COCO mask AP, mIoU against ground truth, agreement, and counts; see ``InstanceResult``.
+        COCO mask AP, mIoU against ground truth, agreement, and counts; see ``InstanceResult``. Its ``notes``
+        say what was decided, and what looks implausible.
 
     Raises:
+        UnknownFrame: an image is rotated or mirrored by EXIF, and the set does not tell its frame.
         AnnotationError: annotations or detections break their own rules.
     """
-    dataset = read_instances(Path(annotations), Path(images))
-    dataset = dataset if limit is None else dataset.first(limit)
+    dataset = framed(read_instances(Path(annotations), Path(images)), exif, limit=limit)
     found = prompts_for(dataset, prompts, top_k=top_k, score_threshold=score_threshold)
     return evaluate_instances(
         sam,

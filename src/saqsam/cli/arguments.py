@@ -55,6 +55,15 @@ ScoreThresholdOption = Annotated[
     float | None,
     typer.Option("--score-threshold", help="Drop detections with a lower score.", metavar="X"),
 ]
+ExifOption = Annotated[
+    str,
+    typer.Option(
+        "--exif",
+        help="Frame of annotations on images that an EXIF tag rotates: as stored, or as displayed upright. "
+        "auto: decided by the whole set.",
+        metavar="auto|stored|displayed",
+    ),
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="torch device to compute on.")]
 
 PROMPT_WORDS = ("boxes", "points")

@@ -12,6 +12,7 @@ import typer
 from saqsam.cli.arguments import (
     AnnotationsOption,
     DeviceOption,
+    ExifOption,
     ForceOption,
     ImagesOption,
     JsonOption,
@@ -26,12 +27,14 @@ from saqsam.cli.arguments import (
     check_prompts,
     make_directory,
 )
+from saqsam.cli.notes import print_notes
 from saqsam.cli.output import print_json, print_lines
 from saqsam.cli.progress import progress, within
 from saqsam.cli.results import print_results, stop_on_nan
 from saqsam.cli.runtime import RuntimeOption, check_runtime, load_where_packed
 from saqsam.errors import UsageError
 from saqsam.runtime.names import TORCH
+from saqsam.tasks.exif_words import AUTO, check_exif
 
 
 def compare(
@@ -55,6 +58,7 @@ def compare(
     run: Annotated[
         Path | None, typer.Option("--run", help="Run directory whose losses --html shows.", metavar="DIR")
     ] = None,
+    exif: ExifOption = AUTO,
     limit: LimitOption = None,
     top_k: TopKOption = None,
     score_threshold: ScoreThresholdOption = None,
@@ -67,6 +71,7 @@ def compare(
     if len(models) < 2:
         raise UsageError("compare needs at least two models")
     check_runtime(runtime)
+    check_exif(exif, "--exif")
     check_directory(images, "--images")
     check_file(annotations, "--annotations")
     asked = check_prompts(prompts)
@@ -103,6 +108,7 @@ def compare(
                 top_k=top_k,
                 score_threshold=score_threshold,
                 progress=within(report, name),
+                exif=exif,
             )
             for name, sam in zip(models, loaded, strict=True)
         ]
@@ -118,6 +124,8 @@ def compare(
                 count=pictures,
                 top_k=top_k,
                 score_threshold=score_threshold,
+                exif=exif,
+                limit=limit,
             )
         if html is not None:
             write_page(
@@ -131,6 +139,7 @@ def compare(
                 limit=limit,
                 top_k=top_k,
                 score_threshold=score_threshold,
+                exif=exif,
                 losses=losses,
                 report=report,
             )
@@ -146,6 +155,7 @@ def compare(
         print_results(results, labels=models)
         if drawn:
             print_lines([f"{len(drawn)} pictures in {out}"])
+    print_notes([note for result in results for note in result.notes], json)
     stop_on_nan(results)
 
 

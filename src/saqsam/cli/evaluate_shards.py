@@ -28,6 +28,7 @@ class SetRequest:
     limit: int | None
     top_k: int | None
     score_threshold: float | None
+    exif: str = "auto"
 
 
 def evaluate_in_shards(
@@ -59,10 +60,11 @@ def evaluate_in_shards(
     from saqsam.many.work import Item, identity_of
     from saqsam.prompts.from_dataset import prompts_for
     from saqsam.tasks.coco_json import read_instances
+    from saqsam.tasks.framed import framed
     from saqsam.tasks.instance import summary
 
     dataset = read_instances(request.annotations, request.images)
-    dataset = dataset if request.limit is None else dataset.first(request.limit)
+    dataset = framed(dataset, request.exif, limit=request.limit)
     prompts = prompts_for(
         dataset, request.prompts, top_k=request.top_k, score_threshold=request.score_threshold
     )

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saqsam.cli.arguments import check_directory, check_file
+from saqsam.cli.notes import print_notes
 from saqsam.cli.output import print_json, print_lines, print_table
 from saqsam.cli.progress import progress
 from saqsam.cli.results import percent, share
 from saqsam.errors import NumericalError, UsageError
+from saqsam.tasks.exif_words import AUTO
 
 if TYPE_CHECKING:
     from saqsam.everything import EverythingOptions
@@ -39,12 +41,34 @@ class TaskRequest:
     reference: str | None
     show_dir: Path | None
     json: bool
+    exif: str = AUTO
 
     def drawn_beside(self) -> Sam | None:
         """The reference, loaded, if there is one to be drawn."""
         from saqsam import api
 
         return None if self.reference is None else api.load(self.reference, device=self.device)
+
+
+@dataclass(frozen=True)
+class ZeroAndVoid:
+    """Which labels of the semantic task are no class.
+
+    Attributes:
+        ignore_zero: label 0 of the truth is none.
+        reduce_zero: label maps to refine count classes from 0, the truth from 1.
+        ignore: further labels that are none.
+    """
+
+    ignore_zero: bool = True
+    reduce_zero: bool = False
+    ignore: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.reduce_zero and not self.ignore_zero:
+            raise UsageError("--reduce-zero-label says that 0 is no class, --count-zero that it is; give one")
+        if any(label < 0 for label in self.ignore):
+            raise UsageError(f"--ignore-label {min(self.ignore)}: labels are numbers from 0")
 
 
 def check_task(task: str, given: dict[str, tuple[str, bool]]) -> str:
@@ -90,8 +114,7 @@ def evaluate_oriented_task(
     from saqsam.tasks.oriented import evaluate_oriented
     from saqsam.tasks.oriented_set import oriented_prompts, read_oriented
 
-    dataset = read_oriented(request.annotations, request.images)
-    dataset = dataset if request.limit is None else dataset.first(request.limit)
+    dataset = read_oriented(request.annotations, request.images, exif=request.exif, limit=request.limit)
     asked = oriented_prompts(dataset, prompts, top_k=top_k, score_threshold=score_threshold)
     make_show_directory(request.show_dir)
     with progress() as report:
@@ -114,6 +137,7 @@ def evaluate_oriented_task(
         print_json(result.to_dict())
     else:
         _print_oriented(result)
+    print_notes(result.notes, request.json)
     _stop_on_nan(result.model, result.nan_count)
 
 
@@ -171,8 +195,7 @@ def evaluate_semantic_task(
     labels: str | None,
     preset: str | None,
     settings: Sequence[str],
-    *,
-    ignore_zero: bool,
+    zero: ZeroAndVoid,
 ) -> None:
     """Semantic segmentation: read, refine, measure, write pictures if asked for, print.
 
@@ -181,7 +204,7 @@ def evaluate_semantic_task(
         labels: where the starting maps come from.
         preset: settings of everything mode by name; None takes the published ones.
         settings: ``NAME=VALUE`` changes to them.
-        ignore_zero: label 0 is no class.
+        zero: which labels are no class.
 
     Raises:
         UsageError: an option is missing or makes no sense.
@@ -200,9 +223,14 @@ def evaluate_semantic_task(
     from saqsam.tasks.semantic import evaluate_semantic, starting_maps
     from saqsam.tasks.semantic_maps import read_semantic
 
-    dataset = read_semantic(request.annotations, request.images)
-    dataset = dataset if request.limit is None else dataset.first(request.limit)
-    start = starting_maps(labels, dataset, device=request.device)
+    dataset = read_semantic(request.annotations, request.images, exif=request.exif, limit=request.limit)
+    start = starting_maps(
+        labels,
+        dataset,
+        device=request.device,
+        reduce_zero_label=zero.reduce_zero,
+        ignore=zero.ignore,
+    )
     make_show_directory(request.show_dir)
     with progress() as report:
         sam = api.load(request.model, device=request.device)
@@ -215,7 +243,8 @@ def evaluate_semantic_task(
             start,
             labels,
             options,
-            ignore_zero=ignore_zero,
+            ignore_zero=zero.ignore_zero,
+            ignore=zero.ignore,
             progress=lambda done, total: report("evaluate", done, total),
             show=pictures,
         )
@@ -223,6 +252,7 @@ def evaluate_semantic_task(
         print_json(result.to_dict())
     else:
         _print_semantic(result)
+    print_notes(result.notes, request.json)
     _stop_on_nan(result.model, result.nan_count)
 
 

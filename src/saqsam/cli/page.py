@@ -32,6 +32,7 @@ def write_page(
     limit: int | None,
     top_k: int | None,
     score_threshold: float | None,
+    exif: str,
     losses: Mapping[str, Sequence[tuple[int, float]]],
     report: Report,
 ) -> None:
@@ -47,10 +48,10 @@ def write_page(
     from saqsam.report.html import methods, render
     from saqsam.report.plots import errors_plot
     from saqsam.tasks.coco_json import read_instances
+    from saqsam.tasks.framed import framed
     from saqsam.tasks.instance_set import open_listed
 
-    dataset = read_instances(annotations, images)
-    dataset = dataset if limit is None else dataset.first(limit)
+    dataset = framed(read_instances(annotations, images), exif, limit=limit)
     by_image = prompts_for(dataset, prompts, top_k=top_k, score_threshold=score_threshold)
     listed = [image for image in dataset.images if image.id in by_image][:RANKED]
 

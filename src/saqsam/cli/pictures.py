@@ -20,6 +20,8 @@ def write_pictures(
     count: int,
     top_k: int | None = None,
     score_threshold: float | None = None,
+    exif: str = "auto",
+    limit: int | None = None,
 ) -> list[Path]:
     """Draw each model's masks on the first ``count`` images that have prompts.
 
@@ -32,6 +34,8 @@ def write_pictures(
         count: images to draw.
         top_k: of detections, draw at most this many of each image.
         score_threshold: leave out detections with a lower score.
+        exif: frame of the annotations, as for ``api.evaluate``.
+        limit: look only at the first images of the set.
 
     Returns:
         The files written.
@@ -40,9 +44,10 @@ def write_pictures(
     from saqsam.report.overlay import side_by_side
     from saqsam.report.show import save_picture
     from saqsam.tasks.coco_json import read_instances
+    from saqsam.tasks.framed import framed
     from saqsam.tasks.instance_set import open_listed
 
-    dataset = read_instances(annotations, images)
+    dataset = framed(read_instances(annotations, images), exif, limit=limit)
     by_image = prompts_for(dataset, prompts, top_k=top_k, score_threshold=score_threshold)
     written: list[Path] = []
     taken: set[str] = set()

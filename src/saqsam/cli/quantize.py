@@ -14,6 +14,7 @@ from saqsam.cli.arguments import (
     PROMPT_WORDS,
     BitsOption,
     DeviceOption,
+    ExifOption,
     ForceOption,
     ImagesOption,
     JsonOption,
@@ -24,11 +25,13 @@ from saqsam.cli.arguments import (
     check_output,
     check_prompts,
 )
+from saqsam.cli.notes import print_notes
 from saqsam.cli.output import megabytes, print_json, print_lines
 from saqsam.cli.progress import progress
 from saqsam.errors import ImageError, UsageError
 from saqsam.recipe import Recipe, load_recipe
 from saqsam.recipe.fast import fast
+from saqsam.tasks.exif_words import AUTO, check_exif
 
 CacheOption = Annotated[
     float | None,
@@ -65,6 +68,7 @@ def quantize(
             metavar="boxes|points|FILE",
         ),
     ] = None,
+    exif: ExifOption = AUTO,
     device: DeviceOption = "cpu",
     run: Annotated[
         Path | None,
@@ -88,6 +92,8 @@ def quantize(
     asked = check_prompts(prompts) if prompts is not None else ("boxes" if annotations else None)
     if asked is not None and annotations is None:
         raise UsageError(f"--prompts {prompts}: needs --annotations FILE, which says what each image holds")
+    if check_exif(exif, "--exif") != AUTO and annotations is None:
+        raise UsageError(f"--exif {exif}: needs --annotations FILE; without it images are taken as displayed")
     if out.suffix != ".safetensors":
         raise UsageError(f"--out {out}: a packed file's name ends in .safetensors")
     check_output(out, "--out", force)
@@ -101,6 +107,7 @@ def quantize(
         out=str(out),
         device=device,
         cache_gb=cache_gb,
+        exif=exif,
     )
     if run is not None:
         begin_run(run, command)
@@ -119,6 +126,7 @@ class Command:
         out: the packed file to write.
         device: torch device.
         cache_gb: GB of activations in memory; ``None`` for all. Older runs do not have it.
+        exif: frame of the annotations. Older runs do not have it.
     """
 
     model: str
@@ -129,6 +137,7 @@ class Command:
     out: str
     device: str
     cache_gb: float | None = None
+    exif: str = "auto"
 
 
 def begin_run(run: Path, command: Command) -> None:
@@ -156,6 +165,7 @@ def carry_out(command: Command, run: Path | None, *, json: bool) -> None:
 
     out, chosen = Path(command.out), Recipe.from_dict(command.recipe)
     started = time.perf_counter()
+    notes: list[str] = []
     with progress() as report:
         sam = api.load(command.model, device=command.device)
         try:
@@ -169,6 +179,8 @@ def carry_out(command: Command, run: Path | None, *, json: bool) -> None:
                 run_dir=run,
                 cache_gb=command.cache_gb,
                 listener=report.heard,
+                exif=command.exif,
+                note=notes.append,
             )
         except ImageError as error:
             hint = "calibration stops here, since other images give other ranges: mend or remove this one"
@@ -187,9 +199,11 @@ def carry_out(command: Command, run: Path | None, *, json: bool) -> None:
         "sites": len(record["sites"]),
         "constant_sites": constant,
         "seconds": round(time.perf_counter() - started, 3),
+        "notes": notes,
     }
     if json:
         print_json(result)
+        print_notes(notes, json)
         return
     warnings = []
     if constant:
@@ -205,6 +219,7 @@ def carry_out(command: Command, run: Path | None, *, json: bool) -> None:
             f"{result['seconds']:.1f} s",
         ]
     )
+    print_notes(notes, json)
 
 
 def constant_sites(records: Mapping[str, Any]) -> list[str]:

@@ -18,6 +18,7 @@ from saqsam.tasks.fields import (
     is_object,
     lies_outside,
     missing_fields,
+    shifted_ids,
     shown,
 )
 from saqsam.tasks.instance_set import InstanceSet
@@ -92,8 +93,33 @@ def read_detections(
             detection = _detection(entry)
             found.setdefault(detection.image_id, []).append(detection)
     if problems:
-        raise AnnotationError(path, problems)
+        raise AnnotationError(path, [*_shifted(entries, dataset), *problems])
     return {key: _best(group, top_k, score_threshold) for key, group in sorted(found.items())}
+
+
+def _shifted(entries: list[Any], dataset: InstanceSet) -> Iterator[str]:
+    """Whether ids that the data set does not know are all off by one: that is said first."""
+    known = {"image_id": dataset.known_images, "category_id": dataset.categories}
+    for noun, ids in known.items():
+        hint = shifted_ids((entry.get(noun) for entry in entries if is_object(entry)), ids, noun)
+        if hint is not None:
+            yield hint
+
+
+def stated_boxes(path: str | Path) -> dict[int, list[tuple[float, float, float, float]]]:
+    """XYXY boxes by image id as a detections file has them; entries that are none are passed over.
+
+    Raises:
+        AnnotationError: not JSON at all.
+    """
+    document = read_json(Path(path))
+    entries = document.get("annotations") if is_object(document) else document
+    found: dict[int, list[tuple[float, float, float, float]]] = {}
+    for entry in entries if isinstance(entries, list) else ():
+        if is_object(entry) and is_id(entry.get("image_id")) and box_problem(entry.get("bbox")) is None:
+            x, y, width, height = (float(side) for side in entry["bbox"])
+            found.setdefault(entry["image_id"], []).append((x, y, x + width, y + height))
+    return found
 
 
 def _faults(entry: Any, sizes: dict[int, tuple[int, int]], dataset: InstanceSet) -> Iterator[str]:

@@ -15,11 +15,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from saqsam.errors import UnknownFrame, UsageError
+from saqsam.errors import UnknownFrame
 from saqsam.images import ImageHeader, read_header
-
-AUTO, STORED, DISPLAYED = "auto", "stored", "displayed"
-EXIF = (AUTO, STORED, DISPLAYED)
+from saqsam.tasks.exif_words import AUTO, DISPLAYED, STORED, check_exif
 
 _AGREED = 0.9
 """Boxes are made by people and detectors, and some stray: so large a share of those that tell decides."""
@@ -78,17 +76,6 @@ class _Votes:
         return next(
             (frame for frame, count in self.boxes.items() if total and count >= _AGREED * total), None
         )
-
-
-def check_exif(exif: str, name: str = "exif") -> str:
-    """The word, if it is one of :data:`EXIF`.
-
-    Raises:
-        UsageError: it is not.
-    """
-    if exif not in EXIF:
-        raise UsageError(f"{name} {exif}: expected {', '.join(EXIF)}")
-    return exif
 
 
 def decide(

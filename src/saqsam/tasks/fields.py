@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 LARGEST_ID = 2**53 - 1
@@ -66,3 +66,17 @@ def lies_outside(box: Sequence[float], width: int, height: int) -> bool:
     """True where a sound box ``x, y, width, height`` shares no pixel with an image of that size."""
     x, y, across, down = box
     return x >= width or y >= height or x + across <= 0 or y + down <= 0
+
+
+def shifted_ids(found: Iterable[Any], known: Iterable[int], noun: str) -> str | None:
+    """Whether ids that are unknown to a set would all be known if they were shifted by one.
+
+    Returns:
+        A sentence for a message, or None.
+    """
+    ids, wanted = {one for one in found if is_id(one)}, set(known)
+    if ids and not ids <= wanted:
+        for offset, words in ((1, "one more"), (-1, "one less")):
+            if {one + offset for one in ids} <= wanted:
+                return f"every {noun} would be known if it were {words}: shift them all by one"
+    return None

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from saqsam.errors import AnnotationError
 from saqsam.images import ImageHeader
-from saqsam.tasks.exif import AUTO, Picture, decide, table
+from saqsam.tasks.exif import Picture, decide, table
+from saqsam.tasks.exif_words import AUTO
 from saqsam.tasks.instance_set import ImageRecord, Instance, InstanceSet
 from saqsam.tasks.outlines import outline_problem
 

@@ -21,6 +21,7 @@ from saqsam.prompts.from_dataset import ImagePrompts
 from saqsam.tasks.coco_ap import coco_mask_ap
 from saqsam.tasks.instance_set import ImageRecord, Instance, InstanceSet, open_listed
 from saqsam.tasks.outlines import Rle, encode_mask, mask_area, pairwise_iou
+from saqsam.tasks.plausible import implausible
 
 if TYPE_CHECKING:
     from saqsam.sam import Sam
@@ -47,6 +48,7 @@ class InstanceResult:
         images_without_prompts: images on which nothing was asked.
         seconds: time spent on prompted images, from opening the file to full-size masks; measuring them
             and the reference model are not counted.
+        notes: what was decided on the way, and what looks implausible, one sentence each.
     """
 
     model: str
@@ -66,6 +68,7 @@ class InstanceResult:
     clipped_boxes: int
     images_without_prompts: int
     seconds: float
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -155,6 +158,7 @@ def summary(
         clipped_boxes=sum(one.clipped for one in found),
         images_without_prompts=sum(image.id not in prompts for image in dataset.images),
         seconds=round(sum(one.seconds for one in found), 3),
+        notes=(*dataset.notes, *implausible(dataset, prompts, source)),
     )
 
 

@@ -22,8 +22,16 @@ from saqsam.prompts.prompts import Prompts
 from saqsam.tasks.dota_patches import Patching, Window, assigned
 from saqsam.tasks.instance_set import ImageRecord, open_listed
 from saqsam.tasks.oriented_ap import ClassPrecision, OrientedDetection, oriented_ap
-from saqsam.tasks.oriented_boxes import Corners, box_corners, mask_corners, oriented_iou, oriented_nms
+from saqsam.tasks.oriented_boxes import (
+    Corners,
+    box_corners,
+    mask_corners,
+    oriented_iou,
+    oriented_nms,
+    upright,
+)
 from saqsam.tasks.oriented_set import OrientedSet, asked_objects
+from saqsam.tasks.plausible import implausible_boxes
 
 if TYPE_CHECKING:
     from saqsam.sam import Sam
@@ -54,6 +62,7 @@ class OrientedResult:
         nan_count: masks or scores that were not finite; they count as not found.
         clipped_boxes: boxes that reached past their image.
         seconds: time spent in the model, from opening the image to masks.
+        notes: what was decided on the way, and what looks implausible, one sentence each.
     """
 
     model: str
@@ -70,6 +79,7 @@ class OrientedResult:
     nan_count: int
     clipped_boxes: int
     seconds: float
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -144,8 +154,17 @@ def evaluate_oriented(
         nan_count=tally.nan_count,
         clipped_boxes=tally.clipped,
         seconds=round(tally.seconds, 3),
+        notes=(*dataset.listing.notes, *_implausible(dataset, prompts, source)),
     )
     return result, tally.detections
+
+
+def _implausible(dataset: OrientedSet, prompts: Mapping[int, ImagePrompts], source: str) -> tuple[str, ...]:
+    objects = {
+        key: [(upright(one.corners[None])[0].tolist(), one.category_id) for one in group]
+        for key, group in dataset.objects.items()
+    }
+    return implausible_boxes(dataset.listing, prompts, source, objects)
 
 
 def _evaluate_image(

@@ -17,7 +17,10 @@ from saqsam.prompts.from_dataset import ImagePrompts, prompts_for
 from saqsam.prompts.prompts import Prompts, checked_boxes
 from saqsam.tasks.coco_json import read_instances
 from saqsam.tasks.dota_labels import CLASSES, DotaObject, read_dota_labels
+from saqsam.tasks.exif import Picture, decide
+from saqsam.tasks.exif_words import AUTO
 from saqsam.tasks.fields import is_finite, is_object, shown
+from saqsam.tasks.framed import framed
 from saqsam.tasks.instance_set import ImageRecord, Instance, InstanceSet
 from saqsam.tasks.oriented_ap import OrientedObject
 from saqsam.tasks.oriented_boxes import Corners, mask_corners, upright
@@ -49,7 +52,9 @@ class OrientedSet:
         return OrientedSet(replace(self.listing, images=images), {image_id: self.objects[image_id]})
 
 
-def read_oriented(annotations: str | Path, images: str | Path) -> OrientedSet:
+def read_oriented(
+    annotations: str | Path, images: str | Path, *, exif: str = AUTO, limit: int | None = None
+) -> OrientedSet:
     """Read annotations of either kind.
 
     Args:
@@ -57,16 +62,21 @@ def read_oriented(annotations: str | Path, images: str | Path) -> OrientedSet:
             entries may carry ``rotated_box``, eight numbers x0, y0 ... x3, y3, and ``difficult``, 0 or 1.
             Without the former the smallest rectangle around the mask is taken; crowds are difficult.
         images: folder of the images.
+        exif: whether annotations count pixels as ``"stored"`` or as ``"displayed"``; ``"auto"`` decides by
+            declared sizes and boxes, see :func:`saqsam.tasks.exif.decide`.
+        limit: keep only the first images.
 
     Raises:
         AnnotationError: annotations that break their rules; the message names file and line or entry.
+        UnknownFrame: a rotated or mirrored image is there, and the set does not tell its frame.
         UsageError: there is no image.
     """
     annotations, images = Path(annotations), Path(images)
-    return _from_labels(annotations, images) if annotations.is_dir() else _from_json(annotations, images)
+    read = _from_labels if annotations.is_dir() else _from_json
+    return read(annotations, images, exif, limit)
 
 
-def _from_labels(labels: Path, images: Path) -> OrientedSet:
+def _from_labels(labels: Path, images: Path, exif: str, limit: int | None) -> OrientedSet:
     listed = from_folder(images)
     files = {image.id: labels / f"{image.path.stem}.txt" for image in listed}
     missing = [f"no label file {path.name}" for path in files.values() if not path.is_file()]
@@ -77,16 +87,26 @@ def _from_labels(labels: Path, images: Path) -> OrientedSet:
     found = {key: read_dota_labels(path) for key, path in files.items()}
     names = _class_names(found, files)
     ids = {name: index + 1 for index, name in enumerate(names)}
+    pictures = [
+        Picture(image.path, None, upright(np.array([one.polygon for one in found[image.id]])))
+        if found[image.id]
+        else Picture(image.path)
+        for image in listed
+    ]
+    kept = listed if limit is None else listed[:limit]
+    frames = decide(pictures, labels, exif, asked=range(len(kept)))
     records = []
-    for image in listed:
-        height, width = open_image(image.path, apply_exif=False).pixels.shape[:2]
-        records.append(ImageRecord(image.id, image.path, image.path.name, width, height))
+    for image, told in zip(kept, frames.apply_exif, strict=True):
+        height, width = open_image(image.path, apply_exif=bool(told)).pixels.shape[:2]
+        records.append(ImageRecord(image.id, image.path, image.path.name, width, height, told))
     objects = {
         key: tuple(OrientedObject(ids[one.category], one.polygon, one.difficult) for one in group)
         for key, group in found.items()
     }
-    listing = InstanceSet(labels, tuple(records), {key: name for name, key in ids.items()}, {})
-    return OrientedSet(listing, objects)
+    categories = {key: name for name, key in ids.items()}
+    known = frozenset(image.id for image in listed)
+    listing = InstanceSet(labels, tuple(records), categories, {}, frames.notes, known)
+    return OrientedSet(listing, {record.id: objects[record.id] for record in records})
 
 
 def _class_names(found: Mapping[int, Sequence[DotaObject]], files: Mapping[int, Path]) -> list[str]:
@@ -105,10 +125,10 @@ def _class_names(found: Mapping[int, Sequence[DotaObject]], files: Mapping[int, 
     return [*CLASSES, *(name for name in LATER_CLASSES if name in used)]
 
 
-def _from_json(path: Path, images: Path) -> OrientedSet:
+def _from_json(path: Path, images: Path, exif: str, limit: int | None) -> OrientedSet:
     from saqsam.tasks.strict_json import read_json
 
-    dataset = read_instances(path, images)
+    dataset = framed(read_instances(path, images), exif, limit=limit)
     entries = {entry["id"]: entry for entry in read_json(path)["annotations"] if is_object(entry)}
     problems: list[str] = []
     objects: dict[int, tuple[OrientedObject, ...]] = {}
@@ -187,6 +207,8 @@ def _from_objects(image: ImageRecord, objects: Sequence[OrientedObject], path: P
         return None
     corners: Corners = np.stack([one.corners for one in asked])
     where = f"{path}: image {image.file_name}: boxes"
-    boxes, clipped = checked_boxes(upright(corners), image.width, image.height, where=where)
+    given = upright(corners)
+    boxes, clipped = checked_boxes(given, image.width, image.height, where=where)
     categories = tuple(one.category_id for one in asked)
-    return ImagePrompts(Prompts(boxes=boxes), categories, (1.0,) * len(asked), clipped=clipped)
+    scores = (1.0,) * len(asked)
+    return ImagePrompts(Prompts(boxes=boxes), categories, scores, clipped=clipped, given=given)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from saqsam.errors import UsageError
 from saqsam.everything import EverythingOptions, segment_everything
 from saqsam.images import Pixels
 from saqsam.tasks.semantic_iou import Confusion, SemanticFigures
@@ -23,6 +24,7 @@ from saqsam.tasks.semantic_maps import (
     read_label_map,
 )
 from saqsam.tasks.semantic_model import PREFIX, load_semantic
+from saqsam.tasks.semantic_notes import label_notes
 from saqsam.tasks.semantic_vote import refined
 
 if TYPE_CHECKING:
@@ -77,6 +79,7 @@ class SemanticResult:
         classes: figures by class number.
         nan_count: predicted IoUs that were not finite; their masks are left out.
         seconds: time spent in everything mode and voting.
+        notes: what was decided on the way, and what looks implausible, one sentence each.
     """
 
     model: str
@@ -91,13 +94,22 @@ class SemanticResult:
     classes: dict[int, ClassIoU]
     nan_count: int
     seconds: float
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         return asdict(self)
 
 
-def starting_maps(source: str, dataset: SemanticSet, *, device: str = "cpu", seed: int = 0) -> Start:
+def starting_maps(
+    source: str,
+    dataset: SemanticSet,
+    *,
+    device: str = "cpu",
+    seed: int = 0,
+    reduce_zero_label: bool = False,
+    ignore: Collection[int] = (),
+) -> Start:
     """Where label maps come from.
 
     Args:
@@ -105,17 +117,33 @@ def starting_maps(source: str, dataset: SemanticSet, *, device: str = "cpu", see
         dataset: whose images are asked for.
         device: for a model.
         seed: for ``"noisy"``; image id and seed alone decide the noise.
+        reduce_zero_label: these maps count classes from 0 where the truth counts from 1 and 0 is none, as
+            mmsegmentation's option of that name has it. They are raised by one, so figures go by the truth's
+            numbers.
+        ignore: labels that stay as they are then, since they mark no class.
 
     Raises:
-        UsageError: a folder that lacks maps. CheckpointError: no such model.
+        UsageError: a folder that lacks maps, or ``"noisy"`` maps reduced. CheckpointError: no such model.
     """
     if source == NOISY:
+        if reduce_zero_label:
+            raise UsageError(
+                "reduce_zero_label: noisy maps are made from the truth and count as it does; leave it out"
+            )
         return lambda key, pixels, truth: noisy_labels(truth, np.random.default_rng([seed, key]))
     if source.startswith(PREFIX):
         model = load_semantic(source, device)
-        return lambda key, pixels, truth: model.label_map(pixels)
+        # Where the model's own processor reduces labels, its maps count from 1 already.
+        raised = reduce_zero_label and not model.first_label
+        return lambda key, pixels, truth: _raised(model.label_map(pixels), raised, ())
     files = map_files(Path(source), list(dataset.images), "--labels")
-    return lambda key, pixels, truth: read_label_map(files[key], (pixels.shape[0], pixels.shape[1]))
+    return lambda key, pixels, truth: _raised(
+        read_label_map(files[key], (pixels.shape[0], pixels.shape[1])), reduce_zero_label, ignore
+    )
+
+
+def _raised(labels: LabelMap, raised: bool, ignore: Collection[int]) -> LabelMap:
+    return np.where(np.isin(labels, list(ignore)), labels, labels + 1) if raised else labels
 
 
 def evaluate_semantic(
@@ -126,6 +154,7 @@ def evaluate_semantic(
     options: EverythingOptions | None = None,
     *,
     ignore_zero: bool = True,
+    ignore: Collection[int] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
     show: Show | None = None,
 ) -> SemanticResult:
@@ -138,13 +167,14 @@ def evaluate_semantic(
         source: name of the starting maps, for the result.
         options: of everything mode; None takes ``SSA_OPTIONS``.
         ignore_zero: leave pixels out whose true label is 0, as ADE20K does.
+        ignore: further true labels to leave out, such as 255 for pixels without a class.
         progress: called with images done and in total.
         show: called with the maps of each image.
 
     Raises:
         ImageError: an image or label map cannot be read, or their sizes differ.
     """
-    before, after = Confusion(ignore_zero=ignore_zero), Confusion(ignore_zero=ignore_zero)
+    before, after = (Confusion(ignore_zero=ignore_zero, ignore=ignore) for _ in range(2))
     masks = nan_count = 0
     seconds = 0.0
     for done, image in enumerate(dataset.images):
@@ -177,6 +207,7 @@ def evaluate_semantic(
         classes=_by_class(first, last),
         nan_count=nan_count,
         seconds=round(seconds, 3),
+        notes=(*dataset.notes, *label_notes(before.counts)),
     )
 
 
