@@ -58,7 +58,7 @@ def masks_of(model: SamModel, dataset: InstanceSet, prompts: dict[int, Any]) -> 
 
 
 def figures(result: InstanceResult) -> dict[str, Any]:
-    return {key: value for key, value in result.to_dict().items() if key != "seconds"}
+    return {key: value for key, value in result.to_dict().items() if key not in ("seconds", "notes")}
 
 
 def write_detections(path: Path, dataset: InstanceSet, images: int) -> Path:

@@ -85,7 +85,7 @@ def segment(
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Segment IMAGE; coordinates are its pixels as displayed (--exif). Several boxes give out-1.png, out-2.png."""
+    """Segment IMAGE; coordinates are its pixels as displayed. Several boxes give out-1.png, out-2.png."""
     check_runtime(runtime)
     check_exif(exif, "--exif")
     if not image.exists():

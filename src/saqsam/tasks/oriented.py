@@ -83,7 +83,7 @@ class OrientedResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
-        return asdict(self)
+        return {**asdict(self), "notes": list(self.notes)}
 
 
 class _Tally:

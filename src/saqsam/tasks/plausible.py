@@ -73,9 +73,12 @@ def implausible_boxes(
                     np.array([category for _, category in here], dtype=np.int64),
                 )
             )
-    notes = [*_placed(images), *_read_otherwise(images)]
+    misread = list(_read_otherwise(images))
+    notes = [*_placed(images), *misread]
     if source != BOXES:
-        notes += [*_categories(images, dataset.categories), *_named(dataset, source)]
+        # What is misread meets no object: its categories tell nothing.
+        notes += () if misread else _categories(images, dataset.categories)
+        notes += _named(dataset, source)
         if len(prompts) < len(dataset.images) / 2:
             notes.append(f"only {len(prompts)} of {len(dataset.images)} images have detections")
     return tuple(notes)

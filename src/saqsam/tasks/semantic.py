@@ -98,7 +98,7 @@ class SemanticResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
-        return asdict(self)
+        return {**asdict(self), "notes": list(self.notes)}
 
 
 def starting_maps(
