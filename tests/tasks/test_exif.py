@@ -120,7 +120,9 @@ def test_sizes_in_both_frames_hold_for_their_own_images_alone(tmp_path: Path) ->
     found = framed(written(tmp_path, shapes, displayed=[True, False]))
     assert [record.apply_exif for record in found.images] == [True, False]
     dataset = written(tmp_path, [*shapes, ((30, 50), 3)], displayed=[True, False, False])
-    with pytest.raises(UnknownFrame, match="1 images declare their size as stored, 1 as displayed"):
+    with pytest.raises(
+        UnknownFrame, match="1 images declare their size as stored and 1 as displayed, and 1 tell"
+    ):
         framed(dataset)
 
 

@@ -69,7 +69,7 @@ def lies_outside(box: Sequence[float], width: int, height: int) -> bool:
 
 
 def shifted_ids(found: Iterable[Any], known: Iterable[int], noun: str) -> str | None:
-    """Whether ids that are unknown to a set would all be known if they were shifted by one.
+    """Whether ids that are unknown to a set would be known if shifted by one, or look like places in a list.
 
     Returns:
         A sentence for a message, or None.
@@ -79,4 +79,8 @@ def shifted_ids(found: Iterable[Any], known: Iterable[int], noun: str) -> str | 
         for offset, words in ((1, "one more"), (-1, "one less")):
             if {one + offset for one in ids} <= wanted:
                 return f"every {noun} would be known if it were {words}: shift them all by one"
+        first = min(0 if 0 in ids else 1, *ids)
+        if first >= 0 and max(ids) < len(wanted) + first:
+            place = f"a place in a list, counted from {first}"
+            return f"every {noun} looks like {place}: write the id that stands there"
     return None
