@@ -13,7 +13,7 @@ from PIL import Image
 
 from saqsam import api
 from saqsam.cli.app import run
-from saqsam.detectors.listing import from_folder, in_frame
+from saqsam.detectors.listing import ListedImage, from_folder, in_frame
 from saqsam.errors import AnnotationError, ImageError, UnknownFrame, UsageError
 from saqsam.images import open_image, read_header
 from saqsam.sam import Sam
@@ -283,3 +283,41 @@ def test_commands_say_what_was_decided_and_refuse_to_guess(
         assert f"note: {note}" in captured.err
         assert run([str(word) for word in (*words, "--exif", "upright")]) == 2
         assert "--exif upright: expected auto, stored, displayed" in capsys.readouterr().err
+
+
+def test_one_image_and_everything_are_displayed_unless_asked(
+    scene_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = np.asarray(Image.open(scene_directory / "images" / "000001.png").convert("RGB"))[:96]
+    save(tmp_path / "a.png", scene, 6, displayed=True)
+    few = ["--points-per-side", 2, "--pred-iou-thresh", 0.1, "--out", tmp_path / "e.json", "--force"]
+    mask = ["--box", "2,2,60,60", "--out", tmp_path / "m.png", "--force"]
+    for exif, (height, width) in (("auto", (96, 128)), ("stored", (128, 96))):
+        assert (
+            run([str(word) for word in ("segment", "nano", tmp_path / "a.png", *mask, "--exif", exif)]) == 0
+        )
+        assert Image.open(tmp_path / "m.png").size == (width, height)
+        capsys.readouterr()
+        words = ("everything", "nano", tmp_path / "a.png", *few, "--exif", exif, "--json")
+        assert run([str(word) for word in words]) == 0
+        (note,) = json.loads(capsys.readouterr().out)["notes"]
+        assert f"as {'displayed' if exif == 'auto' else 'stored'}" in note
+        (image,) = json.loads((tmp_path / "e.json").read_text())["images"]
+        assert (image["height"], image["width"]) == (height, width)
+
+
+def test_a_run_is_not_continued_in_another_frame(float_sam: Sam, tmp_path: Path) -> None:
+    from saqsam.jobs import identity as quantization
+    from saqsam.many import work
+
+    dataset = written(tmp_path, [((40, 40), 3)], displayed=True)
+    recipe = api.load_recipe("rtn-w8a8")
+    runs, folders = [], []
+    for exif in ("stored", "displayed"):
+        images = api.calibration_images(recipe, tmp_path, dataset.path, exif=exif)
+        runs.append(quantization.identity_of(float_sam.model, recipe, images))
+        (record,) = framed(dataset, exif).images
+        items = [work.Item(ListedImage(record.id, record.path, record), None)]
+        folders.append(work.identity_of("segment", float_sam, items))
+    assert runs[0] != runs[1]
+    assert folders[0] != folders[1]
