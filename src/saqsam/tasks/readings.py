@@ -16,7 +16,7 @@ Boxes = npt.NDArray[np.float64]
 
 MEETS = 0.5
 """IoU from which a box counts as the box of an object."""
-_MOST_OBJECTS = 500
+MOST_OBJECTS = 500
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def sample(images: Sequence[ImageBoxes]) -> list[ImageBoxes]:
     chosen: list[ImageBoxes] = []
     count = 0
     for image in images:
-        if len(image.given) and len(image.objects) and count < _MOST_OBJECTS:
+        if len(image.given) and len(image.objects) and count < MOST_OBJECTS:
             chosen.append(image)
             count += len(image.objects)
     return chosen
