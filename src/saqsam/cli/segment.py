@@ -9,6 +9,7 @@ import typer
 
 from saqsam.cli.arguments import (
     DeviceOption,
+    ExifOption,
     ForceOption,
     JsonOption,
     Model,
@@ -24,6 +25,7 @@ from saqsam.cli.output import print_json, print_lines, print_table
 from saqsam.cli.runtime import RuntimeOption, check_runtime, load_for
 from saqsam.errors import NumericalError, UsageError
 from saqsam.runtime.names import TORCH
+from saqsam.tasks.exif_words import AUTO, STORED, check_exif
 
 if TYPE_CHECKING:
     from saqsam.segmentation import Segmentation
@@ -74,6 +76,7 @@ def segment(
         Path | None,
         typer.Option("--overlay", help="Picture of the masks over the image.", metavar="FILE"),
     ] = None,
+    exif: ExifOption = AUTO,
     device: DeviceOption = "cpu",
     runtime: RuntimeOption = TORCH,
     engine: EngineOption = LOCAL,
@@ -82,8 +85,9 @@ def segment(
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Segment IMAGE; coordinates are pixels of it as displayed. Several boxes give out-1.png, out-2.png."""
+    """Segment IMAGE; coordinates are its pixels as displayed. Several boxes give out-1.png, out-2.png."""
     check_runtime(runtime)
+    check_exif(exif, "--exif")
     if not image.exists():
         raise UsageError(f"IMAGE {image}: there is no such file or directory")
     if image.is_dir():
@@ -110,6 +114,7 @@ def segment(
             runtime=runtime,
             distribution=distribution(engine, workers, shards, device),
             force=force,
+            exif=exif,
             json=json,
         )
         return
@@ -124,7 +129,8 @@ def segment(
     ):
         if value is not None:
             raise UsageError(f"{option} is for a folder of images; one image takes --box and --point")
-    _segment_image(model, image, _prompts(box, point, not_point), out, overlay, device, runtime, force, json)
+    prompts = _prompts(box, point, not_point)
+    _segment_image(model, image, prompts, out, overlay, device, runtime, exif, force, json)
 
 
 def _prompts(box: list[str] | None, point: list[str] | None, not_point: list[str] | None) -> dict[str, Any]:
@@ -153,6 +159,7 @@ def _segment_image(
     overlay: Path | None,
     device: str,
     runtime: str,
+    exif: str,
     force: bool,
     json: bool,
 ) -> None:
@@ -164,7 +171,7 @@ def _segment_image(
 
     from saqsam.images import open_image
 
-    loaded = open_image(image)
+    loaded = open_image(image, apply_exif=exif != STORED)
     result = load_for(runtime, model, device).segment(loaded.pixels, **prompts)
     if result.nan_count:
         raise NumericalError("mask_decoder", f"{result.nan_count} masks are not finite numbers")

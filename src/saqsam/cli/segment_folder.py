@@ -5,18 +5,20 @@ from __future__ import annotations
 import json as jsonlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saqsam.cli.arguments import check_file, check_output
 from saqsam.cli.many import RESULTS, Distribution
+from saqsam.cli.notes import print_notes
 from saqsam.cli.output import listed, print_json, print_lines
 from saqsam.cli.progress import Report, progress
 from saqsam.cli.runtime import check_not_sharded, load_for
 from saqsam.errors import ImageError, InputError, NumericalError, UsageError
 from saqsam.files import atomic_write
+from saqsam.tasks.exif_words import AUTO
 
 if TYPE_CHECKING:
     from saqsam.detectors.listing import ListedImage
@@ -51,6 +53,7 @@ def segment_folder(
     distribution: Distribution,
     force: bool,
     json: bool,
+    exif: str = AUTO,
 ) -> None:
     """Segment every detection on the images of a folder and write one COCO-results file.
 
@@ -72,10 +75,12 @@ def segment_folder(
         distribution: who works, and the kind of shards.
         force: replace ``out`` if it exists; begin anew in a directory.
         json: print the summary as JSON.
+        exif: frame of annotations and detections on rotated images.
 
     Raises:
         InputError: an image could not be read; raised after the results of the others were written.
         NumericalError: a mask was not finite; nothing is written.
+        UnknownFrame: an image is rotated or mirrored by EXIF, and neither sizes nor boxes tell its frame.
     """
     check_file(detections, "--detections")
     if annotations is not None:
@@ -91,11 +96,13 @@ def segment_folder(
 
     from saqsam.many.work import Item
     from saqsam.prompts.from_dataset import prompts_for
+    from saqsam.tasks.plausible import implausible
 
     sam = load_for(runtime, model, device)
     with progress() as report:
-        images, dataset, failures = _listed(folder, annotations, detections, report)
+        images, dataset, failures = _listed(folder, annotations, detections, exif, report)
         prompts = prompts_for(dataset, detections, top_k=top_k, score_threshold=score_threshold)
+        notes = (*dataset.notes, *implausible(dataset, prompts, detections))
         items = [Item(image, prompts.get(image.id)) for image in images]
         started = time.perf_counter()
         if directory is None:
@@ -111,7 +118,7 @@ def segment_folder(
         raise InputError(f"no image could be read, nothing was written: {listed(run.failures)}")
     with atomic_write(out) as temporary:
         temporary.write_text(_lines(run.results), encoding="utf-8")
-    _print(model, out, run, seconds, json)
+    _print(model, out, run, seconds, notes, json)
     if run.failures:
         raise InputError(
             f"{len(run.failures)} of {total} images could not be read and have no masks in {out}: "
@@ -120,18 +127,19 @@ def segment_folder(
 
 
 def _listed(
-    folder: Path, annotations: Path | None, detections: Path, report: Report
+    folder: Path, annotations: Path | None, detections: Path, exif: str, report: Report
 ) -> tuple[list[ListedImage], InstanceSet, list[ImageError]]:
     """Images to segment, the set their detections must fit, and the images that cannot be read."""
-    from saqsam.detectors.listing import from_annotations, from_folder
+    from saqsam.detectors.listing import from_annotations
     from saqsam.tasks.coco_json import read_instances
+    from saqsam.tasks.framed import framed
     from saqsam.tasks.instance_set import ImageRecord, InstanceSet
 
     if annotations is not None:
-        dataset = read_instances(annotations, folder, annotated=False)
+        dataset = framed(read_instances(annotations, folder, annotated=False), exif)
         return from_annotations(dataset), dataset, []
     images, records, failures = [], [], []
-    found = from_folder(folder)
+    found, notes = _in_frame_of(detections, folder, exif)
     for done, image in enumerate(found):
         report("read images", done, len(found))
         try:
@@ -143,8 +151,24 @@ def _listed(
         records.append(ImageRecord(image.id, image.path, image.path.name, width, height))
     report("read images", len(found), len(found))
     ids = frozenset(image.id for image in found)
-    dataset = InstanceSet(folder, tuple(records), _categories(detections), {}, all_images=ids)
+    dataset = InstanceSet(folder, tuple(records), _categories(detections), {}, notes, ids)
     return images, dataset, failures
+
+
+def _in_frame_of(detections: Path, folder: Path, exif: str) -> tuple[list[ListedImage], tuple[str, ...]]:
+    """The images of a folder in the frame that detections on them count in, and a note on it."""
+    from saqsam.detectors.listing import from_folder
+    from saqsam.prompts.detections import stated_boxes
+    from saqsam.tasks.exif import Picture, decide, table
+
+    listed, boxes = from_folder(folder), stated_boxes(detections)
+    pictures = [Picture(image.path, None, table(boxes.get(image.id, ()))) for image in listed]
+    asked = [place for place, image in enumerate(listed) if image.id in boxes]
+    found = decide(pictures, detections, exif, asked=asked)
+    for place, apply_exif in zip(asked, found.apply_exif, strict=True):
+        if apply_exif is False:
+            listed[place] = replace(listed[place], apply_exif=False)
+    return listed, found.notes
 
 
 def _categories(detections: Path) -> dict[int, str]:
@@ -218,7 +242,7 @@ def _lines(results: Sequence[dict[str, Any]]) -> str:
     return f"[\n{lines}\n]\n" if lines else "[]\n"
 
 
-def _print(model: str, out: Path, run: _Run, seconds: float, json: bool) -> None:
+def _print(model: str, out: Path, run: _Run, seconds: float, notes: Sequence[str], json: bool) -> None:
     if json:
         print_json(
             {
@@ -231,8 +255,10 @@ def _print(model: str, out: Path, run: _Run, seconds: float, json: bool) -> None
                 "unreadable": [{"file": error.path, "reason": error.reason} for error in run.failures],
                 "seconds": seconds,
                 **({} if run.duplicates is None else {"duplicates": run.duplicates}),
+                "notes": list(notes),
             }
         )
+        print_notes(notes, json)
         return
     lines = [f"{out}: {len(run.results)} masks on {run.images} images, {seconds:.1f} s"]
     if run.without_detections:
@@ -242,3 +268,4 @@ def _print(model: str, out: Path, run: _Run, seconds: float, json: bool) -> None
     if run.duplicates:
         lines.append(f"{run.duplicates} images were in more than one shard; one row of each was kept")
     print_lines(lines)
+    print_notes(notes, json)
