@@ -30,7 +30,10 @@ from saqsam.reconstruct.telling import Listener, nobody
 from saqsam.sam import Sam
 from saqsam.tasks.bad_entries import STOP, BadEntries, policy
 from saqsam.tasks.coco_json import read_instances
+from saqsam.tasks.exif_words import AUTO, check_exif
+from saqsam.tasks.framed import framed
 from saqsam.tasks.instance import InstanceResult, evaluate_instances
+from saqsam.tasks.plausible import implausible
 from saqsam.torch_state import as_documented
 from saqsam.zoom import ZOOM_RECORD, zooms_by_default
 
@@ -82,6 +85,7 @@ def quantize(
     cache_gb: float | None = None,
     listener: Listener = nobody,
     on_error: str | BadEntries = STOP,
+    exif: str = AUTO,
 ) -> Sam:
     """Quantize a float SAM without labels; the float model is left as it was.
 
@@ -102,6 +106,9 @@ def quantize(
         on_error: ``"stop"`` refuses annotations or detections with a bad entry, ``"skip"`` leaves out such
             entries, and images that are missing or cannot be read. Hand in a ``BadEntries("skip")`` to read
             from its ``left_out`` afterwards which they were.
+        exif: whether annotations count pixels of images as ``"stored"`` or as ``"displayed"`` after EXIF
+            rotation; ``"auto"`` decides by the whole set, see :func:`saqsam.tasks.exif.decide`. Without
+            annotations images are taken as displayed.
 
     Returns:
         A new ``Sam`` that has passed its audit. Everything random comes from ``recipe.calibration.seed``. Its
@@ -110,6 +117,7 @@ def quantize(
     Raises:
         UsageError: the model is already quantized, or no SAM, or there are no usable images.
         AnnotationError: annotations or detections break their own rules.
+        UnknownFrame: an image is rotated or mirrored by EXIF, and the set does not tell its frame.
         InvariantError: the audit failed, naming the site; nothing is returned.
         RunLocked: another process works in ``run_dir``. RunMismatch: it was begun for something else.
         OutOfMemory, OutOfDisk: memory or the disk is too small; what is finished in ``run_dir`` is kept.
@@ -118,7 +126,7 @@ def quantize(
     if cache_gb is not None and not cache_gb >= 0:
         raise UsageError(f"cache_gb {cache_gb}: give GB of memory, 0 or more")
     chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    found = calibration_set(chosen, images, annotations, prompts, on_error)
+    found = calibration_set(chosen, images, annotations, prompts, on_error, exif)
     found.log()
     chosen = spend_bits(sam.model, chosen, found.images, progress)
     model = copy.deepcopy(sam.model)
@@ -139,9 +147,10 @@ def calibration_images(
     annotations: str | Path | None = None,
     prompts: str | Path | None = None,
     on_error: str | BadEntries = STOP,
+    exif: str = AUTO,
 ) -> list[CalibrationImage]:
     """The images and prompts a recipe calibrates on, drawn with its seed; see ``quantize``."""
-    return list(calibration_set(recipe, images, annotations, prompts, on_error).images)
+    return list(calibration_set(recipe, images, annotations, prompts, on_error, exif).images)
 
 
 @as_documented
@@ -153,6 +162,7 @@ def dry_run(
     prompts: str | Path | None = None,
     progress: Progress = lambda stage, done, total: None,
     on_error: str | BadEntries = STOP,
+    exif: str = AUTO,
 ) -> DryRun:
     """What ``quantize`` with the same arguments would take, tried on one picture; nothing is kept.
 
@@ -164,7 +174,7 @@ def dry_run(
     """
     sam = float_sam(sam)
     chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    found = calibration_set(chosen, images, annotations, prompts, on_error)
+    found = calibration_set(chosen, images, annotations, prompts, on_error, exif)
     found.log()
     return tried_on_one(sam.model, chosen, found.images, progress)
 
@@ -176,6 +186,7 @@ def calibration_set(
     annotations: str | Path | None = None,
     prompts: str | Path | None = None,
     on_error: str | BadEntries = STOP,
+    exif: str = AUTO,
 ) -> CalibrationSet:
     """What a recipe calibrates on, of how many pictures, with notes on them; see ``quantize``.
 
@@ -187,6 +198,10 @@ def calibration_set(
     if annotations is None:
         if prompts is not None:
             raise UsageError("prompts from boxes, points or detections need annotations; give them too")
+        if check_exif(exif) != AUTO:
+            raise UsageError(
+                f"exif {exif}: is about the frame of annotations, and there are none; leave it out"
+            )
         paths = calibration_files(images)
         where = str(images) if isinstance(images, str | Path) else "the list of files"
         chosen = grid_of_points(paths, settings, generator)
@@ -194,7 +209,7 @@ def calibration_set(
     if not isinstance(images, str | Path):
         raise UsageError("with annotations, images must be the directory that their file names refer to")
     bad, kind = policy(on_error), "boxes" if prompts is None else _expanded(prompts)
-    dataset = read_instances(
+    listed = read_instances(
         Path(annotations).expanduser(),
         Path(images).expanduser(),
         annotated=kind in (BOXES, POINTS),
@@ -202,6 +217,7 @@ def calibration_set(
         categories=False,
         bad=bad,
     )
+    dataset = framed(listed, exif)
     by_image = prompts_for(dataset, kind, any_category=True, bad=bad)
     chosen = chosen_images(
         [(image, by_image[image.id].prompts) for image in dataset.images if image.id in by_image],
@@ -209,7 +225,8 @@ def calibration_set(
         generator,
         bad,
     )
-    notes = [*dataset.notes, *notes_on(chosen)]
+    noted = bad.notes_beside((*dataset.notes, *implausible(dataset, by_image, kind)))
+    notes = [*noted, *notes_on(chosen)]
     if len(by_image) < len(dataset):
         notes.append(f"{len(dataset) - len(by_image)} of {len(dataset)} pictures have no prompt: passed over")
     where = f"{images}, listed in {annotations}"
@@ -254,6 +271,7 @@ def evaluate(
     score_threshold: float | None = None,
     progress: Progress = lambda stage, done, total: None,
     on_error: str | BadEntries = STOP,
+    exif: str = AUTO,
 ) -> InstanceResult:
     """Instance segmentation of a COCO-format set, by the protocol of the papers.
 
@@ -269,15 +287,19 @@ def evaluate(
         progress: called with a stage's name, steps done and steps in total.
         on_error: ``"stop"`` refuses annotations or detections with a bad entry and ends at an image that
             cannot be read; ``"skip"`` leaves them out and lists them in the result's ``left_out``.
+        exif: whether annotations count pixels of images as ``"stored"`` or as ``"displayed"`` after EXIF
+            rotation; ``"auto"`` decides by the whole set, see :func:`saqsam.tasks.exif.decide`.
 
     Returns:
-        COCO mask AP, mIoU against ground truth, agreement, and counts; see ``InstanceResult``.
+        COCO mask AP, mIoU against ground truth, agreement, and counts; see ``InstanceResult``. Its ``notes``
+        say what was decided, and what looks implausible.
 
     Raises:
+        UnknownFrame: an image is rotated or mirrored by EXIF, and the set does not tell its frame.
         AnnotationError: annotations or detections break their own rules.
     """
     bad = policy(on_error)
-    dataset = read_instances(Path(annotations), Path(images), limit=limit, bad=bad)
+    dataset = framed(read_instances(Path(annotations), Path(images), limit=limit, bad=bad), exif)
     found = prompts_for(dataset, prompts, top_k=top_k, score_threshold=score_threshold, bad=bad)
     return evaluate_instances(
         sam,

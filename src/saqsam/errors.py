@@ -11,6 +11,7 @@
     │   │   └── CorruptCheckpoint   3  weights that are truncated or whose hash disagrees
     │   ├── ImageError          3  an image that cannot be read faithfully
     │   ├── AnnotationError     3  COCO json or detections that break their own rules
+    │   │   └── UnknownFrame        3  rotated images, and nothing says which way up they were annotated
     │   └── PromptError         3  boxes, points or masks outside their meaning
     ├── RunError                1  a run directory that cannot be used as it is
     │   ├── RunLocked           1  another process is working in it
@@ -122,6 +123,10 @@ class AnnotationError(InputError):
         more = len(self.problems) - self.SHOWN
         total = f" (and {more} more kinds of problem)" if more > 0 else ""
         super().__init__(f"{path}: {shown}{total}" + (f"; {hint}" if hint else ""))
+
+
+class UnknownFrame(AnnotationError):
+    """Images carry an EXIF rotation, and nothing in the set says whether its annotations follow it."""
 
 
 class PromptError(InputError):

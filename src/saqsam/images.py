@@ -64,6 +64,9 @@ _ORIENTATIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
+_PNG_TAGS = (b"eXIf", b"exif", b"XML:com.adobe.xmp")
+"""Where a PNG may say its orientation."""
 _INVERSE = {**_ORIENTATIONS, 6: _ORIENTATIONS[8], 8: _ORIENTATIONS[6]}
 
 Pixels = npt.NDArray[np.uint8]
@@ -98,6 +101,53 @@ def pixel_limit(max_pixels: int) -> Iterator[None]:
 def current_pixel_limit() -> int:
     """Most pixels of an image that is read here and now."""
     return _limit.get()
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What an image file says of itself before its pixels are decoded.
+
+    Attributes:
+        stored: (height, width) in pixels as stored.
+        orientation: EXIF orientation, 1 to 8; 1 where the file has none.
+    """
+
+    stored: tuple[int, int]
+    orientation: int
+
+    @property
+    def displayed(self) -> tuple[int, int]:
+        """(height, width) after the rotation that the orientation asks for."""
+        height, width = self.stored
+        return (width, height) if self.orientation >= 5 else (height, width)
+
+
+def read_header(path: str | Path) -> ImageHeader | None:
+    """Size and orientation of an image file; None where it cannot be read: :func:`open_image` says why."""
+    max_pixels = current_pixel_limit()
+    with warnings.catch_warnings(), _opening_up_to(max_pixels):
+        warnings.simplefilter("ignore")
+        try:
+            path = _local(path)
+            _refuse_non_images(path)
+            with Image.open(path, formats=_readable_formats()) as image:
+                stored = (image.height, image.width)
+                if image.format == "TIFF":  # whose size Pillow gives as displayed
+                    stored = (image.tag_v2[_TIFF_HEIGHT], image.tag_v2[_TIFF_WIDTH])  # type: ignore[attr-defined]
+                if image.width * image.height > max_pixels or _has_no_tags(path, image):
+                    return ImageHeader(stored, 1)
+                orientation = _orientation(image, [])
+        except (ImageError, Image.DecompressionBombError, *_PILLOW_FAILURES):
+            return None
+    return ImageHeader(stored, orientation if orientation in _ORIENTATIONS else 1)
+
+
+def _has_no_tags(path: Path, image: Image.Image) -> bool:
+    """Whether a PNG surely has no orientation: its tags may follow the pixels, so to ask is to decode all."""
+    if image.format != "PNG":
+        return False
+    content = path.read_bytes()
+    return not any(mark in content for mark in _PNG_TAGS)
 
 
 def open_image(path: str | Path, *, max_pixels: int | None = None, apply_exif: bool = True) -> LoadedImage:

@@ -27,6 +27,8 @@ from saqsam.reconstruct.replace import replaced
 from saqsam.reconstruct.seeds import seeded
 from saqsam.reconstruct.walk import begin
 from saqsam.sam import Sam
+from saqsam.tasks.bad_entries import STOP, BadEntries
+from saqsam.tasks.exif_words import AUTO
 from saqsam.torch_state import as_documented
 
 logger = logging.getLogger("saqsam")
@@ -80,11 +82,13 @@ def quantize_as_published(
     annotations: str | Path | None = None,
     prompts: str | Path | None = None,
     progress: Progress = lambda stage, done, total: None,
+    on_error: str | BadEntries = STOP,
+    exif: str = AUTO,
 ) -> OffGridSam:
     """What the released code makes of a recipe, to compare with ``saqsam.quantize`` of the same.
 
     Args:
-        sam, images, annotations, prompts, progress: as in ``saqsam.quantize``.
+        sam, images, annotations, prompts, progress, on_error, exif: as in ``saqsam.quantize``.
         recipe: ``qdrop``, ``ptq4sam-l``, ``saq-sam`` or one like them.
 
     Returns:
@@ -97,7 +101,8 @@ def quantize_as_published(
     """
     sam = float_sam(sam)
     chosen = as_published(load_recipe(recipe) if isinstance(recipe, str) else recipe)
-    found = [x for x in calibration_images(chosen, images, annotations, prompts) if len(x.prompts)]
+    images_found = calibration_images(chosen, images, annotations, prompts, on_error, exif)
+    found = [x for x in images_found if len(x.prompts)]
     if not found:
         raise UsageError("calibration needs at least one image with at least one prompt")
     chosen = spend_bits(sam.model, chosen, found, progress)

@@ -163,6 +163,34 @@ def test_bad_images_are_listed_and_the_rest_is_written(
     assert {one["image_id"] for one in read_results(out)} == {1, 2}
 
 
+def test_boxes_are_in_the_frame_that_is_said(saqsam: Command, tmp_path: Path, detr_directory: Path) -> None:
+    tags = Image.Exif()
+    tags[0x0112] = 3
+    rng = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    image = tmp_path / "images" / "1.png"
+    Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(image, exif=tags)
+    entry = {"id": 1, "file_name": "1.png", "width": 40, "height": 30}
+    categories = [{"id": key, "name": name} for key, name in enumerate(COCO_NAMES)]
+    truth, out = tmp_path / "a.json", tmp_path / "d.json"
+    truth.write_text(json.dumps({"images": [entry], "categories": categories}))
+    words = ["detect", tmp_path / "images", "--detector", f"hf:{detr_directory}", "--out", out, "--json"]
+    boxes = {}
+    for exif in ("auto", "displayed", "stored"):
+        code, text, err = saqsam(*words, "--exif", exif, "--force")
+        assert code == 0
+        (note,) = json.loads(text)["notes"]
+        assert f"coordinates count pixels as {exif.replace('auto', 'displayed')}" in note
+        assert f"note: {note}" in err
+        boxes[exif] = [one["bbox"] for one in read_results(out)]
+    assert boxes["auto"] == boxes["displayed"] != boxes["stored"]
+    code, _, err = saqsam(*words, "--annotations", truth, "--force")
+    assert code == 3
+    assert "pass --exif stored" in err
+    code, _, _ = saqsam(*words, "--annotations", truth, "--exif", "stored", "--force")
+    assert code == 0
+
+
 def test_no_readable_image_writes_nothing(saqsam: Command, tmp_path: Path, detr_directory: Path) -> None:
     (tmp_path / "1.png").write_bytes(b"")
     out = tmp_path / "d.json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,59 @@ def test_the_truth_itself_scores_one_before_refinement(float_sam: Sam, scene_dir
     assert 0 in result.classes
 
 
+def maps_of(folder: Path, source: Path, change: Callable[[np.ndarray], np.ndarray]) -> Path:
+    """A folder of changed copies of label maps."""
+    folder.mkdir()
+    for path in source.iterdir():
+        labels = np.asarray(Image.open(path)).astype(np.int64)
+        Image.fromarray(change(labels).astype(np.uint8)).save(folder / path.name)
+    return folder
+
+
+def test_void_pixels_are_left_out_when_asked_and_noted_when_not(
+    float_sam: Sam, scene_directory: Path, tmp_path: Path
+) -> None:
+    labels = scene_directory / "semantic"
+
+    def with_void(truth: np.ndarray) -> np.ndarray:
+        truth = truth.copy()
+        truth[:20] = 255
+        return truth
+
+    truth = maps_of(tmp_path / "truth", labels, with_void)
+    dataset = read_semantic(truth, scene_directory / "images").first(2)
+    start = starting_maps(str(labels), dataset)
+    counted = evaluate_semantic(float_sam, dataset, start, "labels", LOOSE)
+    assert counted.start_mIoU < 0.9
+    assert "--ignore-label 255" in counted.notes[0]
+    assert 255 in counted.classes
+    ignored = evaluate_semantic(float_sam, dataset, start, "labels", LOOSE, ignore=[255])
+    assert ignored.start_mIoU == 1.0
+    assert ignored.notes == ()
+    assert 255 not in ignored.classes
+
+
+def test_maps_that_count_from_zero(
+    float_sam: Sam, scene_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    low = maps_of(tmp_path / "low", scene_directory / "semantic", lambda truth: np.maximum(truth - 1, 0))
+    words = ["evaluate", "nano", "--task", "semantic", "--images", scene_directory / "images"]
+    words += ["--annotations", scene_directory / "semantic", "--labels", low, "--limit", 3]
+    words += ["--everything", "points_per_side=4", "--everything", "crop_n_layers=0"]
+    assert run([str(word) for word in (*words, "--json")]) == 0
+    captured = capsys.readouterr()
+    shifted = json.loads(captured.out)
+    assert shifted["start_mIoU"] == 0.0
+    assert any(
+        "labels look one too low" in note and "--reduce-zero-label" in note for note in shifted["notes"]
+    )
+    assert "note: labels look one too low" in captured.err
+    assert run([str(word) for word in (*words, "--reduce-zero-label", "--ignore-label", 255)]) == 0
+    captured = capsys.readouterr()
+    assert "note" not in captured.out + captured.err
+    assert "pixel accuracy │        │  100.0 " in captured.out.replace("|", "│")
+
+
 def test_missing_label_maps_are_named(scene_directory: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"4 images have no label map there \(000001\.png"):
         read_semantic(tmp_path, scene_directory / "images")
@@ -279,6 +333,10 @@ def test_the_reference_is_drawn_beside_the_model(
             ["--preset", "fast", "--task", "oriented"],
             "--preset belongs to --task semantic, not to --task orie",
         ),
+        (["--labels", "noisy", "--reduce-zero-label"], "noisy maps are made from the truth"),
+        (["--labels", "noisy", "--reduce-zero-label", "--count-zero"], "give one"),
+        (["--labels", "noisy", "--ignore-label", "-1"], "--ignore-label -1: labels are numbers from 0"),
+        (["--ignore-label", "255", "--task", "oriented"], "--ignore-label belongs to --task semantic"),
         (["--labels", "noisy", "--reference", "nano"], "--reference belongs to --task instance"),
     ],
 )

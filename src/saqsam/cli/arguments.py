@@ -71,6 +71,15 @@ OnErrorOption = Annotated[
         metavar="stop|skip",
     ),
 ]
+ExifOption = Annotated[
+    str,
+    typer.Option(
+        "--exif",
+        help="Frame of annotations on images that an EXIF tag rotates: as stored, or as displayed upright. "
+        "auto: decided by the whole set.",
+        metavar="auto|stored|displayed",
+    ),
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="torch device to compute on.")]
 
 

@@ -12,6 +12,7 @@ import typer
 from saqsam.cli.arguments import (
     AnnotationsOption,
     DeviceOption,
+    ExifOption,
     ForceOption,
     ImagesOption,
     JsonOption,
@@ -29,12 +30,14 @@ from saqsam.cli.arguments import (
     check_prompts,
     make_directory,
 )
+from saqsam.cli.notes import print_notes
 from saqsam.cli.output import print_json, print_lines
 from saqsam.cli.progress import progress, within
 from saqsam.cli.results import print_results, stop_on_nan
 from saqsam.cli.runtime import RuntimeOption, check_runtime, load_where_packed
 from saqsam.errors import UsageError
 from saqsam.runtime.names import TORCH
+from saqsam.tasks.exif_words import AUTO, check_exif
 
 
 def compare(
@@ -64,6 +67,7 @@ def compare(
     run: Annotated[
         Path | None, typer.Option("--run", help="Run directory whose losses --html shows.", metavar="DIR")
     ] = None,
+    exif: ExifOption = AUTO,
     limit: LimitOption = None,
     top_k: TopKOption = None,
     score_threshold: ScoreThresholdOption = None,
@@ -78,6 +82,7 @@ def compare(
     if len(models) < 2:
         raise UsageError("compare needs at least two models")
     check_runtime(runtime)
+    check_exif(exif, "--exif")
     check_directory(images, "--images")
     check_file(annotations, "--annotations")
     asked = check_prompts(prompts)
@@ -116,6 +121,7 @@ def compare(
                 score_threshold=score_threshold,
                 progress=within(report, name),
                 on_error=on_error,
+                exif=exif,
             )
             for name, sam in zip(models, loaded, strict=True)
         ]
@@ -133,6 +139,8 @@ def compare(
                 score_threshold=score_threshold,
                 on_error=on_error,
                 report=report,
+                exif=exif,
+                limit=limit,
             )
         if html is not None:
             write_page(
@@ -146,6 +154,7 @@ def compare(
                 limit=limit,
                 top_k=top_k,
                 score_threshold=score_threshold,
+                exif=exif,
                 losses=losses,
                 report=report,
                 on_error=on_error,
@@ -162,6 +171,7 @@ def compare(
         print_results(results, labels=models)
         if drawn:
             print_lines([f"{len(drawn)} pictures in {out}"])
+    print_notes([note for result in results for note in result.notes], json)
     for result in results:
         stop_on_nan(result.model, result.nan_count)
 

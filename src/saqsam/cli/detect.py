@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,7 @@ import typer
 
 from saqsam.cli.arguments import (
     DeviceOption,
+    ExifOption,
     ForceOption,
     JsonOption,
     LimitOption,
@@ -19,9 +21,11 @@ from saqsam.cli.arguments import (
     check_on_error,
     check_output,
 )
+from saqsam.cli.notes import print_notes
 from saqsam.cli.output import print_json, print_left_out, print_lines
 from saqsam.cli.progress import progress
 from saqsam.errors import InputError, UsageError
+from saqsam.tasks.exif_words import AUTO, check_exif
 
 if TYPE_CHECKING:
     from saqsam.detectors.listing import ListedImage
@@ -57,6 +61,7 @@ def detect(
             metavar="FILE",
         ),
     ] = None,
+    exif: ExifOption = AUTO,
     limit: LimitOption = None,
     top_k: Annotated[
         int | None,
@@ -75,6 +80,7 @@ def detect(
     """Detect objects on IMAGES; give the file to 'evaluate', 'quantize' or 'segment' as prompts."""
     if not images.exists():
         raise UsageError(f"IMAGES {images}: there is no such file or directory; check the path")
+    check_exif(exif, "--exif")
     if annotations is not None:
         check_file(annotations, "--annotations")
         if not images.is_dir():
@@ -86,8 +92,9 @@ def detect(
     from saqsam.detectors.registry import load_detector
     from saqsam.detectors.run import detect_images, write_detections
 
-    dataset = _dataset(images, annotations, limit, bad)
-    listed = _listed(images, dataset)[:limit]
+    dataset = _dataset(images, annotations, exif, limit, bad)
+    listed, notes = _listed(images, dataset, exif, limit)
+    notes = bad.notes_beside(notes)
     loaded = load_detector(detector, weights, device)
     if dataset is None:
         categories = default_category_ids(loaded.class_names)
@@ -107,7 +114,7 @@ def detect(
             f"no image could be read, nothing was written; give readable images: {_listing(run)}"
         )
     write_detections(out, run)
-    _print(detector, out, run, bad, json)
+    _print(detector, out, run, notes, bad, json)
     if run.failures:
         raise InputError(
             f"{len(run.failures)} of {len(listed)} images could not be read and have no boxes in {out}; "
@@ -116,21 +123,26 @@ def detect(
 
 
 def _dataset(
-    images: Path, annotations: Path | None, limit: int | None, bad: BadEntries
+    images: Path, annotations: Path | None, exif: str, limit: int | None, bad: BadEntries
 ) -> InstanceSet | None:
     if annotations is None:
         return None
     from saqsam.tasks.coco_json import read_instances
+    from saqsam.tasks.framed import framed
 
-    return read_instances(annotations, images, annotated=False, limit=limit, bad=bad)
+    return framed(read_instances(annotations, images, annotated=False, limit=limit, bad=bad), exif)
 
 
-def _listed(images: Path, dataset: InstanceSet | None) -> list[ListedImage]:
-    from saqsam.detectors.listing import ListedImage, from_annotations, from_folder
+def _listed(
+    images: Path, dataset: InstanceSet | None, exif: str, limit: int | None
+) -> tuple[list[ListedImage], tuple[str, ...]]:
+    """Images to detect on, and notes on them."""
+    from saqsam.detectors.listing import ListedImage, from_annotations, from_folder, in_frame
 
     if dataset is not None:
-        return from_annotations(dataset)
-    return from_folder(images) if images.is_dir() else [ListedImage(1, images)]
+        return from_annotations(dataset), dataset.notes
+    found = from_folder(images) if images.is_dir() else [ListedImage(1, images)]
+    return in_frame(found[:limit], exif)
 
 
 def _listing(run: DetectionRun) -> str:
@@ -139,7 +151,9 @@ def _listing(run: DetectionRun) -> str:
     return shown + (f"; and {more} more" if more > 0 else "")
 
 
-def _print(detector: str, out: Path, run: DetectionRun, bad: BadEntries, json: bool) -> None:
+def _print(
+    detector: str, out: Path, run: DetectionRun, notes: Sequence[str], bad: BadEntries, json: bool
+) -> None:
     if json:
         print_json(
             {
@@ -152,8 +166,10 @@ def _print(detector: str, out: Path, run: DetectionRun, bad: BadEntries, json: b
                 "boxes_without_category": run.without_category,
                 "left_out": [asdict(one) for one in bad.left_out],
                 "seconds": round(run.seconds, 3),
+                "notes": list(notes),
             }
         )
+        print_notes(notes, json)
         return
     lines = [f"{out}: {len(run.entries)} boxes on {run.images} images, {run.seconds:.1f} s"]
     if run.without_area:
@@ -161,4 +177,5 @@ def _print(detector: str, out: Path, run: DetectionRun, bad: BadEntries, json: b
     if run.without_category:
         lines.append(f"{run.without_category} boxes were of classes that the data set does not have")
     print_lines(lines)
-    print_left_out(bad.notes, bad.left_out)
+    print_left_out((), bad.left_out)
+    print_notes(notes, json)

@@ -19,13 +19,14 @@ def say_dry_run(
     device: str,
     json: bool,
     on_error: str,
+    exif: str,
 ) -> None:
     """Try one picture, and print what all will take. Arguments as of ``quantize``."""
     from saqsam import api
 
     with progress() as report:
         sam = api.load(model, device=device)
-        found = api.dry_run(sam, recipe, images, annotations, prompts, report, on_error)
+        found = api.dry_run(sam, recipe, images, annotations, prompts, report, on_error, exif)
     if json:
         print_json({"model": model, **found.to_dict()})
         return

@@ -11,6 +11,7 @@ from saqsam.cli.answers import ClipToBoxOption, ZoomOption, check_boxes_for
 from saqsam.cli.arguments import (
     AnnotationsOption,
     DeviceOption,
+    ExifOption,
     ImagesOption,
     JsonOption,
     LimitOption,
@@ -30,11 +31,13 @@ from saqsam.cli.evaluate_published import PublishedRequest, evaluate_as_publishe
 from saqsam.cli.evaluate_shards import SetRequest, evaluate_in_shards
 from saqsam.cli.evaluate_tasks import (
     TaskRequest,
+    ZeroAndVoid,
     check_task,
     evaluate_oriented_task,
     evaluate_semantic_task,
 )
 from saqsam.cli.many import LOCAL, EngineOption, ShardsOption, WorkersOption, distribution
+from saqsam.cli.notes import print_notes
 from saqsam.cli.output import print_json
 from saqsam.cli.pictures import write_pictures
 from saqsam.cli.progress import progress
@@ -48,6 +51,7 @@ from saqsam.cli.runtime import (
 )
 from saqsam.errors import UsageError
 from saqsam.runtime.names import TORCH
+from saqsam.tasks.exif_words import AUTO, check_exif
 
 
 def evaluate(
@@ -63,6 +67,7 @@ def evaluate(
             metavar="MODEL",
         ),
     ] = None,
+    exif: ExifOption = AUTO,
     limit: LimitOption = None,
     top_k: TopKOption = None,
     score_threshold: ScoreThresholdOption = None,
@@ -107,6 +112,21 @@ def evaluate(
     count_zero: Annotated[
         bool, typer.Option("--count-zero", help="semantic: label 0 is a class like others.")
     ] = False,
+    reduce_zero_label: Annotated[
+        bool,
+        typer.Option(
+            "--reduce-zero-label",
+            help="semantic: --labels counts classes from 0, the truth from 1 with 0 for none.",
+        ),
+    ] = False,
+    ignore_label: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--ignore-label",
+            help="semantic: leave out pixels whose true label is N, such as 255 for void; repeatable.",
+            metavar="N",
+        ),
+    ] = None,
     show_dir: Annotated[
         Path | None, typer.Option("--show-dir", help="Folder for a picture of each image.", metavar="DIR")
     ] = None,
@@ -142,6 +162,7 @@ def evaluate(
     json: JsonOption = False,
 ) -> None:
     """Measure COCO mask AP, mIoU against ground truth, and agreement with a reference model."""
+    check_exif(exif, "--exif")
     check_task(
         task,
         {
@@ -151,6 +172,8 @@ def evaluate(
             "--everything": ("semantic", bool(everything)),
             "--count-zero": ("semantic", count_zero),
             "--as-published": ("instance", as_published is not None),
+            "--reduce-zero-label": ("semantic", reduce_zero_label),
+            "--ignore-label": ("semantic", bool(ignore_label)),
             "--runtime": ("instance", check_runtime(runtime) != TORCH),
             "--engine": ("instance", engine != LOCAL),
             "--workers": ("instance", workers is not None),
@@ -167,9 +190,10 @@ def evaluate(
                 f"--reference belongs to --task instance; with --task {task} it is only drawn: "
                 "add --show-dir DIR"
             )
-        request = TaskRequest(model, images, annotations, limit, device, reference, show_dir, json, bad)
+        request = TaskRequest(model, images, annotations, limit, device, reference, show_dir, json, bad, exif)
         if task == "semantic":
-            evaluate_semantic_task(request, labels, preset, everything or (), ignore_zero=not count_zero)
+            zero = ZeroAndVoid(not count_zero, reduce_zero_label, tuple(ignore_label or ()))
+            evaluate_semantic_task(request, labels, preset, everything or (), zero)
             return
         asked = check_prompts(prompts)
         check_choice_of_detections(asked, top_k, score_threshold)
@@ -198,6 +222,8 @@ def evaluate(
                 limit=limit,
                 top_k=top_k,
                 score_threshold=score_threshold,
+                on_error=on_error,
+                exif=exif,
                 device=device,
                 json=json,
             )
@@ -232,10 +258,11 @@ def evaluate(
                 score_threshold=score_threshold,
                 progress=report,
                 on_error=bad,
+                exif=exif,
             )
         else:
             found = SetRequest(
-                images, annotations, asked, limit, top_k, score_threshold, bad, zoom, clip_to_box
+                images, annotations, asked, limit, top_k, score_threshold, bad, zoom, clip_to_box, exif
             )
             result = evaluate_in_shards(sam, model, reference, found, out, chosen, report)
         drawn = []
@@ -251,10 +278,13 @@ def evaluate(
                 score_threshold=score_threshold,
                 on_error=on_error,
                 report=report,
+                exif=exif,
+                limit=limit,
             )
     if json:
         print_json({**result.to_dict(), **pictures_entry(show_dir, drawn)})
     else:
         print_results([result])
         print_pictures(show_dir, drawn)
+    print_notes(result.notes, json)
     stop_on_nan(result.model, result.nan_count)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from saqsam.cli.arguments import check_directory, check_file
+from saqsam.cli.notes import print_notes
 from saqsam.cli.output import print_json, print_lines
 from saqsam.cli.progress import progress, within
 from saqsam.cli.results import print_results, stop_on_nan
 from saqsam.errors import UsageError
 from saqsam.recipe import load_recipe
+from saqsam.tasks.exif_words import AUTO
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class PublishedRequest:
     limit: int | None
     top_k: int | None
     score_threshold: float | None
+    on_error: str
+    exif: str
     device: str
     json: bool
 
@@ -75,10 +80,13 @@ def evaluate_as_published(request: PublishedRequest) -> None:
                 f"give --as-published {given.quantization.name}"
             )
     data = (request.calibration, request.calibration_annotations)
+    exif = AUTO if request.calibration_annotations is None else request.exif
+    quantize = partial(api.quantize, on_error=request.on_error, exif=exif)
+    loosely = partial(quantize_as_published, on_error=request.on_error, exif=exif)
     with progress() as report:
         if honest is None:
-            honest = api.quantize(float_sam, recipe, *data, progress=within(report, "on the grid"))
-        loose = quantize_as_published(float_sam, recipe, *data, progress=within(report, "as published"))
+            honest = quantize(float_sam, recipe, *data, progress=within(report, "on the grid"))
+        loose = loosely(float_sam, recipe, *data, progress=within(report, "as published"))
         loose.coins.manual_seed(recipe.calibration.seed)
         results = [
             api.evaluate(
@@ -91,6 +99,8 @@ def evaluate_as_published(request: PublishedRequest) -> None:
                 top_k=request.top_k,
                 score_threshold=request.score_threshold,
                 progress=within(report, name),
+                on_error=request.on_error,
+                exif=request.exif,
             )
             for name, sam in (("float", float_sam), ("on the grid", honest), ("as published", loose))
         ]
@@ -108,5 +118,6 @@ def evaluate_as_published(request: PublishedRequest) -> None:
                 "this model, and its figure is for comparison alone"
             ]
         )
+    print_notes([note for result in results for note in result.notes], request.json)
     for one in results:
         stop_on_nan(one.model, one.nan_count)

@@ -34,6 +34,7 @@ class SetRequest:
     bad: BadEntries
     zoom: bool | None = None
     clip_to_box: bool | None = None
+    exif: str = "auto"
 
 
 def evaluate_in_shards(
@@ -64,10 +65,12 @@ def evaluate_in_shards(
     from saqsam.many.work import Item, identity_of
     from saqsam.prompts.from_dataset import prompts_for
     from saqsam.tasks.coco_json import read_instances
+    from saqsam.tasks.framed import framed
     from saqsam.tasks.instance import summary
 
     bad = request.bad
     dataset = read_instances(request.annotations, request.images, limit=request.limit, bad=bad)
+    dataset = framed(dataset, request.exif)
     prompts = prompts_for(
         dataset, request.prompts, top_k=request.top_k, score_threshold=request.score_threshold, bad=bad
     )

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saqsam.cli.arguments import check_directory, check_file, make_directory
+from saqsam.cli.notes import print_notes
 from saqsam.cli.output import print_json, print_left_out, print_lines, print_table
 from saqsam.cli.progress import progress
 from saqsam.cli.results import percent, pictures_entry, print_pictures, share, stop_on_nan
 from saqsam.errors import UsageError
+from saqsam.tasks.exif_words import AUTO
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,12 +45,34 @@ class TaskRequest:
     show_dir: Path | None
     json: bool
     bad: BadEntries
+    exif: str = AUTO
 
     def drawn_beside(self) -> Sam | None:
         """The reference, loaded, if there is one to be drawn."""
         from saqsam import api
 
         return None if self.reference is None else api.load(self.reference, device=self.device)
+
+
+@dataclass(frozen=True)
+class ZeroAndVoid:
+    """Which labels of the semantic task are no class.
+
+    Attributes:
+        ignore_zero: label 0 of the truth is none.
+        reduce_zero: label maps to refine count classes from 0, the truth from 1.
+        ignore: further labels that are none.
+    """
+
+    ignore_zero: bool = True
+    reduce_zero: bool = False
+    ignore: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.reduce_zero and not self.ignore_zero:
+            raise UsageError("--reduce-zero-label says that 0 is no class, --count-zero that it is; give one")
+        if any(label < 0 for label in self.ignore):
+            raise UsageError(f"--ignore-label {min(self.ignore)}: labels are numbers from 0")
 
 
 def check_task(task: str, given: dict[str, tuple[str, bool]]) -> str:
@@ -94,8 +118,8 @@ def evaluate_oriented_task(
     from saqsam.tasks.oriented import evaluate_oriented
     from saqsam.tasks.oriented_set import oriented_prompts, read_oriented
 
-    bad = request.bad
-    dataset = read_oriented(request.annotations, request.images, limit=request.limit, bad=bad)
+    bad, limit = request.bad, request.limit
+    dataset = read_oriented(request.annotations, request.images, exif=request.exif, limit=limit, bad=bad)
     asked = oriented_prompts(dataset, prompts, top_k=top_k, score_threshold=score_threshold, bad=bad)
     make_show_directory(request.show_dir)
     with progress() as report:
@@ -120,6 +144,7 @@ def evaluate_oriented_task(
     else:
         _print_oriented(result)
         print_pictures(request.show_dir, _drawn(pictures))
+    print_notes(result.notes, request.json)
     stop_on_nan(result.model, result.nan_count)
 
 
@@ -188,7 +213,7 @@ def _print_oriented(result: OrientedResult) -> None:
     if result.empty_masks:
         lines.append(f"{result.empty_masks} masks had no pixel; their upright boxes were taken")
     print_lines([*lines, f"{result.seconds:.1f} s"])
-    print_left_out(result.notes, result.left_out)
+    print_left_out((), result.left_out)
 
 
 def evaluate_semantic_task(
@@ -196,8 +221,7 @@ def evaluate_semantic_task(
     labels: str | None,
     preset: str | None,
     settings: Sequence[str],
-    *,
-    ignore_zero: bool,
+    zero: ZeroAndVoid,
 ) -> None:
     """Semantic segmentation: read, refine, measure, write pictures if asked for, print.
 
@@ -206,7 +230,7 @@ def evaluate_semantic_task(
         labels: where the starting maps come from.
         preset: settings of everything mode by name; None takes the published ones.
         settings: ``NAME=VALUE`` changes to them.
-        ignore_zero: label 0 is no class.
+        zero: which labels are no class.
 
     Raises:
         UsageError: an option is missing or makes no sense.
@@ -225,9 +249,16 @@ def evaluate_semantic_task(
     from saqsam.tasks.semantic import evaluate_semantic, starting_maps
     from saqsam.tasks.semantic_maps import read_semantic
 
-    bad = request.bad
-    dataset = read_semantic(request.annotations, request.images, limit=request.limit, bad=bad)
-    start = starting_maps(labels, dataset, device=request.device, lenient=bad.skip)
+    bad, limit = request.bad, request.limit
+    dataset = read_semantic(request.annotations, request.images, exif=request.exif, limit=limit, bad=bad)
+    start = starting_maps(
+        labels,
+        dataset,
+        device=request.device,
+        lenient=bad.skip,
+        reduce_zero_label=zero.reduce_zero,
+        ignore=zero.ignore,
+    )
     make_show_directory(request.show_dir)
     with progress() as report:
         sam = api.load(request.model, device=request.device)
@@ -240,7 +271,8 @@ def evaluate_semantic_task(
             start,
             labels,
             options,
-            ignore_zero=ignore_zero,
+            ignore_zero=zero.ignore_zero,
+            ignore=zero.ignore,
             progress=lambda done, total: report("evaluate", done, total),
             show=pictures,
             bad=bad,
@@ -250,6 +282,7 @@ def evaluate_semantic_task(
     else:
         _print_semantic(result)
         print_pictures(request.show_dir, _drawn(pictures))
+    print_notes(result.notes, request.json)
     stop_on_nan(result.model, result.nan_count)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +13,7 @@ import typer
 
 from saqsam.cli.arguments import (
     DeviceOption,
+    ExifOption,
     ForceOption,
     JsonOption,
     MaxPixelsOption,
@@ -21,6 +22,7 @@ from saqsam.cli.arguments import (
     check_file,
     check_outputs,
 )
+from saqsam.cli.notes import print_notes
 from saqsam.cli.output import listed, print_json, print_lines
 from saqsam.cli.progress import Report, progress
 from saqsam.cli.results import stop_on_nan
@@ -28,6 +30,7 @@ from saqsam.cli.runtime import RuntimeOption, load_for
 from saqsam.errors import ImageError, InputError, UsageError
 from saqsam.files import atomic_write
 from saqsam.runtime.names import TORCH
+from saqsam.tasks.exif_words import AUTO, check_exif
 
 if TYPE_CHECKING:
     from saqsam.detectors.listing import ListedImage
@@ -59,6 +62,7 @@ def everything(
     / 1500,
     crop_n_points_downscale_factor: Annotated[int, typer.Option(help="Fewer clicks on smaller crops.")] = 1,
     min_mask_region_area: Annotated[int, typer.Option(help="Smallest hole and island, in pixels.")] = 0,
+    exif: ExifOption = AUTO,
     device: DeviceOption = "cpu",
     runtime: RuntimeOption = TORCH,
     max_pixels: MaxPixelsOption = None,
@@ -68,6 +72,7 @@ def everything(
     """Segment everything on IMAGE from a grid of clicks; no prompts needed."""
     if not check_exists(image, "IMAGE").is_dir():
         check_file(image, "IMAGE")
+    check_exif(exif, "--exif")
     if image.is_dir() and overlay is not None:
         raise UsageError("--overlay is for one image; a folder's pictures go to --show-dir DIR")
     if overlay is not None and overlay.suffix.lower() != ".png":
@@ -96,14 +101,16 @@ def everything(
     started = time.perf_counter()
     with progress() as report:
         sam = load_for(runtime, model, device)
-        run = _run(sam, _images(image), options, overlay, show_dir, report)
+        images, notes = _images(image, exif)
+        run = _run(sam, images, options, overlay, show_dir, report)
     if not run.images:
         raise InputError(
             f"no image could be read, nothing was written; give readable images: {listed(run.failures)}"
         )
     with atomic_write(out) as temporary:
         temporary.write_text(run.document(), encoding="utf-8")
-    _print(model, out, run, time.perf_counter() - started, _advice(run, options), json)
+    notes = (*notes, *_advice(run, options))
+    _print(model, out, run, time.perf_counter() - started, notes, json)
     if run.failures:
         total = len(run.images) + len(run.failures)
         raise InputError(
@@ -136,10 +143,10 @@ def _line(entry: dict[str, Any]) -> str:
     return jsonlib.dumps(entry, allow_nan=False, ensure_ascii=False)
 
 
-def _images(image: Path) -> list[ListedImage]:
-    from saqsam.detectors.listing import ListedImage, from_folder
+def _images(image: Path, exif: str) -> tuple[list[ListedImage], tuple[str, ...]]:
+    from saqsam.detectors.listing import ListedImage, from_folder, in_frame
 
-    return from_folder(image) if image.is_dir() else [ListedImage(1, image)]
+    return in_frame(from_folder(image) if image.is_dir() else [ListedImage(1, image)], exif)
 
 
 def _run(
@@ -191,7 +198,7 @@ def _advice(run: _Run, options: EverythingOptions) -> list[str]:
     ]
 
 
-def _print(model: str, out: Path, run: _Run, seconds: float, advice: list[str], json: bool) -> None:
+def _print(model: str, out: Path, run: _Run, seconds: float, notes: Sequence[str], json: bool) -> None:
     if json:
         print_json(
             {
@@ -201,8 +208,9 @@ def _print(model: str, out: Path, run: _Run, seconds: float, advice: list[str], 
                 "masks": len(run.masks),
                 "unreadable": [{"file": error.path, "reason": error.reason} for error in run.failures],
                 "seconds": round(seconds, 3),
-                "notes": advice,
+                "notes": list(notes),
             }
         )
-        return
-    print_lines([f"{out}: {len(run.masks)} masks on {len(run.images)} images, {seconds:.1f} s", *advice])
+    else:
+        print_lines([f"{out}: {len(run.masks)} masks on {len(run.images)} images, {seconds:.1f} s"])
+    print_notes(notes, json)

@@ -33,6 +33,7 @@ def write_page(
     limit: int | None,
     top_k: int | None,
     score_threshold: float | None,
+    exif: str,
     losses: Mapping[str, Sequence[tuple[int, float]]],
     report: Report,
     on_error: str = "stop",
@@ -50,10 +51,11 @@ def write_page(
     from saqsam.report.plots import errors_plot
     from saqsam.tasks.bad_entries import BadEntries
     from saqsam.tasks.coco_json import read_instances
+    from saqsam.tasks.framed import framed
     from saqsam.tasks.instance_set import can_be_read, open_listed
 
     bad = BadEntries(on_error)
-    dataset = read_instances(annotations, images, limit=limit, bad=bad)
+    dataset = framed(read_instances(annotations, images, limit=limit, bad=bad), exif)
     by_image = prompts_for(dataset, prompts, top_k=top_k, score_threshold=score_threshold, bad=bad)
     with_prompts = (image for image in dataset.images if image.id in by_image)
     listed = list(islice((image for image in with_prompts if can_be_read(image, bad)), RANKED))

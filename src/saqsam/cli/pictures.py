@@ -27,6 +27,8 @@ def write_pictures(
     score_threshold: float | None = None,
     on_error: str = "stop",
     report: Report = lambda stage, done, total: None,
+    exif: str = "auto",
+    limit: int | None = None,
 ) -> list[Path]:
     """Draw truth, each model's masks, and what only one of them has, on the first images with prompts.
 
@@ -41,6 +43,8 @@ def write_pictures(
         score_threshold: leave out detections with a lower score.
         on_error: ``skip`` leaves out bad entries, and images that cannot be read.
         report: told of every picture.
+        exif: frame of the annotations, as for ``api.evaluate``.
+        limit: look only at the first images of the set.
 
     Returns:
         The files written.
@@ -51,10 +55,11 @@ def write_pictures(
     from saqsam.report.show import save_picture
     from saqsam.tasks.bad_entries import BadEntries
     from saqsam.tasks.coco_json import read_instances
+    from saqsam.tasks.framed import framed
     from saqsam.tasks.instance_set import open_listed
 
     bad = BadEntries(on_error)
-    dataset = read_instances(annotations, images, bad=bad)
+    dataset = framed(read_instances(annotations, images, limit=limit, bad=bad), exif)
     by_image = prompts_for(dataset, prompts, top_k=top_k, score_threshold=score_threshold, bad=bad)
     written: list[Path] = []
     taken: set[str] = set()

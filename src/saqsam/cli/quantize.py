@@ -14,6 +14,7 @@ from saqsam.cli.arguments import (
     PROMPT_WORDS,
     BitsOption,
     DeviceOption,
+    ExifOption,
     ForceOption,
     ImagesOption,
     JsonOption,
@@ -36,6 +37,7 @@ from saqsam.errors import ImageError, UsageError
 from saqsam.recipe import Recipe, load_recipe
 from saqsam.recipe.fast import fast
 from saqsam.recipe.only import only
+from saqsam.tasks.exif_words import AUTO, check_exif
 
 CacheOption = Annotated[
     float | None,
@@ -77,6 +79,7 @@ def quantize(
         ),
     ] = None,
     on_error: OnErrorOption = "stop",
+    exif: ExifOption = AUTO,
     device: DeviceOption = "cpu",
     run: Annotated[
         Path | None,
@@ -111,8 +114,10 @@ def quantize(
     if asked is not None and annotations is None:
         raise UsageError(f"--prompts {prompts}: needs --annotations FILE, which says what each image holds")
     check_on_error(on_error)
+    if check_exif(exif, "--exif") != AUTO and annotations is None:
+        raise UsageError(f"--exif {exif}: needs --annotations FILE; without it images are taken as displayed")
     if dry:
-        say_dry_run(model, chosen, images, annotations, asked, device, json, on_error)
+        say_dry_run(model, chosen, images, annotations, asked, device, json, on_error, exif)
         return
     if out is None:
         raise UsageError("option '--out' is missing: name the packed file to write, or give --dry-run")
@@ -132,6 +137,7 @@ def quantize(
         device=device,
         cache_gb=cache_gb,
         on_error=on_error,
+        exif=exif,
     )
     if run is not None:
         begin_run(run, command)
@@ -151,6 +157,7 @@ class Command:
         device: torch device.
         cache_gb: GB of activations in memory; ``None`` for all. Older runs do not have it.
         on_error: what becomes of bad entries of annotations and detections. Older runs do not have it.
+        exif: frame of the annotations. Older runs do not have it.
     """
 
     model: str
@@ -162,6 +169,7 @@ class Command:
     device: str
     cache_gb: float | None = None
     on_error: str = "stop"
+    exif: str = "auto"
 
 
 def begin_run(run: Path, command: Command) -> None:
@@ -204,6 +212,7 @@ def carry_out(command: Command, run: Path | None, *, json: bool) -> None:
                 cache_gb=command.cache_gb,
                 listener=report.heard,
                 on_error=bad,
+                exif=command.exif,
             )
         except ImageError as error:
             hint = "calibration stops here, since other images give other ranges: mend or remove this one"
@@ -226,6 +235,7 @@ def carry_out(command: Command, run: Path | None, *, json: bool) -> None:
         "calibration": None if quantized.log is None else quantized.log.calibration.to_dict(),
         "left_out": [asdict(one) for one in bad.left_out],
         "seconds": round(time.perf_counter() - started, 3),
+        "notes": [] if quantized.log is None else list(quantized.log.calibration.notes),
     }
     if json:
         print_json(result)
@@ -246,7 +256,7 @@ def carry_out(command: Command, run: Path | None, *, json: bool) -> None:
             *seen,
         ]
     )
-    print_left_out(bad.notes, bad.left_out)
+    print_left_out((), bad.left_out)
 
 
 def constant_sites(records: Mapping[str, Any]) -> list[str]:

@@ -18,7 +18,7 @@ COLUMNS = ["model", "bits", "AP", "AP50", "AP75", "small", "medium", "large", "m
 
 
 def print_results(results: Sequence[InstanceResult], labels: Sequence[str] | None = None) -> None:
-    """One row for each result; AP in percent, mIoU and agreement as shares."""
+    """One row for each result; AP in percent, mIoU and agreement as shares. Notes are left to the caller."""
     names = labels or [result.model for result in results]
     rows = [_row(name, result) for name, result in zip(names, results, strict=True)]
     first = results[0]
@@ -27,7 +27,7 @@ def print_results(results: Sequence[InstanceResult], labels: Sequence[str] | Non
     for name, result in zip(names, results, strict=True):
         if result.nan_count:
             print_lines([f"{name}: {result.nan_count} masks or scores are not finite numbers"])
-    print_left_out(first.notes, first.left_out)
+    print_left_out((), first.left_out)
 
 
 def print_pictures(directory: Path | None, drawn: Sequence[Path]) -> None:

@@ -11,6 +11,7 @@ import typer
 from saqsam.cli.answers import ClipToBoxOption, ZoomOption
 from saqsam.cli.arguments import (
     DeviceOption,
+    ExifOption,
     ForceOption,
     JsonOption,
     MaxPixelsOption,
@@ -28,6 +29,7 @@ from saqsam.cli.segment_image import ImageRequest, segment_image
 from saqsam.cli.segment_prompts import PromptOptions
 from saqsam.errors import UsageError
 from saqsam.runtime.names import TORCH
+from saqsam.tasks.exif_words import AUTO, check_exif
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class _RunOptions:
     clip_to_box: ClipToBoxOption = None
     device: DeviceOption = "cpu"
     runtime: RuntimeOption = TORCH
+    exif: ExifOption = AUTO
     max_pixels: MaxPixelsOption = None
     force: ForceOption = False
     json: JsonOption = False
@@ -117,6 +120,7 @@ def segment(
 ) -> None:
     """Segment IMAGE; coordinates are pixels of it as displayed. Several boxes give out-1.png, out-2.png."""
     check_runtime(run.runtime)
+    check_exif(run.exif, "--exif")
     if check_exists(image, "IMAGE").is_dir():
         _segment_folder(model, image, prompts, masks, folder, run, out)
     else:
@@ -147,6 +151,7 @@ def _segment_image(
             clip_to_box=run.clip_to_box,
             device=run.device,
             runtime=run.runtime,
+            exif=run.exif,
         ),
         out,
         masks.overlay,
@@ -183,6 +188,7 @@ def _segment_folder(
             clip_to_box=run.clip_to_box,
             device=run.device,
             runtime=run.runtime,
+            exif=run.exif,
         ),
         out,
         distribution(folder.engine, folder.workers, folder.shards, run.device),

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json as jsonlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saqsam.cli.answers import load_answering
 from saqsam.cli.arguments import check_file, check_output
 from saqsam.cli.many import RESULTS, Distribution
+from saqsam.cli.notes import print_notes
 from saqsam.cli.output import listed, print_json, print_lines
 from saqsam.cli.progress import Report, progress
 from saqsam.cli.results import stop_on_nan
 from saqsam.cli.runtime import check_not_sharded
 from saqsam.errors import ImageError, InputError, UsageError
 from saqsam.files import atomic_write
+from saqsam.tasks.exif_words import AUTO
 
 if TYPE_CHECKING:
     from saqsam.detectors.listing import ListedImage
@@ -42,6 +44,7 @@ class FolderRequest:
         zoom, clip_to_box: how boxes are answered; None as the model does.
         device: torch device.
         runtime: what computes packed models.
+        exif: frame of the detections.
     """
 
     model: str
@@ -54,6 +57,7 @@ class FolderRequest:
     clip_to_box: bool | None
     device: str
     runtime: str
+    exif: str = AUTO
 
     def load(self) -> Sam:
         """The model, answering boxes as asked for; the bound method travels between processes."""
@@ -87,10 +91,12 @@ def segment_folder(
         distribution: who works, and the kind of shards.
         force: replace ``out`` if it exists; begin anew in a directory.
         json: print the summary as JSON.
+        exif: frame of annotations and detections on rotated images.
 
     Raises:
         InputError: an image could not be read; raised after the results of the others were written.
         NumericalError: a mask was not finite; nothing is written.
+        UnknownFrame: an image is rotated or mirrored by EXIF, and neither sizes nor boxes tell its frame.
     """
     check_file(request.detections, "--detections")
     if request.annotations is not None:
@@ -106,13 +112,17 @@ def segment_folder(
 
     from saqsam.many.work import Item
     from saqsam.prompts.from_dataset import prompts_for
+    from saqsam.tasks.plausible import implausible
 
     sam = request.load()
     with progress() as report:
-        images, dataset, failures = _listed(request.folder, request.annotations, request.detections, report)
+        images, dataset, failures = _listed(
+            request.folder, request.annotations, request.detections, request.exif, report
+        )
         prompts = prompts_for(
             dataset, request.detections, top_k=request.top_k, score_threshold=request.score_threshold
         )
+        notes = (*dataset.notes, *implausible(dataset, prompts, request.detections))
         items = [Item(image, prompts.get(image.id)) for image in images]
         started = time.perf_counter()
         if directory is None:
@@ -129,7 +139,7 @@ def segment_folder(
         )
     with atomic_write(out) as temporary:
         temporary.write_text(_lines(run.results), encoding="utf-8")
-    _print(request.model, out, run, seconds, json)
+    _print(request.model, out, run, seconds, notes, json)
     if run.failures:
         raise InputError(
             f"{len(run.failures)} of {total} images could not be read and have no masks in {out}; "
@@ -138,18 +148,19 @@ def segment_folder(
 
 
 def _listed(
-    folder: Path, annotations: Path | None, detections: Path, report: Report
+    folder: Path, annotations: Path | None, detections: Path, exif: str, report: Report
 ) -> tuple[list[ListedImage], InstanceSet, list[ImageError]]:
     """Images to segment, the set their detections must fit, and the images that cannot be read."""
-    from saqsam.detectors.listing import from_annotations, from_folder
+    from saqsam.detectors.listing import from_annotations
     from saqsam.tasks.coco_json import read_instances
+    from saqsam.tasks.framed import framed
     from saqsam.tasks.instance_set import ImageRecord, InstanceSet
 
     if annotations is not None:
-        dataset = read_instances(annotations, folder, annotated=False)
+        dataset = framed(read_instances(annotations, folder, annotated=False), exif)
         return from_annotations(dataset), dataset, []
     images, records, failures = [], [], []
-    found = from_folder(folder)
+    found, notes = _in_frame_of(detections, folder, exif)
     for done, image in enumerate(found):
         report("read images", done, len(found))
         try:
@@ -161,8 +172,24 @@ def _listed(
         records.append(ImageRecord(image.id, image.path, image.path.name, width, height))
     report("read images", len(found), len(found))
     ids = frozenset(image.id for image in found)
-    dataset = InstanceSet(folder, tuple(records), _categories(detections), {}, all_images=ids)
+    dataset = InstanceSet(folder, tuple(records), _categories(detections), {}, notes, ids)
     return images, dataset, failures
+
+
+def _in_frame_of(detections: Path, folder: Path, exif: str) -> tuple[list[ListedImage], tuple[str, ...]]:
+    """The images of a folder in the frame that detections on them count in, and a note on it."""
+    from saqsam.detectors.listing import from_folder
+    from saqsam.prompts.detections import stated_boxes
+    from saqsam.tasks.exif import Picture, decide, table
+
+    listed, boxes = from_folder(folder), stated_boxes(detections)
+    pictures = [Picture(image.path, None, table(boxes.get(image.id, ()))) for image in listed]
+    asked = [place for place, image in enumerate(listed) if image.id in boxes]
+    found = decide(pictures, detections, exif, asked=asked)
+    for place, apply_exif in zip(asked, found.apply_exif, strict=True):
+        if apply_exif is False:
+            listed[place] = replace(listed[place], apply_exif=False)
+    return listed, found.notes
 
 
 def _categories(detections: Path) -> dict[int, str]:
@@ -235,7 +262,7 @@ def _lines(results: Sequence[dict[str, Any]]) -> str:
     return f"[\n{lines}\n]\n" if lines else "[]\n"
 
 
-def _print(model: str, out: Path, run: _Run, seconds: float, json: bool) -> None:
+def _print(model: str, out: Path, run: _Run, seconds: float, notes: Sequence[str], json: bool) -> None:
     if json:
         print_json(
             {
@@ -249,8 +276,10 @@ def _print(model: str, out: Path, run: _Run, seconds: float, json: bool) -> None
                 "unreadable": [{"file": error.path, "reason": error.reason} for error in run.failures],
                 "seconds": seconds,
                 **({} if run.duplicates is None else {"duplicates": run.duplicates}),
+                "notes": list(notes),
             }
         )
+        print_notes(notes, json)
         return
     lines = [f"{out}: {len(run.results)} masks on {run.images} images, {seconds:.1f} s"]
     if run.without_detections:
@@ -262,3 +291,4 @@ def _print(model: str, out: Path, run: _Run, seconds: float, json: bool) -> None
     if run.duplicates:
         lines.append(f"{run.duplicates} images were in more than one shard; one row of each was kept")
     print_lines(lines)
+    print_notes(notes, json)

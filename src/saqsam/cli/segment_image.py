@@ -10,6 +10,7 @@ from saqsam.cli.answers import check_boxes_for, cost_lines, load_answering
 from saqsam.cli.arguments import check_file, check_outputs
 from saqsam.cli.output import print_json, print_lines, print_table
 from saqsam.errors import NumericalError, UsageError
+from saqsam.tasks.exif_words import AUTO, STORED
 
 if TYPE_CHECKING:
     from saqsam.images import LoadedImage
@@ -28,6 +29,7 @@ class ImageRequest:
         prompts: ``boxes``, ``points`` and ``labels`` as far as given, arguments of ``Sam.segment``.
         masks: files of mask prompts.
         multimask_output, all_masks, zoom, clip_to_box: as of ``Sam.segment``.
+        exif: frame of the prompts.
     """
 
     model: str
@@ -40,6 +42,7 @@ class ImageRequest:
     clip_to_box: bool | None
     device: str
     runtime: str
+    exif: str = AUTO
 
 
 def segment_image(
@@ -63,7 +66,7 @@ def segment_image(
 
     from saqsam.images import open_image
 
-    loaded = open_image(request.image)
+    loaded = open_image(request.image, apply_exif=request.exif != STORED)
     found, objects = _answers(request, loaded)
     paths = _paths(out, objects, len(found) // objects)
     check_outputs([*((path, "--out") for path in paths), (overlay, "--overlay")], force)

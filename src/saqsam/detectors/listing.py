@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from saqsam.errors import UsageError
 from saqsam.image_files import image_files
-from saqsam.images import IMAGE_SUFFIXES, Pixels, open_image
+from saqsam.images import IMAGE_SUFFIXES, Pixels, open_image, read_header
+from saqsam.tasks.exif_words import DISPLAYED, STORED, check_exif
 from saqsam.tasks.instance_set import ImageRecord, InstanceSet, open_listed
 
 
@@ -19,20 +21,23 @@ class ListedImage:
         id: its ``image_id`` in the results.
         path: its file.
         record: its entry in the annotation file, where there is one.
+        apply_exif: without a record: seen as displayed (True) or as stored.
     """
 
     id: int
     path: Path
     record: ImageRecord | None = None
+    apply_exif: bool = True
 
     def pixels(self) -> Pixels:
-        """``(H, W, 3)`` uint8 RGB, in the pixel frame of the annotations; as displayed without any.
+        """``(H, W, 3)`` uint8 RGB, in the pixel frame of the annotations; without any, by ``apply_exif``.
 
         Raises:
             ImageError: the file cannot be read faithfully, or has another size than annotated.
         """
-        opened = open_image(self.path) if self.record is None else open_listed(self.record)
-        return opened.pixels
+        if self.record is not None:
+            return open_listed(self.record).pixels
+        return open_image(self.path, apply_exif=self.apply_exif).pixels
 
     def stored_size(self) -> tuple[int, int]:
         """Height and width in pixels as stored, the frame in which COCO annotates.
@@ -47,6 +52,26 @@ class ListedImage:
 def from_annotations(dataset: InstanceSet) -> list[ListedImage]:
     """The images of an annotation file, in its order and with its ids."""
     return [ListedImage(record.id, record.path, record) for record in dataset.images]
+
+
+def in_frame(images: Sequence[ListedImage], exif: str) -> tuple[list[ListedImage], tuple[str, ...]]:
+    """Images without annotations in one frame, and a note if any of them is rotated.
+
+    Args:
+        images: without records.
+        exif: ``"auto"`` is ``"displayed"`` here: there are no annotations whose frame had to be met.
+
+    Raises:
+        UsageError: no such word.
+    """
+    chosen = STORED if check_exif(exif) == STORED else DISPLAYED
+    placed = [replace(image, apply_exif=chosen == DISPLAYED) for image in images]
+    headers = [read_header(image.path) for image in images]
+    rotated = sum(header is not None and header.orientation != 1 for header in headers)
+    if not rotated:
+        return placed, ()
+    what = f"{rotated} of {len(images)} images are rotated or mirrored by EXIF"
+    return placed, (f"EXIF: {what}; coordinates count pixels as {chosen} (--exif {chosen})",)
 
 
 def from_folder(folder: Path) -> list[ListedImage]:

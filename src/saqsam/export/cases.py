@@ -6,14 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from saqsam.errors import UsageError
+from saqsam.errors import UnknownFrame, UsageError
 from saqsam.export.parity import Case
 from saqsam.images import open_image
 from saqsam.prompts.from_dataset import prompts_for
 from saqsam.prompts.prompts import checked_prompts
 from saqsam.scenes import make_scene
 from saqsam.tasks.coco_json import read_instances
-from saqsam.tasks.instance_set import open_listed
+from saqsam.tasks.exif_words import STORED
+from saqsam.tasks.framed import framed
+from saqsam.tasks.instance_set import InstanceSet, open_listed
 
 DEFAULT_IMAGES = 4
 MOST_PROMPTS = 16
@@ -40,13 +42,21 @@ def cases_for(images: Path | None, annotations: Path | None, limit: int = DEFAUL
         if not files:
             raise UsageError(f"--images {images}: there is no file in it; give the folder with images")
         return [_clicked(path) for path in files]
-    dataset = read_instances(annotations, images, masks=False, categories=False)
+    dataset = _in_some_frame(read_instances(annotations, images, masks=False, categories=False))
     prompts = prompts_for(dataset, "boxes")
     listed = [image for image in dataset.images if image.id in prompts][:limit]
     return [
         Case(image.file_name, open_listed(image).pixels, prompts[image.id].prompts[:MOST_PROMPTS])
         for image in listed
     ]
+
+
+def _in_some_frame(dataset: InstanceSet) -> InstanceSet:
+    """Both sides of a comparison see the same pixels, so a frame that nobody knows does no harm here."""
+    try:
+        return framed(dataset)
+    except UnknownFrame:
+        return framed(dataset, STORED)
 
 
 def generated_cases(count: int) -> list[Case]:

@@ -31,6 +31,7 @@ def identity_of(model: nn.Module, recipe: Recipe, images: Sequence[CalibrationIm
             f"{position:04d} {image.path.name}": {
                 "file": hashlib.sha256(image.path.read_bytes()).hexdigest(),
                 "prompts": _prompts_hash(image.prompts),
+                **_frame(image),
             }
             for position, image in enumerate(images)
         },
@@ -44,6 +45,12 @@ def model_hash(model: nn.Module) -> str:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().data)
     return digest.hexdigest()
+
+
+def _frame(image: CalibrationImage) -> dict[str, bool]:
+    """In which frame a rotated image is seen; nothing for others."""
+    decided = None if image.record is None else image.record.apply_exif
+    return {} if decided is None else {"apply_exif": decided}
 
 
 def _prompts_hash(prompts: Prompts) -> str:

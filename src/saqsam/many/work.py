@@ -73,7 +73,8 @@ def identity_of(task: str, sam: Sam, items: Iterable[Item], reference: Sam | Non
     """
     files, prompts = hashlib.sha256(), hashlib.sha256()
     for item in items:
-        files.update(f"{item.image.id} {item.image.path.name} {_size(item.image.path)}\n".encode())
+        size = f"{_size(item.image.path)}{_frame(item.image)}"
+        files.update(f"{item.image.id} {item.image.path.name} {size}\n".encode())
         prompts.update(f"{item.image.id} {_prompts_text(item.asked)}\n".encode())
     return {
         "task": task,
@@ -105,6 +106,14 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return -1  # named as unreadable when its turn comes
+
+
+def _frame(image: ListedImage) -> str:
+    """The frame in which the image is seen, where that had to be decided."""
+    if image.record is None:
+        return "" if image.apply_exif else " as stored"
+    words = {None: "", False: " as stored", True: " as displayed"}
+    return words[image.record.apply_exif]
 
 
 def _prompts_text(asked: ImagePrompts | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from saqsam.tasks.fields import (
     is_object,
     lies_outside,
     missing_fields,
+    shifted_ids,
     shown,
 )
 from saqsam.tasks.instance_set import InstanceSet
@@ -100,10 +101,38 @@ def read_detections(
             found.setdefault(image, []).append(_detection(entry, image, category))
             if not (is_id(entry["image_id"]) and is_id(entry["category_id"])):
                 bad.note(LENIENT_IDS)
-    bad.settle(path, faults)
+    hints = list(_shifted(entries, dataset, any_category)) if faults else []
+    bad.settle(path, faults, hints)
     if len({fault.entry for fault in faults}) == len(entries) > 0:
-        raise AnnotationError(path, ["no detection can be used", *by_kind(faults)], "mend the file")
+        raise AnnotationError(path, ["no detection can be used", *hints, *by_kind(faults)], "mend the file")
     return {key: _best(group, top_k, score_threshold) for key, group in sorted(found.items())}
+
+
+def _shifted(entries: list[Any], dataset: InstanceSet, any_category: bool) -> Iterator[str]:
+    """Whether ids that the data set does not know are all off by one: that is said first."""
+    known: dict[str, Iterable[int]] = {"image_id": dataset.known_images}
+    known |= {} if any_category else {"category_id": dataset.categories}
+    for noun, ids in known.items():
+        hint = shifted_ids((as_id(entry.get(noun)) for entry in entries if is_object(entry)), ids, noun)
+        if hint is not None:
+            yield hint
+
+
+def stated_boxes(path: str | Path) -> dict[int, list[tuple[float, float, float, float]]]:
+    """XYXY boxes by image id as a detections file has them; entries that are none are passed over.
+
+    Raises:
+        AnnotationError: not JSON at all.
+    """
+    document = read_json(Path(path))
+    entries = document.get("annotations") if is_object(document) else document
+    found: dict[int, list[tuple[float, float, float, float]]] = {}
+    for entry in entries if isinstance(entries, list) else ():
+        image = as_id(entry.get("image_id")) if is_object(entry) else None
+        if image is not None and box_problem(entry.get("bbox")) is None:
+            x, y, width, height = (float(side) for side in entry["bbox"])
+            found.setdefault(image, []).append((x, y, x + width, y + height))
+    return found
 
 
 def _faults(

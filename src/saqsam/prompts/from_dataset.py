@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from scipy.ndimage import distance_transform_edt
 
 from saqsam.prompts.detections import read_detections
 from saqsam.prompts.prompts import Prompts, checked_boxes, checked_points
 from saqsam.tasks.bad_entries import BadEntries
+from saqsam.tasks.exif import table
 from saqsam.tasks.instance_set import ImageRecord, Instance, InstanceSet
 from saqsam.tasks.outlines import Mask, mask_area
 
@@ -27,6 +29,7 @@ class ImagePrompts:
         scores: (P,) the detector's confidence; 1 for prompts from annotations.
         instances: (P,) the object each prompt was made from; empty for detections.
         clipped: boxes that reached past the image and were clipped to it.
+        given: (P, 4) float64 XYXY boxes before they were clipped; None for clicks.
     """
 
     prompts: Prompts
@@ -34,6 +37,7 @@ class ImagePrompts:
     scores: tuple[float, ...]
     instances: tuple[Instance, ...] = ()
     clipped: int = 0
+    given: npt.NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
 
 
 def prompts_for(
@@ -76,10 +80,12 @@ def prompts_for(
         found = detections.get(image.id)
         if found:
             where = f"{source}: image {image.id}: boxes"
-            boxes, clipped = checked_boxes([one.box for one in found], image.width, image.height, where=where)
+            given = table(one.box for one in found)
+            boxes, clipped = checked_boxes(given, image.width, image.height, where=where)
             categories = tuple(one.category_id for one in found)
             scores = tuple(one.score for one in found)
-            prompts[image.id] = ImagePrompts(Prompts(boxes=boxes), categories, scores, clipped=clipped)
+            asked = Prompts(boxes=boxes)
+            prompts[image.id] = ImagePrompts(asked, categories, scores, clipped=clipped, given=given)
     return prompts
 
 
@@ -94,16 +100,16 @@ def _from_objects(image: ImageRecord, dataset: InstanceSet, kind: str) -> ImageP
     if not objects:
         return None
     where = f"{dataset.path}: image {image.id}: {kind}"
-    clipped = 0
+    clipped, given = 0, None
     if kind == POINTS:
         points, labels = checked_points(clicks, None, image.width, image.height, where=where)
         prompts = Prompts(points=points, labels=labels)
     else:
-        boxes = [one.box_xyxy for one in objects]
-        table, clipped = checked_boxes(boxes, image.width, image.height, where=where)
-        prompts = Prompts(boxes=table)
+        given = table(one.box_xyxy for one in objects)
+        boxes, clipped = checked_boxes(given, image.width, image.height, where=where)
+        prompts = Prompts(boxes=boxes)
     categories = tuple(one.category_id for one in objects)
-    return ImagePrompts(prompts, categories, (1.0,) * len(objects), objects, clipped)
+    return ImagePrompts(prompts, categories, (1.0,) * len(objects), objects, clipped, given)
 
 
 def centre_click(mask: Mask) -> tuple[float, float]:

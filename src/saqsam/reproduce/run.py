@@ -25,6 +25,8 @@ from saqsam.reproduce.files import Places
 from saqsam.reproduce.rows import FLOAT, TRUTH, PaperRow
 from saqsam.sam import Sam
 from saqsam.tasks.coco_json import read_instances
+from saqsam.tasks.exif_words import STORED
+from saqsam.tasks.framed import framed
 from saqsam.tasks.instance import InstanceResult
 from saqsam.tasks.strict_json import read_json
 
@@ -76,6 +78,7 @@ def reproduce(request: Request, progress: Progress = lambda stage, done, total: 
         prompts=boxes,
         limit=request.limit,
         progress=progress,
+        exif=STORED,  # as COCO counts
     )
 
 
@@ -94,7 +97,7 @@ class _Steps:
         path = request.out / f"{request.row.detector}-val2017{part}.json"
         if not path.is_file():
             dataset = read_instances(request.places.val_annotations, request.places.val_images)
-            chosen = dataset if request.limit is None else dataset.first(request.limit)
+            chosen = framed(dataset, STORED, limit=request.limit)
             self._detect(path, from_annotations(chosen), dict(dataset.categories), "detect val2017")
         return path
 
@@ -120,6 +123,7 @@ class _Steps:
                 prompts=boxes,
                 progress=self.progress,
                 run_dir=request.out / f"{row.name}-run",
+                exif=STORED,
             )
             quantized.save(packed)
         return api.load(packed, device=request.device)
@@ -137,7 +141,7 @@ class _Steps:
         if not annotations.is_file():
             _write_json(annotations, _unlabelled(images))
         if not boxes.is_file():
-            dataset = read_instances(annotations, request.places.train_images)
+            dataset = framed(read_instances(annotations, request.places.train_images), STORED)
             self._detect(
                 boxes, from_annotations(dataset), dict(dataset.categories), "detect calibration images"
             )

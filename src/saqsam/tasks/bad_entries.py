@@ -111,15 +111,23 @@ class BadEntries:
         self.skip, self.offered = on_error == SKIP, offered
         self.left_out: list[LeftOut] = []
         self._notes: Counter[str] = Counter()
+        self._hints: dict[str, None] = {}
 
-    def settle(self, path: str | Path, faults: Sequence[Fault]) -> None:
+    def settle(self, path: str | Path, faults: Sequence[Fault], hints: Sequence[str] = ()) -> None:
         """Refuse a file for the faults of its entries, or note that those entries are left out.
+
+        Args:
+            path: the file.
+            faults: what is wrong with its entries.
+            hints: what the faults have in common, said first; where entries are left out, a note each.
 
         Raises:
             AnnotationError: there is a fault, and the policy is to stop.
         """
         if faults and not self.skip:
-            raise AnnotationError(path, by_kind(faults), SKIP_HINT if self.offered else MEND_HINT)
+            hint = SKIP_HINT if self.offered else MEND_HINT
+            raise AnnotationError(path, [*hints, *by_kind(faults)], hint)
+        self._hints |= dict.fromkeys(hints)
         seen: set[str] = set()
         for fault in faults:
             if fault.entry not in seen:  # an entry with two faults is left out once
@@ -143,8 +151,13 @@ class BadEntries:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """One line for each thing that was repaired, with its count."""
-        return tuple(f"{count:,} {what}" for what, count in self._notes.items())
+        """One line for each thing that was repaired, with its count, and for each hint."""
+        return (*(f"{count:,} {what}" for what, count in self._notes.items()), *self._hints)
+
+    def notes_beside(self, others: Iterable[str]) -> tuple[str, ...]:
+        """Its notes, and those of others that are not its own from an earlier time, with a lower count."""
+        foreign = (one for one in others if one.partition(" ")[2] not in self._notes)
+        return tuple(dict.fromkeys((*self.notes, *foreign)))
 
     def refuse_nothing(self, kept: int) -> None:
         """Refuse figures of no image at all.

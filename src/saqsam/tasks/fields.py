@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -110,3 +110,21 @@ def reaches_past(box: Sequence[float], width: int, height: int) -> bool:
     """True where a sound box reaches past an image by more than a pixel, which is more than rounding."""
     x, y, across, down = box
     return x < -1 or y < -1 or x + across > width + 1 or y + down > height + 1
+
+
+def shifted_ids(found: Iterable[Any], known: Iterable[int], noun: str) -> str | None:
+    """Whether ids that are unknown to a set would be known if shifted by one, or look like places in a list.
+
+    Returns:
+        A sentence for a message, or None.
+    """
+    ids, wanted = {one for one in found if is_id(one)}, set(known)
+    if ids and not ids <= wanted:
+        for offset, words in ((1, "one more"), (-1, "one less")):
+            if {one + offset for one in ids} <= wanted:
+                return f"every {noun} would be known if it were {words}: shift them all by one"
+        first = min(0 if 0 in ids else 1, *ids)
+        if first >= 0 and max(ids) < len(wanted) + first:
+            place = f"a place in a list, counted from {first}"
+            return f"every {noun} looks like {place}: write the id that stands there"
+    return None

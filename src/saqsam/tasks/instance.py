@@ -22,6 +22,7 @@ from saqsam.tasks.bad_entries import BadEntries, LeftOut
 from saqsam.tasks.coco_ap import coco_mask_ap
 from saqsam.tasks.instance_set import ImageRecord, Instance, InstanceSet, open_listed
 from saqsam.tasks.outlines import Rle, encode_mask, mask_area, pairwise_iou
+from saqsam.tasks.plausible import implausible
 from saqsam.torch_state import as_documented
 from saqsam.zoom import segment_parts
 
@@ -50,7 +51,8 @@ class InstanceResult:
         images_without_prompts: images on which nothing was asked.
         seconds: time spent on prompted images, from opening the file to full-size masks; measuring them
             and the reference model are not counted.
-        notes: what was accepted or supplied while reading, one line for each kind.
+        notes: what was accepted, supplied or decided on the way, and what looks implausible, one line for
+            each kind.
         left_out: entries and images that could not be used.
         zoom, clip_to_box: how boxes were answered, see :mod:`saqsam.zoom`.
         encoder_passes: images that were encoded, or with ``zoom`` crops.
@@ -81,7 +83,7 @@ class InstanceResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
-        return asdict(self)
+        return {**asdict(self), "notes": list(self.notes)}
 
 
 @dataclass
@@ -165,6 +167,7 @@ def summary(
         found: one for each image of the set.
         bad: what was left out.
     """
+    bad = BadEntries(offered=False) if bad is None else bad
     truth = [value for one in found for value in one.truth]
     agreement = [value for one in found for value in one.agreement]
     figures = coco_mask_ap(coco_truth(dataset), [entry for one in found for entry in one.results])
@@ -181,8 +184,8 @@ def summary(
         clipped_boxes=sum(one.clipped for one in found),
         images_without_prompts=sum(image.id not in prompts for image in dataset.images),
         seconds=round(sum(one.seconds for one in found), 3),
-        notes=dataset.notes if bad is None else bad.notes,
-        left_out=() if bad is None else tuple(bad.left_out),
+        notes=bad.notes_beside((*dataset.notes, *implausible(dataset, prompts, source))),
+        left_out=tuple(bad.left_out),
         zoom=sam.zoom,
         clip_to_box=sam.clip_to_box,
         encoder_passes=sum(one.encoder_passes for one in found),

@@ -8,21 +8,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from saqsam.errors import ImageError
-from saqsam.images import LoadedImage, open_image
+from saqsam.errors import ImageError, UnknownFrame
+from saqsam.images import LoadedImage, open_image, read_header
 from saqsam.tasks.bad_entries import BadEntries
 from saqsam.tasks.outlines import Mask, Rle, decode_mask, mask_box, rasterise
 
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One listed image; ``width`` and ``height`` in pixels are what its annotations count."""
+    """One listed image; ``width`` and ``height`` in pixels are what its annotations count.
+
+    ``apply_exif`` says in which frame they do, where its EXIF tag turns it: True as displayed, False as
+    stored, None where that is not decided, or not needed; see :mod:`saqsam.tasks.exif`.
+    """
 
     id: int
     path: Path
     file_name: str
     width: int
     height: int
+    apply_exif: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -116,19 +121,17 @@ class InstanceSet:
 def open_listed(record: ImageRecord) -> LoadedImage:
     """Open an image in the pixel frame of its annotations.
 
-    COCO counts pixels as they are stored, so the camera's orientation tag is not applied, unless applying
-    it is what makes the size agree with the annotations.
+    That is ``record.apply_exif``. Where it is None, an image that an EXIF tag turns must tell by its size.
 
     Raises:
-        ImageError: as :func:`saqsam.images.open_image`, or neither way gives the annotated size.
+        ImageError: as :func:`saqsam.images.open_image`, or it has another size than annotated.
+        UnknownFrame: it is turned, and its size does not tell the frame.
     """
-    stored = open_image(record.path, apply_exif=False)
-    if _fits(stored, record):
-        return stored
-    upright = open_image(record.path)
-    if _fits(upright, record):
-        return upright
-    height, width = stored.pixels.shape[:2]
+    apply_exif = _frame_of(record) if record.apply_exif is None else record.apply_exif
+    opened = open_image(record.path, apply_exif=apply_exif)
+    height, width = opened.pixels.shape[:2]
+    if (height, width) == (record.height, record.width):
+        return opened
     raise ImageError(
         record.path,
         f"is {width} x {height} pixels, but its annotations say {record.width} x {record.height}; "
@@ -148,5 +151,15 @@ def can_be_read(record: ImageRecord, bad: BadEntries) -> bool:
     return True
 
 
-def _fits(picture: LoadedImage, record: ImageRecord) -> bool:
-    return picture.pixels.shape[:2] == (record.height, record.width)
+def _frame_of(record: ImageRecord) -> bool:
+    header = read_header(record.path)
+    size = (record.height, record.width)
+    if header is None or header.orientation == 1 or size not in (header.stored, header.displayed):
+        return False
+    if header.stored == header.displayed:
+        problem = f"its EXIF orientation {header.orientation} turns it, and its size does not tell whether"
+        raise UnknownFrame(
+            record.path,
+            [f"{problem} annotations follow; decide with saqsam.tasks.framed.framed, or pass --exif"],
+        )
+    return size == header.displayed

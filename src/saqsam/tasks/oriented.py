@@ -24,8 +24,16 @@ from saqsam.tasks.bad_entries import BadEntries, LeftOut
 from saqsam.tasks.dota_patches import Patching, Window, assigned
 from saqsam.tasks.instance_set import ImageRecord, open_listed
 from saqsam.tasks.oriented_ap import ClassPrecision, OrientedDetection, oriented_ap
-from saqsam.tasks.oriented_boxes import Corners, box_corners, mask_corners, oriented_iou, oriented_nms
+from saqsam.tasks.oriented_boxes import (
+    Corners,
+    box_corners,
+    mask_corners,
+    oriented_iou,
+    oriented_nms,
+    upright,
+)
 from saqsam.tasks.oriented_set import OrientedSet, asked_objects
+from saqsam.tasks.plausible import implausible_boxes
 from saqsam.torch_state import as_documented
 
 if TYPE_CHECKING:
@@ -57,7 +65,8 @@ class OrientedResult:
         nan_count: masks or scores that were not finite; they count as not found.
         clipped_boxes: boxes that reached past their image.
         seconds: time spent in the model, from opening the image to masks.
-        notes: what was accepted or supplied while reading, one line for each kind.
+        notes: what was accepted, supplied or decided on the way, and what looks implausible, one line for
+            each kind.
         left_out: entries and images that could not be used.
     """
 
@@ -80,7 +89,7 @@ class OrientedResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
-        return asdict(self)
+        return {**asdict(self), "notes": list(self.notes)}
 
 
 class _Tally:
@@ -163,10 +172,18 @@ def evaluate_oriented(
         nan_count=tally.nan_count,
         clipped_boxes=tally.clipped,
         seconds=round(tally.seconds, 3),
-        notes=bad.notes,
+        notes=bad.notes_beside((*dataset.listing.notes, *_implausible(dataset, prompts, source))),
         left_out=tuple(bad.left_out),
     )
     return result, tally.detections
+
+
+def _implausible(dataset: OrientedSet, prompts: Mapping[int, ImagePrompts], source: str) -> tuple[str, ...]:
+    objects = {
+        key: [(upright(one.corners[None])[0].tolist(), one.category_id) for one in group]
+        for key, group in dataset.objects.items()
+    }
+    return implausible_boxes(dataset.listing, prompts, source, objects)
 
 
 def _evaluate_image(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,10 @@ from saqsam.tasks.bad_entries import BadEntries, Fault, Problem, problem
 from saqsam.tasks.coco_images import entry_name
 from saqsam.tasks.coco_json import read_instances
 from saqsam.tasks.dota_labels import CLASSES, DotaObject, read_dota_labels
+from saqsam.tasks.exif import Picture, decide
+from saqsam.tasks.exif_words import AUTO
 from saqsam.tasks.fields import is_finite, shown
+from saqsam.tasks.framed import framed
 from saqsam.tasks.instance_set import ImageRecord, Instance, InstanceSet
 from saqsam.tasks.oriented_ap import OrientedObject
 from saqsam.tasks.oriented_boxes import Corners, mask_corners, upright
@@ -59,6 +62,7 @@ def read_oriented(
     annotations: str | Path,
     images: str | Path,
     *,
+    exif: str = AUTO,
     limit: int | None = None,
     bad: BadEntries | None = None,
 ) -> OrientedSet:
@@ -69,21 +73,24 @@ def read_oriented(
             entries may carry ``rotated_box``, eight numbers x0, y0 ... x3, y3, and ``difficult``, 0 or 1.
             Without the former the smallest rectangle around the mask is taken; crowds are difficult.
         images: folder of the images.
+        exif: whether annotations count pixels as ``"stored"`` or as ``"displayed"``; ``"auto"`` decides by
+            declared sizes and boxes, see :func:`saqsam.tasks.exif.decide`.
         limit: the first images only; the label files of others need not exist.
         bad: what becomes of bad entries, lines and images, and where those left out are listed; None stops
             at them.
 
     Raises:
         AnnotationError: annotations that break their rules; the message names file and line or entry.
+        UnknownFrame: a rotated or mirrored image is there, and the set does not tell its frame.
         UsageError: there is no image.
     """
     annotations, images = Path(annotations), Path(images)
     bad = BadEntries(offered=False) if bad is None else bad
     read = _from_labels if annotations.is_dir() else _from_json
-    return read(annotations, images, limit, bad)
+    return read(annotations, images, exif, limit, bad)
 
 
-def _from_labels(labels: Path, images: Path, limit: int | None, bad: BadEntries) -> OrientedSet:
+def _from_labels(labels: Path, images: Path, exif: str, limit: int | None, bad: BadEntries) -> OrientedSet:
     everything = from_folder(images)
     listed: list[ListedImage] = []
     missing: list[Fault] = []
@@ -96,7 +103,7 @@ def _from_labels(labels: Path, images: Path, limit: int | None, bad: BadEntries)
             missing.append(Fault(_labels_of(image, labels).name, _NO_LABELS))
     bad.settle(labels, missing)
     files = {image.id: _labels_of(image, labels) for image in listed}
-    records = []
+    records: list[ImageRecord] = []
     for image in listed:
         try:
             height, width = open_image(image.path, apply_exif=False).pixels.shape[:2]
@@ -110,6 +117,7 @@ def _from_labels(labels: Path, images: Path, limit: int | None, bad: BadEntries)
         )
     lines = {one.id: read_dota_labels(files[one.id], bad=bad) for one in records}
     found, names = _with_known_classes(lines, files, bad)
+    records, frame_notes = _in_frame_of(found, records, labels, exif)
     ids = {name: index + 1 for index, name in enumerate(names)}
     objects = {
         key: tuple(OrientedObject(ids[one.category], one.polygon, one.difficult) for one in group)
@@ -117,7 +125,27 @@ def _from_labels(labels: Path, images: Path, limit: int | None, bad: BadEntries)
     }
     categories = {key: name for name, key in ids.items()}
     every = frozenset(image.id for image in everything)
-    return OrientedSet(InstanceSet(labels, tuple(records), categories, {}, bad.notes, every), objects)
+    notes = (*bad.notes, *frame_notes)
+    return OrientedSet(InstanceSet(labels, tuple(records), categories, {}, notes, every), objects)
+
+
+def _in_frame_of(
+    found: Mapping[int, Sequence[DotaObject]], records: Sequence[ImageRecord], labels: Path, exif: str
+) -> tuple[list[ImageRecord], tuple[str, ...]]:
+    """Images, measured as stored, with their sizes in the frame that labels count in, and a note on it."""
+    pictures = [
+        Picture(image.path, None, upright(np.array([one.polygon for one in found[image.id]])))
+        if found[image.id]
+        else Picture(image.path)
+        for image in records
+    ]
+    frames = decide(pictures, labels, exif)
+    placed = []
+    for image, told, header in zip(records, frames.apply_exif, frames.headers, strict=True):
+        stored = (image.height, image.width)
+        height, width = header.displayed if told and header is not None else stored
+        placed.append(replace(image, width=width, height=height, apply_exif=told))
+    return placed, frames.notes
 
 
 def _labels_of(image: ListedImage, labels: Path) -> Path:
@@ -146,10 +174,10 @@ def _unknown_class(one: DotaObject, known: Sequence[str]) -> Problem:
     return problem("{} is no class of DOTA{}", shown(one.category), hint)
 
 
-def _from_json(path: Path, images: Path, limit: int | None, bad: BadEntries) -> OrientedSet:
+def _from_json(path: Path, images: Path, exif: str, limit: int | None, bad: BadEntries) -> OrientedSet:
     from saqsam.tasks.strict_json import read_json
 
-    dataset = read_instances(path, images, limit=limit, bad=bad)
+    dataset = framed(read_instances(path, images, limit=limit, bad=bad), exif)
     entries = read_json(path, keep_nan=bad.skip)["annotations"]
     faults: list[Fault] = []
     objects: dict[int, tuple[OrientedObject, ...]] = {}
@@ -233,6 +261,8 @@ def _from_objects(image: ImageRecord, objects: Sequence[OrientedObject], path: P
         return None
     corners: Corners = np.stack([one.corners for one in asked])
     where = f"{path}: image {image.file_name}: boxes"
-    boxes, clipped = checked_boxes(upright(corners), image.width, image.height, where=where)
+    given = upright(corners)
+    boxes, clipped = checked_boxes(given, image.width, image.height, where=where)
     categories = tuple(one.category_id for one in asked)
-    return ImagePrompts(Prompts(boxes=boxes), categories, (1.0,) * len(asked), clipped=clipped)
+    scores = (1.0,) * len(asked)
+    return ImagePrompts(Prompts(boxes=boxes), categories, scores, clipped=clipped, given=given)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from saqsam.errors import ImageError
+from saqsam.errors import ImageError, UsageError
 from saqsam.everything import EverythingOptions, segment_everything
 from saqsam.images import Pixels
 from saqsam.tasks.bad_entries import BadEntries, LeftOut
@@ -25,6 +25,7 @@ from saqsam.tasks.semantic_maps import (
     read_label_map,
 )
 from saqsam.tasks.semantic_model import PREFIX, load_semantic
+from saqsam.tasks.semantic_notes import label_notes
 from saqsam.tasks.semantic_vote import refined
 from saqsam.torch_state import as_documented
 
@@ -80,6 +81,7 @@ class SemanticResult:
         classes: figures by class number.
         nan_count: predicted IoUs that were not finite; their masks are left out.
         seconds: time spent in everything mode and voting.
+        notes: what was decided on the way, and what looks implausible, one sentence each.
         left_out: images that could not be used, or had no label map.
     """
 
@@ -95,16 +97,24 @@ class SemanticResult:
     classes: dict[int, ClassIoU]
     nan_count: int
     seconds: float
+    notes: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
-        return asdict(self)
+        return {**asdict(self), "notes": list(self.notes)}
 
 
 @as_documented
 def starting_maps(
-    source: str, dataset: SemanticSet, *, device: str = "cpu", seed: int = 0, lenient: bool = False
+    source: str,
+    dataset: SemanticSet,
+    *,
+    device: str = "cpu",
+    seed: int = 0,
+    lenient: bool = False,
+    reduce_zero_label: bool = False,
+    ignore: Collection[int] = (),
 ) -> Start:
     """Where label maps come from.
 
@@ -114,20 +124,36 @@ def starting_maps(
         device: for a model.
         seed: for ``"noisy"``; image id and seed alone decide the noise.
         lenient: images without a map in the folder are refused one by one, when their turn comes.
+        reduce_zero_label: these maps count classes from 0 where the truth counts from 1 and 0 is none, as
+            mmsegmentation's option of that name has it. They are raised by one, so figures go by the truth's
+            numbers.
+        ignore: labels that stay as they are then, since they mark no class.
 
     Raises:
-        UsageError: a folder that lacks maps. CheckpointError: no such model.
+        UsageError: a folder that lacks maps, or ``"noisy"`` maps reduced. CheckpointError: no such model.
     """
     if source == NOISY:
+        if reduce_zero_label:
+            raise UsageError(
+                "reduce_zero_label: noisy maps are made from the truth and count as it does; leave it out"
+            )
         return lambda key, pixels, truth: noisy_labels(truth, np.random.default_rng([seed, key]))
     if source.startswith(PREFIX):
         model = load_semantic(source, device)
-        return lambda key, pixels, truth: model.label_map(pixels)
+        # Where the model's own processor reduces labels, its maps count from 1 already.
+        raised = reduce_zero_label and not model.first_label
+        return lambda key, pixels, truth: _raised(model.label_map(pixels), raised, ())
     if lenient:
         files = {image.id: Path(source) / f"{image.path.stem}.png" for image in dataset.images}
     else:
         files = map_files(Path(source), list(dataset.images), "--labels")
-    return lambda key, pixels, truth: read_label_map(files[key], (pixels.shape[0], pixels.shape[1]))
+    return lambda key, pixels, truth: _raised(
+        read_label_map(files[key], (pixels.shape[0], pixels.shape[1])), reduce_zero_label, ignore
+    )
+
+
+def _raised(labels: LabelMap, raised: bool, ignore: Collection[int]) -> LabelMap:
+    return np.where(np.isin(labels, list(ignore)), labels, labels + 1) if raised else labels
 
 
 @as_documented
@@ -139,6 +165,7 @@ def evaluate_semantic(
     options: EverythingOptions | None = None,
     *,
     ignore_zero: bool = True,
+    ignore: Collection[int] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
     show: Show | None = None,
     bad: BadEntries | None = None,
@@ -152,6 +179,7 @@ def evaluate_semantic(
         source: name of the starting maps, for the result.
         options: of everything mode; None takes ``SSA_OPTIONS``.
         ignore_zero: leave pixels out whose true label is 0, as ADE20K does.
+        ignore: further true labels to leave out, such as 255 for pixels without a class.
         progress: called with images done and in total.
         show: called with the maps of each image.
         bad: what becomes of images and maps that cannot be read, and what was left out before; None stops
@@ -160,7 +188,7 @@ def evaluate_semantic(
     Raises:
         ImageError: an image or label map cannot be read, or their sizes differ.
     """
-    before, after = Confusion(ignore_zero=ignore_zero), Confusion(ignore_zero=ignore_zero)
+    before, after = (Confusion(ignore_zero=ignore_zero, ignore=ignore) for _ in range(2))
     masks = nan_count = images = 0
     seconds = 0.0
     bad = BadEntries(offered=False) if bad is None else bad
@@ -200,6 +228,7 @@ def evaluate_semantic(
         classes=_by_class(first, last),
         nan_count=nan_count,
         seconds=round(seconds, 3),
+        notes=bad.notes_beside((*dataset.notes, *label_notes(before.counts))),
         left_out=tuple(bad.left_out),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,15 +17,16 @@ class Confusion:
     Args:
         ignore_zero: leave out pixels whose true label is 0, as ADE20K does; a 0 predicted elsewhere is
             wrong.
+        ignore: further labels to leave out so, such as 255 for pixels without a class.
     """
 
-    def __init__(self, *, ignore_zero: bool = True) -> None:
-        self.ignore_zero = ignore_zero
+    def __init__(self, *, ignore_zero: bool = True, ignore: Collection[int] = ()) -> None:
+        self.ignored = sorted({*ignore, *((0,) if ignore_zero else ())})
         self.counts = np.zeros((1, 1), dtype=np.int64)
 
     def add(self, truth: LabelMap, labels: LabelMap) -> None:
         """Count one image; both ``(H, W)``."""
-        counted = truth != 0 if self.ignore_zero else np.ones(truth.shape, dtype=bool)
+        counted = ~np.isin(truth, self.ignored)
         true, found = truth[counted], labels[counted]
         size = max(len(self.counts), int(max(truth.max(), labels.max())) + 1)
         if size > len(self.counts):
@@ -41,8 +43,7 @@ class Confusion:
         true, found = self.counts.sum(axis=1), self.counts.sum(axis=0)
         union = true + found - hit
         iou = np.divide(hit, union, out=np.full(len(hit), np.nan), where=union > 0)
-        if self.ignore_zero:
-            iou[0] = np.nan
+        iou[[label for label in self.ignored if label < len(iou)]] = np.nan
         pixels = int(true.sum())
         return SemanticFigures(
             mIoU=float(np.nanmean(iou)) if np.isfinite(iou).any() else -1.0,
@@ -57,7 +58,7 @@ class SemanticFigures:
     """Agreement of label maps with the truth.
 
     Attributes:
-        mIoU: mean over classes that occur in truth or prediction, 0 left out if ignored; -1 if there are
+        mIoU: mean over classes that occur in truth or prediction, ignored ones left out; -1 if there are
             none.
         pixel_accuracy: share of counted pixels with the right class; -1 if there are none.
         class_iou: ``(C,)`` by class number; NaN for classes that do not occur, or are ignored.

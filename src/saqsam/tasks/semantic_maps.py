@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ from PIL import Image, UnidentifiedImageError
 
 from saqsam.detectors.listing import ListedImage, from_folder
 from saqsam.errors import ImageError, UsageError
-from saqsam.images import MAX_PIXELS, Pixels, open_image
+from saqsam.images import MAX_PIXELS, Pixels, read_header
 from saqsam.tasks.bad_entries import BadEntries, Fault, problem
+from saqsam.tasks.exif import Picture, decide
+from saqsam.tasks.exif_words import AUTO
 
 LabelMap = npt.NDArray[np.int64]
 """``(H, W)``; 0 often means "none of the classes", as in ADE20K."""
@@ -31,21 +33,24 @@ class SemanticSet:
         images: in the order of their names.
         truth: image id to the file of its label map.
         path: folder of the label maps.
+        notes: what was decided while reading, one sentence each.
     """
 
     images: tuple[ListedImage, ...]
     truth: Mapping[int, Path]
     path: Path
+    notes: tuple[str, ...] = ()
 
     def first(self, count: int) -> SemanticSet:
         """The same set with only its first ``count`` images."""
-        return SemanticSet(self.images[:count], self.truth, self.path)
+        return replace(self, images=self.images[:count])
 
 
 def read_semantic(
     annotations: str | Path,
     images: str | Path,
     *,
+    exif: str = AUTO,
     limit: int | None = None,
     bad: BadEntries | None = None,
 ) -> SemanticSet:
@@ -54,11 +59,14 @@ def read_semantic(
     Args:
         annotations: folder of the label maps.
         images: folder of the images.
+        exif: whether label maps lie on images as ``"stored"`` or as ``"displayed"``; ``"auto"`` decides by
+            their sizes, see :func:`saqsam.tasks.exif.decide`.
         limit: the first images only; the label maps of others need not exist.
         bad: where images without a label map are listed, if it leaves them out; None stops at them.
 
     Raises:
         UsageError: no images, or images without a label map; the first are named.
+        UnknownFrame: a rotated or mirrored image is there, and no size tells the frame.
     """
     images, annotations = Path(images), Path(annotations)
     listed = from_folder(images)
@@ -66,7 +74,16 @@ def read_semantic(
         listed = _with_map(listed, annotations, limit, bad)
     listed = listed[:limit]
     truth = map_files(annotations, listed, "--annotations")
-    return SemanticSet(tuple(listed), truth, annotations)
+    pictures = [Picture(image.path, _map_size(truth[image.id])) for image in listed]
+    found = decide(pictures, annotations, exif)
+    placed = (replace(one, apply_exif=bool(told)) for one, told in zip(listed, found.apply_exif, strict=True))
+    return SemanticSet(tuple(placed), truth, annotations, found.notes)
+
+
+def _map_size(path: Path) -> tuple[int, int] | None:
+    """(height, width) of a label map; None where it cannot be read, which is said when its turn comes."""
+    header = read_header(path)
+    return None if header is None else header.stored
 
 
 def _with_map(
@@ -105,8 +122,8 @@ def map_files(folder: Path, images: list[ListedImage], option: str) -> dict[int,
 
 
 def open_semantic_image(image: ListedImage) -> Pixels:
-    """``(H, W, 3)`` uint8 as stored: label maps know nothing of a camera's orientation tag."""
-    return open_image(image.path, apply_exif=False).pixels
+    """``(H, W, 3)`` uint8 in the frame of its label map, which :func:`read_semantic` has decided."""
+    return image.pixels()
 
 
 def read_label_map(path: str | Path, shape: tuple[int, int]) -> LabelMap:
@@ -132,7 +149,10 @@ def read_label_map(path: str | Path, shape: tuple[int, int]) -> LabelMap:
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise ImageError(path, f"is no readable PNG ({str(error).splitlines()[0][:100]})") from error
     if labels.min() < 0 or labels.max() >= MOST_CLASSES:
-        raise ImageError(path, f"class number {int(labels.max())}: expected 0 to {MOST_CLASSES - 1}")
+        problem = f"class number {int(labels.max())}: expected 0 to {MOST_CLASSES - 1}"
+        raise ImageError(
+            path, f"{problem}; write 255 for pixels without a class, and pass --ignore-label 255"
+        )
     return labels
 
 
