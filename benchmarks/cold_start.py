@@ -31,8 +31,8 @@ def measure(file: Path, engine: str) -> None:
     import numpy as np
 
     import saqsam
-    from saqsam.runtime.measure import peak_bytes
-    from saqsam.runtime.memory import keep_freed_memory
+    from saqsam.bench.measure import peak_bytes
+    from saqsam.bench.memory import keep_freed_memory
 
     keep_freed_memory()
     sam = saqsam.load(file, engine=engine)
@@ -49,7 +49,7 @@ def write_models(directory: Path, bits: str) -> dict[str, tuple[Path, str]]:
     from transformers import SamConfig, SamModel
 
     from runtime import write_random_sam
-    from saqsam.models.official import write_official
+    from saqsam.checkpoints.official import write_official
 
     packed, official = directory / "sam-b.saqsam", directory / "sam_vit_b.pth"
     write_random_sam(packed, bits)

@@ -30,20 +30,20 @@ import torch
 from torch import Tensor
 from transformers import SamConfig, SamModel
 
+from saqsam.bench.bench import TUNED
+from saqsam.engines.load import integer_model
 from saqsam.everything.filters import stability_scores
 from saqsam.everything.propose import enlarged, propose
-from saqsam.frame import Frame
+from saqsam.families.shared_decoder import can_share
 from saqsam.grids.affine import Affine
 from saqsam.grids.log2 import Log2
+from saqsam.images.frame import Frame
 from saqsam.models.attach import all_quantizers, attach
 from saqsam.models.plan import plan_sites
-from saqsam.models.shared_decoder import can_share
 from saqsam.pack.convert import to_packed
-from saqsam.predictor import decode
 from saqsam.prompts.prompts import Prompts
 from saqsam.recipe import load_recipe
-from saqsam.runtime.bench import TUNED
-from saqsam.runtime.engine import integer_model
+from saqsam.segment.predictor import decode
 
 SIDE = 1024
 Answer = tuple[Tensor, Tensor]

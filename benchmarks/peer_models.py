@@ -20,16 +20,16 @@ from torch import Tensor
 from transformers import SamModel
 from transformers.models.sam.modeling_sam import SamLayerNorm
 
-from saqsam.calibration import CalibrationImage
-from saqsam.export.arithmetic import Portable
-from saqsam.export.build import OPSETS, build_graphs
-from saqsam.export.model import OnnxSam
-from saqsam.export.session import open_session
-from saqsam.frame import preprocess
-from saqsam.images import open_image
+from saqsam.calibrate.images import CalibrationImage
+from saqsam.graphs.build import OPSETS, build_graphs
+from saqsam.graphs.model import OnnxSam
+from saqsam.graphs.portable import Portable
+from saqsam.graphs.session import open_session
+from saqsam.images.files import open_image
+from saqsam.images.frame import preprocess
 from saqsam.pack.convert import plain_config
 from saqsam.pack.file import PackedModel
-from saqsam.predictor import decode, embed
+from saqsam.segment.predictor import decode, embed
 
 PARTS = ("encoder", "decoder")
 FLOAT = ("prompt_encoder", "vision_encoder.patch_embed", "mask_decoder.upscale", "mask_decoder.heads")

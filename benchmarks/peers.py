@@ -25,11 +25,11 @@ import torch
 from rows import Rows, spread
 
 from saqsam import api
+from saqsam.datasets.coco import read_instances
 from saqsam.prompts.from_dataset import prompts_for
 from saqsam.recipe import load_recipe
 from saqsam.sam import Sam
 from saqsam.scenes import write_scenes
-from saqsam.tasks.coco_json import read_instances
 from saqsam.tasks.instance import image_figures, summary
 
 TEST_SEED, CALIBRATION_SEED = 880_001, 880_100

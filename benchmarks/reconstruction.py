@@ -26,7 +26,7 @@ from methods import StageMemory
 from rows import Rows, spread
 
 from saqsam import api
-from saqsam.off_grid import quantize_as_published
+from saqsam.published.off_grid import quantize_as_published
 from saqsam.recipe import Recipe, load_recipe
 from saqsam.recipe.strict_yaml import parse_yaml
 from saqsam.sam import Sam
@@ -46,7 +46,7 @@ RECIPES = (
     "as-published-saq-sam",
 )
 AS_PUBLISHED = "as-published-"
-"""Rows of models that no integers can hold, see ``saqsam.off_grid``: for comparison, not for ranking."""
+"""Rows of models that no integers can hold, see ``saqsam.published.off_grid``: for comparison, not for ranking."""
 KEY = ("model", "recipe", "bits", "iterations", "seed", "prompts")
 PROMPTS = {"boxes": "boxes", "clicks": "points"}
 FLOAT = "float"

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from transformers import SamConfig, SamModel
 
+from saqsam.bench.bench import bench
+from saqsam.bench.rows import ROWS
 from saqsam.models.attach import all_quantizers, attach
 from saqsam.models.plan import plan_sites
 from saqsam.models.sites import WEIGHT
@@ -25,8 +27,6 @@ from saqsam.pack.convert import to_packed
 from saqsam.pack.file import write_packed
 from saqsam.pack.freeze import round_float_rest
 from saqsam.recipe import load_recipe
-from saqsam.runtime.bench import bench
-from saqsam.runtime.rows import ROWS
 
 
 class Range:

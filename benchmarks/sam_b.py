@@ -37,7 +37,7 @@ def random_sam_b():
 
 def write_boxes(folder: Path, count: int, boxes: int, file: Path) -> None:
     """A COCO file that asks ``boxes`` random boxes on each of the folder's first ``count`` images."""
-    from saqsam.images import IMAGE_SUFFIXES, open_image
+    from saqsam.images.files import IMAGE_SUFFIXES, open_image
 
     draw = random.Random(0)
     images, annotations = [], []
@@ -65,8 +65,8 @@ def write_boxes(folder: Path, count: int, boxes: int, file: Path) -> None:
 
 def float_seconds(model, images) -> tuple[float, float]:
     """Seconds of encoding every image once, and of decoding its prompts."""
-    from saqsam.calibration import pixels_of
-    from saqsam.predictor import decode, embed
+    from saqsam.calibrate.images import pixels_of
+    from saqsam.segment.predictor import decode, embed
 
     encoding = decoding = 0.0
     for number, image in enumerate(images):

@@ -26,14 +26,14 @@ import torch
 from rows import Rows
 
 from saqsam import api
-from saqsam.detectors.listing import from_annotations
-from saqsam.many.ray_engine import RayEngine
+from saqsam.datasets.coco import read_instances
+from saqsam.datasets.listing import from_annotations
+from saqsam.many.ray_workers import RayEngine
 from saqsam.many.run import run_many
 from saqsam.many.tasks import SegmentJob
 from saqsam.many.work import Item, identity_of
 from saqsam.prompts.from_dataset import prompts_for
 from saqsam.scenes import write_scenes
-from saqsam.tasks.coco_json import read_instances
 
 RESULTS = Path(__file__).parent / "results" / "workers.csv"
 

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from saqsam import load
+from saqsam.datasets.coco import read_instances
+from saqsam.datasets.instances import open_listed
+from saqsam.datasets.masks import Mask
 from saqsam.prompts.from_dataset import BOXES, prompts_for
-from saqsam.tasks.coco_json import read_instances
-from saqsam.tasks.instance_set import open_listed
-from saqsam.tasks.outlines import Mask
-from saqsam.zoom import Answering, segment
+from saqsam.segment.zoom import Answering, segment
 
 WAYS = {
     "whole picture": Answering(),

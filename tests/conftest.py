@@ -15,11 +15,11 @@ from PIL import Image
 from transformers import SamConfig, SamModel
 
 from saqsam import api
-from saqsam.calibration import CalibrationImage
-from saqsam.models.embedded import embedded_sam
+from saqsam.calibrate.images import CalibrationImage
 from saqsam.prompts.prompts import Prompts
 from saqsam.sam import Sam
 from saqsam.scenes import make_scene, write_scenes
+from saqsam.shipped.embedded import embedded_sam
 
 # Tiny models: more threads only wait for each other, thirty times as long on a busy machine.
 torch.set_num_threads(1)

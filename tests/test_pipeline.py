@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 from transformers import SamModel
 
-from saqsam.calibration import CalibrationImage, pixels_of
+from saqsam.calibrate.images import CalibrationImage, pixels_of
 from saqsam.errors import NumericalError, RecipeError, UsageError
 from saqsam.models.attach import all_quantizers
-from saqsam.models.embedded import embedded_sam
 from saqsam.models.sites import DECODER, ENCODER, WEIGHT
 from saqsam.pack.convert import to_packed
 from saqsam.pipeline import FOLD_IMAGES, Report, quantize_model
-from saqsam.predictor import decode, embed
 from saqsam.prompts.prompts import Prompts
 from saqsam.recipe import Recipe, load_recipe
+from saqsam.segment.predictor import decode, embed
+from saqsam.shipped.embedded import embedded_sam
 
 Scenes = tuple[CalibrationImage, ...]
 

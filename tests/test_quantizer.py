@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from saqsam.calibrate.choose_range import settle_activation, settle_weight
+from saqsam.calibrate.observers import observer_for
 from saqsam.errors import InvariantError, NumericalError
 from saqsam.grids.affine import Affine, affine_parameters, affine_round_trip
 from saqsam.grids.log2 import Log2, log2_round_trip
-from saqsam.quantizer import Quantizer, Stage
-from saqsam.ranges.observe import observer_for
-from saqsam.ranges.settle import settle_activation, settle_weight
+from saqsam.modules.quantizer import Quantizer, Stage
 from saqsam.recipe import Ranges
 
 SITE = "mask_decoder.transformer.layers.0.self_attn:query"

@@ -20,11 +20,11 @@ from faster_coco_eval.core import mask as rle
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
-from saqsam.models.embedded import EMBEDDED_NAMES, embedded_sam
-from saqsam.predictor import decode, embed, preprocess, upscale_masks
 from saqsam.prompts.prompts import Prompts
 from saqsam.scenes import CATEGORIES, make_scene
 from saqsam.scenes.write import MIXED_SIZES
+from saqsam.segment.predictor import decode, embed, preprocess, upscale_masks
+from saqsam.shipped.embedded import EMBEDDED_NAMES, embedded_sam
 
 Objects = tuple[np.ndarray, list[np.ndarray], list[str]]
 

@@ -20,10 +20,10 @@ from evaluate_nano import Objects, centre_click, coco, every_image, inscribed_el
 from photos_data import HELD_OUT
 from transformers import SamModel
 
-from saqsam.models.embedded import embedded_sam
-from saqsam.models.load import load_float
-from saqsam.predictor import decode, embed, preprocess, upscale_masks
+from saqsam.checkpoints.load import load_float
 from saqsam.prompts.prompts import Prompts
+from saqsam.segment.predictor import decode, embed, preprocess, upscale_masks
+from saqsam.shipped.embedded import embedded_sam
 
 SIZES = ((0.0, "all"), (0.0, "< .3 %"), (0.003, ".3-1 %"), (0.01, "1-3 %"), (0.03, "3-10 %"), (0.1, "> 10 %"))
 """Least share of the picture, and name, of the rows of the table; the first is all objects."""

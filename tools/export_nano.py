@@ -1,6 +1,6 @@
 """Write a training checkpoint into the package: fp16 weights and the configuration.
 
-python tools/export_nano.py RUN/last.pt src/saqsam/models/assets [--name small]      # averaged weights
+python tools/export_nano.py RUN/last.pt src/saqsam/shipped/assets [--name small]      # averaged weights
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Write who made the photographs that ``small`` was trained on: one line each, licence and address.
 
-python tools/photos_credits.py PHOTOS src/saqsam/models/assets/small-photographs.csv
+python tools/photos_credits.py PHOTOS src/saqsam/shipped/assets/small-photographs.csv
 """
 
 from __future__ import annotations

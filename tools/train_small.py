@@ -31,7 +31,7 @@ from small_config import WIDTH, grown
 from small_prompts import on_device, step_loss
 from torch import nn
 
-from saqsam.models.embedded import embedded_sam
+from saqsam.shipped.embedded import embedded_sam
 
 WARM_UP, EMA = 100, 0.998
 SAVE_SECONDS = 180.0

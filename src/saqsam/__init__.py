@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from saqsam.api import evaluate, load, quantize
     from saqsam.recipe import Recipe, list_recipes, load_recipe
     from saqsam.sam import Sam
-    from saqsam.segmentation import Segmentation
+    from saqsam.segment.result import Segmentation
     from saqsam.tasks.instance import InstanceResult
 
 __version__ = "0.1.0"
@@ -36,7 +36,7 @@ _HOMES = {
     "InstanceResult": "saqsam.tasks.instance",
     "Recipe": "saqsam.recipe",
     "Sam": "saqsam.sam",
-    "Segmentation": "saqsam.segmentation",
+    "Segmentation": "saqsam.segment.result",
     "evaluate": "saqsam.api",
     "list_recipes": "saqsam.recipe",
     "load": "saqsam.api",

@@ -7,35 +7,35 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from transformers import SamModel
 
-from saqsam.calibration import CalibrationImage, calibration_files, chosen_images, grid_of_points
-from saqsam.calibration_set import CalibrationSet, QuantizeLog, notes_on
+from saqsam.calibrate.calibration_set import CalibrationSet, QuantizeLog, notes_on
+from saqsam.calibrate.images import CalibrationImage, calibration_files, chosen_images, grid_of_points
+from saqsam.checkpoints.load import at_hand, load_float
+from saqsam.checkpoints.plain import as_loaded
+from saqsam.datasets.bad_entries import STOP, BadEntries, policy
+from saqsam.datasets.coco import read_instances
+from saqsam.datasets.exif_words import AUTO, check_exif
+from saqsam.datasets.framed import framed
 from saqsam.drop_in.directory import packed_file
 from saqsam.dry_run import DryRun
 from saqsam.dry_run import dry_run as tried_on_one
 from saqsam.errors import UsageError
+from saqsam.families.record import Model
 from saqsam.jobs.directory import open_run
 from saqsam.jobs.identity import identity_of
 from saqsam.mixed.choose import spend_bits
 from saqsam.models.device import check_device
-from saqsam.models.load import at_hand, load_float
-from saqsam.models.plain import as_loaded
 from saqsam.pack.convert import from_packed
 from saqsam.pack.file import is_packed, read_packed
 from saqsam.pipeline import Progress, quantize_model
 from saqsam.prompts.from_dataset import BOXES, POINTS, prompts_for
+from saqsam.prompts.plausible import implausible
 from saqsam.recipe import Recipe, load_recipe
-from saqsam.reconstruct.telling import Listener, nobody
+from saqsam.reconstruct.progress import Listener, nobody
 from saqsam.sam import Sam
-from saqsam.tasks.bad_entries import STOP, BadEntries, policy
-from saqsam.tasks.coco_json import read_instances
-from saqsam.tasks.exif_words import AUTO, check_exif
-from saqsam.tasks.framed import framed
+from saqsam.segment.zoom import ZOOM_RECORD, zooms_by_default
 from saqsam.tasks.instance import InstanceResult, evaluate_instances
-from saqsam.tasks.plausible import implausible
 from saqsam.torch_state import as_documented
-from saqsam.zoom import ZOOM_RECORD, zooms_by_default
 
 Images = str | Path | Iterable[str | Path]
 """A folder of pictures, or their files."""
@@ -61,7 +61,7 @@ def load(source: str | Path, device: str = "cpu", engine: str = "torch") -> Sam:
     given, source = source, at_hand(source)
     path = packed_file(source) or Path(source).expanduser()
     if engine != "torch":
-        from saqsam.runtime.engine import load_engine
+        from saqsam.engines.load import load_engine
 
         return load_engine(path if path.is_file() else source, engine, device)
     if not is_packed(path):
@@ -75,7 +75,7 @@ def load(source: str | Path, device: str = "cpu", engine: str = "torch") -> Sam:
 
 @as_documented
 def quantize(
-    sam: Sam | SamModel,
+    sam: Sam | Model,
     recipe: Recipe | str,
     images: Images,
     annotations: str | Path | None = None,
@@ -107,7 +107,7 @@ def quantize(
             entries, and images that are missing or cannot be read. Hand in a ``BadEntries("skip")`` to read
             from its ``left_out`` afterwards which they were.
         exif: whether annotations count pixels of images as ``"stored"`` or as ``"displayed"`` after EXIF
-            rotation; ``"auto"`` decides by the whole set, see :func:`saqsam.tasks.exif.decide`. Without
+            rotation; ``"auto"`` decides by the whole set, see :func:`saqsam.datasets.exif.decide`. Without
             annotations images are taken as displayed.
 
     Returns:
@@ -155,7 +155,7 @@ def calibration_images(
 
 @as_documented
 def dry_run(
-    sam: Sam | SamModel,
+    sam: Sam | Model,
     recipe: Recipe | str,
     images: Images,
     annotations: str | Path | None = None,
@@ -247,7 +247,7 @@ def float_sam(sam: object) -> Sam:
     Raises:
         UsageError: it is quantized already, or no SAM.
     """
-    if isinstance(sam, SamModel):
+    if isinstance(sam, Model):
         sam = Sam(as_loaded(sam), sam.config.name_or_path or "SamModel")
     if not isinstance(sam, Sam):
         raise UsageError(
@@ -288,7 +288,7 @@ def evaluate(
         on_error: ``"stop"`` refuses annotations or detections with a bad entry and ends at an image that
             cannot be read; ``"skip"`` leaves them out and lists them in the result's ``left_out``.
         exif: whether annotations count pixels of images as ``"stored"`` or as ``"displayed"`` after EXIF
-            rotation; ``"auto"`` decides by the whole set, see :func:`saqsam.tasks.exif.decide`.
+            rotation; ``"auto"`` decides by the whole set, see :func:`saqsam.datasets.exif.decide`.
 
     Returns:
         COCO mask AP, mIoU against ground truth, agreement, and counts; see ``InstanceResult``. Its ``notes``

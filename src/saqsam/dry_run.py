@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from transformers import SamModel
 
-from saqsam.calibration import CalibrationImage
+from saqsam.calibrate.images import CalibrationImage
 from saqsam.errors import UsageError
+from saqsam.families.record import Model
 from saqsam.mixed.sensitivity import sensitivities
 from saqsam.models.attach import all_quantizers
 from saqsam.models.lookup import layer_at
@@ -69,9 +69,7 @@ class DryRun:
         return {**asdict(self), "total_seconds": sum(self.seconds.values())}
 
 
-def dry_run(
-    model: SamModel, recipe: Recipe, images: Sequence[CalibrationImage], progress: Progress
-) -> DryRun:
+def dry_run(model: Model, recipe: Recipe, images: Sequence[CalibrationImage], progress: Progress) -> DryRun:
     """Try everything on one picture.
 
     Args:
@@ -126,7 +124,7 @@ def dry_run(
 
 
 def _mixed(
-    work: SamModel, recipe: Recipe, usual: CalibrationImage, one: Mapping[str, float], images: int
+    work: Model, recipe: Recipe, usual: CalibrationImage, one: Mapping[str, float], images: int
 ) -> tuple[float, int]:
     """Seconds and encoder passes of choosing bits: calibrations at every width, then sensitivities."""
     widths = len({0, *recipe.mixed.offsets})
@@ -138,7 +136,7 @@ def _mixed(
     return images * took + widths * (images * single + rest), images * (widths + 2)
 
 
-def _memory(work: SamModel, ahead: Estimate | None, images: int) -> int:
+def _memory(work: Model, ahead: Estimate | None, images: int) -> int:
     """The process so far, which holds two models and has seen one picture, and what comes on top."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     so_far: int = peak if sys.platform == "darwin" else 1024 * peak
@@ -150,7 +148,7 @@ def _memory(work: SamModel, ahead: Estimate | None, images: int) -> int:
     return max(so_far + embeddings, 2 * sum(p.nbytes for p in work.parameters()) + ahead.peak)
 
 
-def _file(work: SamModel, recipe: Recipe) -> int:
+def _file(work: Model, recipe: Recipe) -> int:
     """Bytes of codes, scales and zero points of weights, and of the float rest."""
     size, quantized = 0.0, set()
     for site, quantizer in all_quantizers(work).items():
@@ -164,6 +162,6 @@ def _file(work: SamModel, recipe: Recipe) -> int:
     return round(size) + each * rest
 
 
-def _parts(work: SamModel, folds: Mapping[str, Any]) -> int:
+def _parts(work: Model, folds: Mapping[str, Any]) -> int:
     """Bytes of the calibration that a run directory keeps: all weights, where folds rewrote some."""
     return sum(p.nbytes for p in work.parameters()) if folds else 0

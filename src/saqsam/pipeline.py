@@ -9,27 +9,27 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
-from transformers import SamModel
 
-from saqsam.calibration import CalibrationImage, Encoded, decode_each, decoder_batch, pixels_of
+from saqsam.calibrate.choose_range import SiteRange, settle_activation, settle_weight
+from saqsam.calibrate.images import CalibrationImage, Encoded, decode_each, decoder_batch, pixels_of
+from saqsam.calibrate.observers import observer_for
 from saqsam.clip.pcc import clip_decoder
 from saqsam.errors import UsageError
+from saqsam.families.record import Model
 from saqsam.folds.apply import FoldRecord, fold_decoder, fold_encoder
 from saqsam.jobs.directory import RunDirectory
 from saqsam.models.attach import all_quantizers, attach
 from saqsam.models.lookup import layer_at
 from saqsam.models.plan import Plan, plan_sites
 from saqsam.models.sites import DECODER, ENCODER, WEIGHT, Site
+from saqsam.modules.quantizer import Quantizer, Stage
 from saqsam.pack.freeze import freeze
-from saqsam.predictor import embed
-from saqsam.quantizer import Quantizer, Stage
-from saqsam.ranges.observe import observer_for
-from saqsam.ranges.settle import SiteRange, settle_activation, settle_weight
 from saqsam.recipe import Recipe
-from saqsam.reconstruct.kept import calibrated, restore_calibrated
+from saqsam.reconstruct.progress import Listener, nobody
 from saqsam.reconstruct.seeds import seeded
-from saqsam.reconstruct.telling import Listener, nobody
+from saqsam.reconstruct.snapshot import calibrated, restore_calibrated
 from saqsam.reconstruct.walk import reconstruct
+from saqsam.segment.predictor import embed
 
 _T = TypeVar("_T")
 Progress = Callable[[str, int, int], None]
@@ -86,7 +86,7 @@ class Report:
 
 @torch.no_grad()
 def quantize_model(
-    model: SamModel,
+    model: Model,
     recipe: Recipe,
     images: Sequence[CalibrationImage],
     progress: Progress = lambda stage, done, total: None,
@@ -123,7 +123,7 @@ def quantize_model(
 
 
 @torch.no_grad()
-def calibrated_copy(model: SamModel, recipe: Recipe, images: Sequence[CalibrationImage]) -> SamModel:
+def calibrated_copy(model: Model, recipe: Recipe, images: Sequence[CalibrationImage]) -> Model:
     """A copy of a float model with quantizers that all have ranges; its weights are folded and still float.
 
     Args and errors as ``quantize_model``; every image has a prompt.
@@ -136,8 +136,8 @@ def calibrated_copy(model: SamModel, recipe: Recipe, images: Sequence[Calibratio
 
 @torch.no_grad()
 def tried_calibration(
-    model: SamModel, recipe: Recipe, images: Sequence[CalibrationImage], progress: Progress
-) -> tuple[SamModel, Report]:
+    model: Model, recipe: Recipe, images: Sequence[CalibrationImage], progress: Progress
+) -> tuple[Model, Report]:
     """``model``, calibrated in place with its weights still float, and what each stage took."""
     run = _Run(model, recipe, plan_sites(model, recipe), images, progress, None)
     attach(run.model, run.plan, float_rel_pos_query=recipe.rel_pos_query == "float")
@@ -150,7 +150,7 @@ class _Run:
 
     def __init__(
         self,
-        model: SamModel,
+        model: Model,
         recipe: Recipe,
         plan: Plan,
         images: Sequence[CalibrationImage],

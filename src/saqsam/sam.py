@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
-from transformers import SamModel
 
 from saqsam.errors import PromptError, UsageError
+from saqsam.families.record import Model
+from saqsam.images.pixels import Picture, as_pixels
 from saqsam.models.attach import quantizer_at
 from saqsam.models.device import check_device
 from saqsam.models.sites import WEIGHT, Site, float_parts, quantized_sites
 from saqsam.pack.convert import to_packed
 from saqsam.pack.file import write_packed
-from saqsam.pixels import Picture, as_pixels
-from saqsam.predictor import low_res_side
 from saqsam.prompts.prompts import checked_prompts
 from saqsam.recipe import Recipe
-from saqsam.segmentation import Segmentation
+from saqsam.segment.predictor import low_res_side
+from saqsam.segment.result import Segmentation
+from saqsam.segment.zoom import Answering, segment
 from saqsam.torch_state import as_documented
-from saqsam.zoom import Answering, segment
 
 if TYPE_CHECKING:
-    from saqsam.calibration_set import QuantizeLog
+    from saqsam.calibrate.calibration_set import QuantizeLog
     from saqsam.everything import Everything, EverythingOptions
 
 
@@ -46,11 +46,11 @@ class Sam:
         file: the packed file it was loaded from or saved to, if any.
         log: how it was quantized, if in this process: pictures, notes, seconds; not stored.
         zoom: box prompts are answered on crops around them unless a call says otherwise, see
-            :mod:`saqsam.zoom`; what a model was made for, so False for the official ones.
+            :mod:`saqsam.segment.zoom`; what a model was made for, so False for the official ones.
         clip_to_box: answers to box prompts are cut to their box unless a call says otherwise.
     """
 
-    model: SamModel
+    model: Model
     name: str
     quantization: Recipe | None = None
     records: dict[str, Any] = field(default_factory=dict)
@@ -128,7 +128,7 @@ class Sam:
                 answer on this image; with boxes or points, or alone.
             multimask_output: choose the best of three masks by predicted IoU instead of the single one.
             all_masks: all three masks, as three rows of the result for each object.
-            zoom: answer boxes on crops around them, see :mod:`saqsam.zoom`; None: as this model does.
+            zoom: answer boxes on crops around them, see :mod:`saqsam.segment.zoom`; None: as this model does.
             clip_to_box: cut answers to boxes to their box; None: as this model does.
 
         Returns:
@@ -199,7 +199,7 @@ class Sam:
             UsageError: no image, or not one entry for each.
             ImageError, PromptError: as :meth:`segment`; the message says which image. Nothing is returned.
         """
-        from saqsam.batches import segment_images
+        from saqsam.segment.batch import segment_images
 
         how = self.answering(
             multimask_output=multimask_output, all_masks=all_masks, zoom=zoom, clip_to_box=clip_to_box
@@ -245,7 +245,7 @@ class Sam:
         """Write a quantized model as one packed file, atomically.
 
         Raises:
-            UsageError: the model is float; ``saqsam.models.official.write_official`` writes those.
+            UsageError: the model is float; ``saqsam.checkpoints.official.write_official`` writes those.
         """
         if self.quantization is None:
             raise UsageError(f"{self.name} is a float model: quantize it first, then save it")

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from saqsam.datasets.coco import read_instances
+from saqsam.datasets.instances import InstanceSet
+from saqsam.datasets.masks import encode_mask
 from saqsam.errors import AnnotationError
-from saqsam.tasks.coco_json import read_instances
-from saqsam.tasks.instance_set import InstanceSet
-from saqsam.tasks.outlines import encode_mask
 
 WIDTH, HEIGHT = 40, 30
 TRIANGLE = [2, 3, 12, 3, 12, 13]

@@ -16,9 +16,9 @@ from tests.bad_inputs.annotations import sound_document
 from torch import Tensor
 from transformers import SamModel
 
+from saqsam.checkpoints.load import load_float
+from saqsam.checkpoints.official import write_official
 from saqsam.errors import CheckpointError
-from saqsam.models.load import load_float
-from saqsam.models.official import write_official
 
 
 @pytest.fixture

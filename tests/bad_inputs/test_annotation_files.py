@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from tests.bad_inputs.annotations import TRIANGLE, annotation, read, refused, square_mask
 
+from saqsam.datasets.coco import read_instances
+from saqsam.datasets.instances import InstanceSet
 from saqsam.errors import AnnotationError
-from saqsam.tasks.coco_json import read_instances
-from saqsam.tasks.instance_set import InstanceSet
 
 
 def test_a_sound_file_is_read_as_it_stands(tmp_path: Path, document: dict[str, Any]) -> None:

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from tests.bad_inputs.annotations import HEIGHT, WIDTH, read, refused
 
+from saqsam.datasets.coco import read_instances
 from saqsam.errors import AnnotationError
-from saqsam.tasks.coco_json import read_instances
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import SamModel
 
+from saqsam.checkpoints.load import load_float
 from saqsam.errors import CheckpointError, CorruptCheckpoint, SaqsamError
-from saqsam.models.load import load_float
 
 State = OrderedDict[str, Tensor]
 Refused = Callable[..., str]

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from saqsam.datasets.coco import read_instances
+from saqsam.datasets.instances import InstanceSet
 from saqsam.errors import AnnotationError, PromptError
 from saqsam.prompts.from_dataset import prompts_for
-from saqsam.tasks.coco_json import read_instances
-from saqsam.tasks.instance_set import InstanceSet
 
 GOOD: dict[str, Any] = {"image_id": 5, "category_id": 4, "bbox": [2, 3, 10, 10], "score": 0.5}
 

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from transformers import SamModel
 
+from saqsam.checkpoints import reading as checkpoint
 from saqsam.errors import CheckpointError, CorruptCheckpoint, UnsafeCheckpoint
-from saqsam.models import checkpoint
 
 State = OrderedDict[str, Tensor]
 Refused = Callable[..., str]

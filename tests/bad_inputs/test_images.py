@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from saqsam.errors import ImageError
-from saqsam.images import open_image
+from saqsam.images.files import open_image
 
 
 def reason(path: Path) -> str:

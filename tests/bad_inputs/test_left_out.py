@@ -13,13 +13,13 @@ from tests.bad_inputs.annotations import HEIGHT, TRIANGLE, WIDTH, annotation
 from transformers import SamModel
 
 from saqsam.api import calibration_images, evaluate
+from saqsam.datasets.bad_entries import BadEntries, left_out_lines
+from saqsam.datasets.coco import read_instances
+from saqsam.datasets.instances import InstanceSet
 from saqsam.errors import AnnotationError, InputError, UsageError
 from saqsam.prompts.from_dataset import prompts_for
 from saqsam.recipe import load_recipe
 from saqsam.sam import Sam
-from saqsam.tasks.bad_entries import BadEntries, left_out_lines
-from saqsam.tasks.coco_json import read_instances
-from saqsam.tasks.instance_set import InstanceSet
 from saqsam.tasks.oriented_set import read_oriented
 from saqsam.tasks.semantic_maps import read_semantic
 

@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import SamModel
 
+from saqsam.checkpoints.config import checked_config
+from saqsam.checkpoints.load import load_float
+from saqsam.checkpoints.official import plain_config
 from saqsam.errors import CheckpointError
-from saqsam.models.config import checked_config
-from saqsam.models.load import load_float
-from saqsam.models.official import plain_config
 
 State = OrderedDict[str, Tensor]
 Refused = Callable[..., str]

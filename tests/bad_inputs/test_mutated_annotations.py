@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from tests.bad_inputs.annotations import HEIGHT, WIDTH
 
+from saqsam.datasets.bad_entries import BadEntries
+from saqsam.datasets.coco import read_instances
+from saqsam.datasets.masks import decode_mask
 from saqsam.errors import AnnotationError
 from saqsam.prompts.from_dataset import prompts_for
-from saqsam.tasks.bad_entries import BadEntries
-from saqsam.tasks.coco_json import read_instances
 from saqsam.tasks.instance import coco_truth
-from saqsam.tasks.outlines import decode_mask
 
 STRANGE = (
     None, True, False, 0, -1, 1, 2**31, 2**63, 10**30, 0.5, -1e300, 1e-300, "", "1", "a", "\0", "🐈",

@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 from tests.bad_inputs.annotations import HEIGHT, TRIANGLE, WIDTH, annotation, read, refused
 
+from saqsam.datasets.coco import read_instances
+from saqsam.datasets.fields import LARGEST_ID
 from saqsam.errors import AnnotationError
 from saqsam.prompts.from_dataset import prompts_for
-from saqsam.tasks.coco_json import read_instances
-from saqsam.tasks.fields import LARGEST_ID
 from saqsam.tasks.oriented_set import read_oriented
 
 CORNERS = [[2, 3], [12, 3], [12, 13]]

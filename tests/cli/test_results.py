@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from saqsam.models.embedded import embedded_sam
 from saqsam.sam import Sam
+from saqsam.shipped.embedded import embedded_sam
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Ground, Saqsam

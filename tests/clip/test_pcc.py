@@ -12,20 +12,20 @@ import torch
 from torch import Tensor
 from transformers import SamModel
 
-from saqsam.calibration import CalibrationImage, DecoderBatch, Encoded, decoder_batch, pixels_of
+from saqsam.calibrate.images import CalibrationImage, DecoderBatch, Encoded, decoder_batch, pixels_of
 from saqsam.clip.pcc import ClipRecord, clip_decoder
 from saqsam.errors import NumericalError
 from saqsam.families.decoder_attention import QuantDecoderAttention
 from saqsam.folds.apply import fold_decoder
 from saqsam.grids.affine import affine_parameters
 from saqsam.models.attach import all_quantizers, attach
-from saqsam.models.embedded import embedded_sam
-from saqsam.models.outliers import constant_key_bias, sheared_keys
 from saqsam.models.plan import plan_sites
 from saqsam.models.sites import decoder_attention_paths
-from saqsam.predictor import embed
-from saqsam.quantizer import Quantizer, Stage
+from saqsam.modules.quantizer import Quantizer, Stage
 from saqsam.recipe import Clip, Folds, load_recipe
+from saqsam.segment.predictor import embed
+from saqsam.shipped.embedded import embedded_sam
+from saqsam.shipped.outliers import constant_key_bias, sheared_keys
 
 ROLES = ("q_proj:input", "k_proj:input", ":query", ":key")
 FEW = (0.85, 0.9, 0.95, 0.98, 0.99, 0.999, 0.9999, 0.99999)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saqsam.detectors.boxes import box_iou, centre_to_corners, clip_boxes, nms, nms_by_group
+from saqsam.datasets.boxes import box_iou, centre_to_corners, clip_boxes, nms, nms_by_group
 from saqsam.detectors.detections import Detections, top_query_classes
 
 

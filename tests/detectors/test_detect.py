@@ -12,14 +12,14 @@ import torch
 from PIL import Image
 from tests.detectors.conftest import read_results
 
+from saqsam.datasets.coco import read_instances
+from saqsam.datasets.listing import ListedImage, from_annotations, from_folder
 from saqsam.detectors.coco_names import COCO_NAMES, category_ids
 from saqsam.detectors.detections import Detections
-from saqsam.detectors.listing import ListedImage, from_annotations, from_folder
 from saqsam.detectors.run import detect_images, write_detections
 from saqsam.errors import NumericalError, UsageError
 from saqsam.prompts.detections import read_detections
 from saqsam.prompts.from_dataset import prompts_for
-from saqsam.tasks.coco_json import read_instances
 
 Command = Callable[..., tuple[int, str, str]]
 

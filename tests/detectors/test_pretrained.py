@@ -13,12 +13,12 @@ import torch
 import transformers
 from tests.detectors.conftest import awake, read_results, save_pretrained
 
+from saqsam.datasets.coco import read_instances
 from saqsam.detectors.coco_names import COCO_IDS, COCO_NAMES
 from saqsam.detectors.pretrained import class_scores, load_pretrained
 from saqsam.errors import CheckpointError, UsageError
-from saqsam.images import open_image
+from saqsam.images.files import open_image
 from saqsam.prompts.detections import read_detections
-from saqsam.tasks.coco_json import read_instances
 
 Command = Callable[..., tuple[int, str, str]]
 

@@ -16,9 +16,9 @@ from pycocotools import mask as coco_mask
 from saqsam.cli.app import run
 from saqsam.errors import UsageError
 from saqsam.everything import EverythingOptions, segment_everything
-from saqsam.frame import preprocess
-from saqsam.predictor import embed
+from saqsam.images.frame import preprocess
 from saqsam.sam import Sam
+from saqsam.segment.predictor import embed
 
 LOOSE = EverythingOptions(points_per_side=4, pred_iou_thresh=0.3, stability_score_thresh=0.4)
 CROPPED = EverythingOptions(

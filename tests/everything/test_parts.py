@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saqsam.detectors.boxes import nms
+from saqsam.datasets.boxes import nms
 from saqsam.errors import UsageError
 from saqsam.everything.crops import crops_of, grid_for
 from saqsam.everything.filters import extents, stability_scores, touches_crop_edge, without_small_regions

@@ -12,7 +12,7 @@ from PIL import Image
 
 from saqsam.cli.app import run
 from saqsam.errors import UsageError
-from saqsam.report.difference import ONLY_FIRST, ONLY_SECOND
+from saqsam.images.difference import ONLY_FIRST, ONLY_SECOND
 from saqsam.report.show import draw_labels, draw_polygons, make_show_directory, save_picture
 
 

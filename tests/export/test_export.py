@@ -15,21 +15,21 @@ import torch
 from saqsam.api import load, quantize
 from saqsam.errors import CheckpointError, InvariantError, SaqsamError, UsageError
 from saqsam.export.api import export_file
-from saqsam.export.arithmetic import Portable
-from saqsam.export.build import build_graphs
 from saqsam.export.cases import generated_cases
 from saqsam.export.codes import decoder_codes, encoder_codes, total_share
-from saqsam.export.source import Source
 from saqsam.export.write import check_files, export_onnx
-from saqsam.frame import preprocess
+from saqsam.graphs.build import build_graphs
+from saqsam.graphs.portable import Portable
+from saqsam.graphs.source import Source
+from saqsam.images.frame import preprocess
 from saqsam.pack.convert import from_packed
 from saqsam.pack.file import read_packed
-from saqsam.predictor import decode, embed, upscale_masks
 from saqsam.prompts.prompts import Prompts
 from saqsam.recipe import load_recipe
 from saqsam.recipe.fields import Override
 from saqsam.sam import Sam
 from saqsam.scenes import write_scenes
+from saqsam.segment.predictor import decode, embed, upscale_masks
 
 
 @dataclass(frozen=True)

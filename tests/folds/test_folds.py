@@ -11,19 +11,19 @@ import torch
 from torch import Tensor
 from transformers import SamModel
 
-from saqsam.calibration import CalibrationImage, Encoded, decode_each, pixels_of
+from saqsam.calibrate.histogram import Histogram
+from saqsam.calibrate.images import CalibrationImage, Encoded, decode_each, pixels_of
 from saqsam.errors import InvariantError, NumericalError
 from saqsam.folds.apply import fold_decoder, fold_encoder
 from saqsam.folds.bimodal import is_bimodal, key_signs
 from saqsam.folds.equalise import balance
 from saqsam.folds.projections import KEY, QUERY, VALUE, Projections, collecting
 from saqsam.models.attach import attach
-from saqsam.models.outliers import bimodal_keys, constant_key_bias
 from saqsam.models.plan import plan_sites
 from saqsam.models.sites import decoder_attention_paths, encoder_attention_paths
-from saqsam.predictor import embed
-from saqsam.ranges.histogram import Histogram
 from saqsam.recipe import Folds, load_recipe
+from saqsam.segment.predictor import embed
+from saqsam.shipped.outliers import bimodal_keys, constant_key_bias
 
 SWITCHES = [field.name for field in fields(Folds)]
 TOLERANCE = 1e-3

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import SamModel
 
-from saqsam.calibration import CalibrationImage, pixels_of
+from saqsam.calibrate.images import CalibrationImage, pixels_of
 from saqsam.errors import UsageError
 from saqsam.folds.apply import fold_decoder, fold_encoder
 from saqsam.folds.orthogonal import keeping_the_mean, spreading
 from saqsam.models.attach import attach
 from saqsam.models.plan import plan_sites
-from saqsam.predictor import embed
 from saqsam.recipe import Folds, load_recipe
+from saqsam.segment.predictor import embed
 
 EXACT = 1e-4
 """Largest change of the logits, in units of the largest."""

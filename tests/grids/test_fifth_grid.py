@@ -12,19 +12,19 @@ from tests.conftest import make_tiny_sam
 from torch import Tensor
 
 from saqsam import api
+from saqsam.calibrate.histogram import HistogramObserver
+from saqsam.calibrate.rules import SiteRange, register_rule
 from saqsam.errors import CheckpointError, RecipeError, UsageError
-from saqsam.export.source import Source
+from saqsam.graphs.source import Source
 from saqsam.grids.affine import Affine
 from saqsam.grids.grid import Grid, scale_problem
 from saqsam.grids.packed import PackedActivation
 from saqsam.grids.registry import find_grid, grid_names, register_grid, unregister_grid
 from saqsam.models.attach import all_quantizers
 from saqsam.models.plan import plan_sites
+from saqsam.modules.quantizer import Observer, Quantizer
 from saqsam.pack.file import read_packed
 from saqsam.pack.verify import verify_file
-from saqsam.quantizer import Observer, Quantizer
-from saqsam.ranges.histogram import HistogramObserver
-from saqsam.ranges.rules import SiteRange, register_rule
 from saqsam.recipe import Ranges, load_recipe
 from saqsam.sam import Sam
 from saqsam.scenes import write_scenes

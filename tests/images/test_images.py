@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from saqsam.images import open_image
+from saqsam.images.files import open_image
 
 ARROW = np.zeros((6, 4, 3), np.uint8)
 """No rotation or reflection of it equals another."""

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from saqsam.errors import ImageError
-from saqsam.images import open_image, pixel_limit
-from saqsam.pixels import as_pixels
+from saqsam.images.files import open_image, pixel_limit
+from saqsam.images.pixels import as_pixels
 from saqsam.sam import Sam
 
 PIXELS = np.random.default_rng(8).integers(0, 256, (20, 30, 3), dtype=np.uint8)

@@ -15,12 +15,12 @@ from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPi
 from transformers.models.sam.processing_sam import SamProcessor
 
 from saqsam.errors import ImageError
-from saqsam.frame import preprocess
-from saqsam.models.embedded import embedded_sam
-from saqsam.predictor import best_masks, decode, embed, predict
+from saqsam.images.frame import preprocess
 from saqsam.prompts.prompts import Prompts
 from saqsam.scenes import make_scene
-from saqsam.segmentation import Segmentation
+from saqsam.segment.predictor import best_masks, decode, embed, predict
+from saqsam.segment.result import Segmentation
+from saqsam.shipped.embedded import embedded_sam
 
 if TYPE_CHECKING:
     from tests.conftest import Coco50

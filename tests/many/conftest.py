@@ -18,12 +18,12 @@ from tests.told import without_progress
 
 from saqsam import api
 from saqsam.cli.app import run
-from saqsam.detectors.listing import from_annotations
+from saqsam.datasets.coco import read_instances
+from saqsam.datasets.listing import from_annotations
 from saqsam.many.tasks import SegmentJob
 from saqsam.many.work import Item, identity_of
 from saqsam.prompts.from_dataset import prompts_for
 from saqsam.scenes import write_scenes
-from saqsam.tasks.coco_json import read_instances
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def ray_running() -> Iterator[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)
-        from saqsam.many.ray_engine import import_ray
+        from saqsam.many.ray_workers import import_ray
 
         ray = import_ray()
         ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)

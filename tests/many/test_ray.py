@@ -72,7 +72,7 @@ class KilledOnce:
 
 
 def test_a_killed_worker_costs_no_image(folder: Folder, tmp_path: Path, ray_running: Any) -> None:
-    from saqsam.many.ray_engine import RayEngine
+    from saqsam.many.ray_workers import RayEngine
 
     ray_running.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     job, items, identity = folder.work()
@@ -98,7 +98,7 @@ def test_a_killed_worker_costs_no_image(folder: Folder, tmp_path: Path, ray_runn
 
 def test_an_error_in_a_worker_is_one_sentence(folder: Folder, tmp_path: Path, ray_running: Any) -> None:
     from saqsam.errors import RunError
-    from saqsam.many.ray_engine import RayEngine
+    from saqsam.many.ray_workers import RayEngine
 
     job, items, identity = folder.work()
     directory = tmp_path / "run"

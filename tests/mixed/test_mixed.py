@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 from transformers import SamModel
 
 from saqsam import api
-from saqsam.calibration import CalibrationImage, pixels_of
+from saqsam.calibrate.images import CalibrationImage, pixels_of
 from saqsam.mixed import sensitivity
+from saqsam.mixed.allocate import spend
 from saqsam.mixed.choose import spend_bits
 from saqsam.mixed.sensitivity import sensitivities
-from saqsam.mixed.spend import spend
 from saqsam.models.attach import all_quantizers
 from saqsam.models.sites import ATTENTION, INPUT, VALUE, WEIGHT
 from saqsam.pipeline import calibrated_copy
 from saqsam.recipe import Override, load_recipe
+from saqsam.reconstruct.end_to_end import masks_and_scores
 from saqsam.reconstruct.prompting import Prompting
 from saqsam.reconstruct.replace import replaced, unquantized
-from saqsam.reconstruct.whole import masks_and_scores
 from saqsam.sam import Sam
 from saqsam.scenes import write_scenes
 

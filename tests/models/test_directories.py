@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import save_file
 from transformers import SamModel
 
+from saqsam.checkpoints.load import load_float
 from saqsam.errors import CheckpointError, UsageError
 from saqsam.models.device import check_device
-from saqsam.models.load import load_float
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import torch
 from transformers import SamModel
 
 from saqsam import api
-from saqsam.models.embedded import embedded_sam
 from saqsam.sam import Sam
 from saqsam.scenes import make_scene
+from saqsam.shipped.embedded import embedded_sam
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def small() -> Sam:
 
 @pytest.mark.parametrize(("name", "card"), [("nano", "CARD.md"), ("small", "CARD-small.md")])
 def test_a_card_speaks_of_the_weights_beside_it(name: str, card: str) -> None:
-    assets = files("saqsam.models").joinpath("assets")
+    assets = files("saqsam.shipped").joinpath("assets")
     weights = assets.joinpath(f"{name}.safetensors").read_bytes()
     text = assets.joinpath(card).read_text(encoding="utf-8")
     assert hashlib.sha256(weights).hexdigest() in text

@@ -13,17 +13,23 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import SamConfig, SamModel
 
+from saqsam.checkpoints.config import checked_config
+from saqsam.checkpoints.load import load_float
+from saqsam.checkpoints.official import (
+    POSITIONS,
+    TIED_POSITIONS,
+    to_official,
+    to_transformers,
+    write_official,
+)
 from saqsam.errors import CheckpointError
-from saqsam.frame import Frame
+from saqsam.families.sam_sizes import parts_from_shapes, size_name
+from saqsam.images.frame import Frame
 from saqsam.models.attach import attach
-from saqsam.models.config import checked_config
-from saqsam.models.geometry import parts_from_shapes, size_name
-from saqsam.models.load import load_float
-from saqsam.models.official import POSITIONS, TIED_POSITIONS, to_official, to_transformers, write_official
 from saqsam.models.plan import plan_sites
-from saqsam.predictor import decode, embed
 from saqsam.prompts.prompts import Prompts
 from saqsam.recipe import load_recipe
+from saqsam.segment.predictor import decode, embed
 
 # name: width, depth, heads, global blocks, tensors in the official file
 SIZES = {

@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import SamModel
 
-from saqsam.frame import Frame
-from saqsam.models.load import load_float
-from saqsam.models.official import write_official
-from saqsam.predictor import decode, embed
+from saqsam.checkpoints.load import load_float
+from saqsam.checkpoints.official import write_official
+from saqsam.images.frame import Frame
 from saqsam.prompts.prompts import Prompts
+from saqsam.segment.predictor import decode, embed
 
 ENCODER_HEADS, DECODER_HEADS, WINDOW, GLOBAL = 3, 2, 3, (1, 3)
 SIDE, GRID = 64, 8

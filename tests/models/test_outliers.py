@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from transformers import SamModel
 
-from saqsam.calibration import CalibrationImage, pixels_of
+from saqsam.calibrate.images import CalibrationImage, pixels_of
 from saqsam.errors import UsageError
-from saqsam.models.embedded import EMBEDDED_NAMES, embedded_sam
-from saqsam.models.outliers import (
+from saqsam.segment.predictor import embed
+from saqsam.shipped.embedded import EMBEDDED_NAMES, embedded_sam
+from saqsam.shipped.outliers import (
     bimodal_keys,
     constant_key_bias,
     create_dead_slots,
@@ -20,7 +21,6 @@ from saqsam.models.outliers import (
     inject_outliers,
     sheared_keys,
 )
-from saqsam.predictor import embed
 
 
 def outputs(model: SamModel, scene: CalibrationImage) -> list[Tensor]:

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from saqsam.grids.affine import Affine
-from saqsam.models.attention import AttentionQuantizers
-from saqsam.models.layers import QuantConv2d, QuantLinear
-from saqsam.quantizer import Quantizer
+from saqsam.modules.attention import AttentionQuantizers
+from saqsam.modules.layers import QuantConv2d, QuantLinear
+from saqsam.modules.quantizer import Quantizer
 
 BITS = st.integers(2, 8)
 

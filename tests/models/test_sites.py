@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import SamConfig, SamModel
 
+from saqsam.calibrate.observers import observer_for
 from saqsam.errors import RecipeError
 from saqsam.grids.log2 import Log2
 from saqsam.models.attach import all_quantizers, attach
@@ -23,7 +24,6 @@ from saqsam.models.sites import (
     float_parts,
     quantized_sites,
 )
-from saqsam.ranges.observe import observer_for
 from saqsam.recipe import Override, Ranges, Recipe, load_recipe
 
 PUBLISHED = {  # hidden size, blocks, heads, global attentions, weights, activations

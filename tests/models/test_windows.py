@@ -15,8 +15,8 @@ from saqsam import api
 from saqsam.families.sam_encoder import SamEncoder
 from saqsam.models.attach import attach
 from saqsam.models.plan import plan_sites
-from saqsam.predictor import embed
 from saqsam.recipe import load_recipe
+from saqsam.segment.predictor import embed
 
 
 def pixels_for(model: SamModel, batch: int = 1) -> Tensor:

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.serialization import set_crc32_options
 from transformers import SamModel
 
+from saqsam.checkpoints.load import load_float
+from saqsam.checkpoints.official import write_official
 from saqsam.errors import CheckpointError, CorruptCheckpoint
-from saqsam.models.load import load_float
-from saqsam.models.official import write_official
 
 State = dict[str, Tensor]
 

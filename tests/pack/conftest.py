@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pytest
 from transformers import SamModel
 
-from saqsam.calibration import CalibrationImage
-from saqsam.models.embedded import embedded_sam
+from saqsam.calibrate.images import CalibrationImage
 from saqsam.pipeline import Report, quantize_model
 from saqsam.recipe import Recipe, load_recipe
+from saqsam.shipped.embedded import embedded_sam
 
 Quantized = tuple[SamModel, Recipe, Report]
 

@@ -11,7 +11,7 @@ from transformers import SamModel
 
 from saqsam import api
 from saqsam.errors import CorruptCheckpoint, InvariantError, UsageError
-from saqsam.export.source import Source
+from saqsam.graphs.source import Source
 from saqsam.grids.grouped import Grouped
 from saqsam.grids.hybrid import Hybrid
 from saqsam.models.attach import all_quantizers

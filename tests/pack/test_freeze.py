@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import SamModel
 
+from saqsam.calibrate.observers import observer_for
 from saqsam.errors import InvariantError
 from saqsam.models.attach import all_quantizers
+from saqsam.modules.quantizer import Quantizer, Stage
 from saqsam.pack.audit import AuditReport, audit
 from saqsam.pack.freeze import freeze
-from saqsam.quantizer import Quantizer, Stage
-from saqsam.ranges.observe import observer_for
 from saqsam.recipe import Ranges, Recipe
 
 ENCODER = "vision_encoder.layers.3"

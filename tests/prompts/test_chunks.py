@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from transformers import SamModel
 
-from saqsam.frame import preprocess
-from saqsam.predictor import decode, embed, predict, predict_parts
+from saqsam.images.frame import preprocess
 from saqsam.prompts.prompts import Prompts
 from saqsam.scenes import make_scene
+from saqsam.segment.predictor import decode, embed, predict, predict_parts
 
 
 def picture() -> np.ndarray:

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
+from saqsam.datasets.coco import read_instances
+from saqsam.datasets.instances import InstanceSet
 from saqsam.errors import AnnotationError, UsageError
 from saqsam.prompts.detections import read_detections
 from saqsam.prompts.from_dataset import centre_click, prompts_for
-from saqsam.tasks.coco_json import read_instances
-from saqsam.tasks.instance_set import InstanceSet
 
 SQUARE = [[2, 3, 12, 3, 12, 13, 2, 13]]
 

@@ -13,10 +13,10 @@ from PIL import Image
 from transformers import SamModel
 
 from saqsam.errors import ImageError, PromptError, UsageError
-from saqsam.frame import frame_for
+from saqsam.images.frame import frame_for
 from saqsam.sam import Sam
 from saqsam.scenes import make_scene
-from saqsam.segmentation import Segmentation
+from saqsam.segment.result import Segmentation
 
 SIZES = [(96, 128), (128, 80), (60, 61), (128, 128), (70, 140)]
 

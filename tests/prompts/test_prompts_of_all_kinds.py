@@ -12,11 +12,11 @@ from PIL import Image
 
 from saqsam import api
 from saqsam.errors import ImageError, PromptError
-from saqsam.frame import frame_for
+from saqsam.images.frame import frame_for
 from saqsam.prompts.mask_files import logits_of_mask, read_masks
 from saqsam.sam import Sam
 from saqsam.scenes import make_scene
-from saqsam.segmentation import Segmentation
+from saqsam.segment.result import Segmentation
 
 SCENE = make_scene(np.random.default_rng(3), (96, 128))
 CLICKS = [[[20, 20], [30, 30]], [[60, 60]], [[100, 20], [90, 30], [80, 40]]]

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from saqsam.calibration import CalibrationImage, pixels_of
+from saqsam.calibrate.images import CalibrationImage, pixels_of
 from saqsam.models.attach import all_quantizers, attach
-from saqsam.models.embedded import embedded_sam
 from saqsam.models.plan import plan_sites
-from saqsam.predictor import decode, embed
 from saqsam.recipe import load_recipe
+from saqsam.segment.predictor import decode, embed
+from saqsam.shipped.embedded import embedded_sam
 
 BLOCK, LAYER = "vision_encoder.layers.1", "mask_decoder.transformer.layers.0"
 SITES = (

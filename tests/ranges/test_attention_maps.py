@@ -7,9 +7,9 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
+from saqsam.calibrate.attention_maps import AttentionObserver
 from saqsam.errors import InvariantError
 from saqsam.grids.log2 import GRANULARITIES, log2_levels
-from saqsam.ranges.attention_maps import AttentionObserver
 
 NORM = 2.4
 ALLOWED = 1.15

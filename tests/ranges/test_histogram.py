@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from saqsam.calibrate.histogram import MAX_BINS, Histogram, exponent_for, merge_all
+from saqsam.calibrate.search import percentile_range
 from saqsam.errors import NumericalError
-from saqsam.ranges.histogram import MAX_BINS, Histogram, exponent_for, merge_all
-from saqsam.ranges.search import percentile_range
 
 numbers = st.one_of(
     st.floats(-(2.0**30), 2.0**30, width=32, allow_subnormal=False),

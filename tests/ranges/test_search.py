@@ -9,8 +9,8 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from saqsam.ranges.histogram import Histogram
-from saqsam.ranges.search import least_error_range, minmax_range, range_error
+from saqsam.calibrate.histogram import Histogram
+from saqsam.calibrate.search import least_error_range, minmax_range, range_error
 
 NORM = 2.4
 ALLOWED = 1.02

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from saqsam.calibrate import weights as module
+from saqsam.calibrate.weights import weight_parameters
 from saqsam.errors import NumericalError
 from saqsam.grids.affine import affine_parameters, affine_round_trip
-from saqsam.models.embedded import embedded_sam
-from saqsam.ranges import weights as module
-from saqsam.ranges.weights import weight_parameters
+from saqsam.shipped.embedded import embedded_sam
 
 NORM = 2.4
 WHOLE, SINGLE = 1.025, 1.15

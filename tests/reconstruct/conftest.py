@@ -10,7 +10,7 @@ import pytest
 from transformers import SamModel
 
 from saqsam.api import calibration_images
-from saqsam.calibration import CalibrationImage
+from saqsam.calibrate.images import CalibrationImage
 from saqsam.pipeline import Report, quantize_model
 from saqsam.recipe import Recipe, load_recipe
 from saqsam.scenes import write_scenes

@@ -10,7 +10,7 @@ import torch
 from transformers import SamModel
 
 from saqsam import api
-from saqsam.calibration import CalibrationImage
+from saqsam.calibrate.images import CalibrationImage
 from saqsam.errors import RecipeError
 from saqsam.models.attach import all_quantizers
 from saqsam.models.sites import WEIGHT

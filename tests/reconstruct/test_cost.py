@@ -12,7 +12,7 @@ from torch import nn
 from transformers import SamModel
 
 from saqsam.pipeline import Report
-from saqsam.reconstruct.judge import JUDGES, judges
+from saqsam.reconstruct.acceptance import JUDGES, judges
 
 Quantized = Callable[..., tuple[SamModel, Report]]
 IMAGES, BLOCKS = 8, 4

@@ -11,13 +11,14 @@ import pytest
 import torch
 from transformers import SamModel
 
-from saqsam.calibration import CalibrationImage
+from saqsam.calibrate.images import CalibrationImage
 from saqsam.errors import OutOfMemory
 from saqsam.jobs.directory import open_run
+from saqsam.modules.quantizer import Quantizer
 from saqsam.pipeline import Report, quantize_model
-from saqsam.quantizer import Quantizer
 from saqsam.recipe import Recipe, load_recipe
-from saqsam.reconstruct import estimate, measure, memory, solve, walk
+from saqsam.reconstruct import estimate, measure, memory, walk
+from saqsam.reconstruct import unit_solver as solve
 from saqsam.reconstruct.learner import Learner
 from saqsam.reconstruct.loss import Problem
 from saqsam.reconstruct.memory import is_out_of_memory

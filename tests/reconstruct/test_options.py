@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from transformers import SamModel
 
-from saqsam.calibration import CalibrationImage, pixels_of
+from saqsam.calibrate.images import CalibrationImage, pixels_of
 from saqsam.models.attach import all_quantizers
 from saqsam.models.sites import WEIGHT
 from saqsam.pipeline import Report

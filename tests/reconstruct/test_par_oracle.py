@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 from transformers import SamModel
 
-from saqsam.calibration import CalibrationImage, pixels_of
+from saqsam.calibrate.choose_range import settle_activation, settle_weight
+from saqsam.calibrate.images import CalibrationImage, pixels_of
+from saqsam.calibrate.observers import observer_for
 from saqsam.grids.affine import Affine
 from saqsam.grids.log2 import Log2
 from saqsam.models.attach import all_quantizers, attach
 from saqsam.models.plan import plan_sites
 from saqsam.models.sites import WEIGHT, Site
-from saqsam.quantizer import Quantizer
-from saqsam.ranges.observe import observer_for
-from saqsam.ranges.settle import settle_activation, settle_weight
+from saqsam.modules.quantizer import Quantizer
 from saqsam.recipe import Recipe, load_recipe
 from saqsam.reconstruct.learner import Learner
 from saqsam.reconstruct.loss import Problem

@@ -13,13 +13,13 @@ from saqsam.errors import InvariantError, RecipeError, UsageError
 from saqsam.models.attach import all_quantizers
 from saqsam.models.lookup import layer_at
 from saqsam.models.sites import INPUT, WEIGHT
-from saqsam.off_grid import OffGridSam, quantize_as_published
 from saqsam.pack.audit import audit
 from saqsam.pack.convert import to_packed
 from saqsam.pack.freeze import freeze
-from saqsam.predictor import embed
+from saqsam.published.off_grid import OffGridSam, quantize_as_published
 from saqsam.recipe import load_recipe
 from saqsam.sam import Sam
+from saqsam.segment.predictor import embed
 
 QUICK = ("calibration.images=2", "calibration.prompts=2", "reconstruct.iterations=2")
 

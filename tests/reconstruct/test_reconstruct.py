@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import SamModel
 
-from saqsam.calibration import CalibrationImage, pixels_of
+from saqsam.calibrate.images import CalibrationImage, pixels_of
 from saqsam.errors import InvariantError, RecipeError
 from saqsam.models.attach import all_quantizers
 from saqsam.models.sites import WEIGHT

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from saqsam.calibrate.weights import weight_parameters
 from saqsam.grids.affine import Affine
-from saqsam.quantizer import Quantizer
-from saqsam.ranges.weights import weight_parameters
+from saqsam.modules.quantizer import Quantizer
 from saqsam.reconstruct.gptq import Moments, closed_form, corrected_bias
 from saqsam.reconstruct.rounding import LearnedRounding
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import SamModel
 
-from saqsam.calibration import CalibrationImage, pixels_of
+from saqsam.calibrate.images import CalibrationImage, pixels_of
 from saqsam.errors import RecipeError
 from saqsam.families.sam_rows import SamRows
 from saqsam.models.attach import all_quantizers

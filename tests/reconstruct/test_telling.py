@@ -25,9 +25,9 @@ from saqsam.cli.progress import Bars
 from saqsam.recipe import load_recipe
 from saqsam.reconstruct import memory, walk
 from saqsam.reconstruct.cache import Cache
+from saqsam.reconstruct.durations import in_words
 from saqsam.reconstruct.estimate import Cost, Estimate
 from saqsam.reconstruct.optimise import optimise
-from saqsam.reconstruct.words import in_words
 from saqsam.sam import Sam
 
 UNITS = (
@@ -162,7 +162,7 @@ torch.set_num_threads(1)
 from saqsam import api
 from saqsam.cli.app import run as command_line
 from saqsam.cli.progress import Bars
-from saqsam.models.embedded import embedded_sam
+from saqsam.shipped.embedded import embedded_sam
 from saqsam.pipeline import calibrated_copy
 from saqsam.recipe import load_recipe
 from saqsam.reconstruct import walk

@@ -9,14 +9,14 @@ import pytest
 import torch
 from transformers import SamModel
 
-from saqsam.calibration import CalibrationImage, pixels_of
+from saqsam.calibrate.images import CalibrationImage, pixels_of
 from saqsam.errors import RecipeError
 from saqsam.models.attach import all_quantizers
 from saqsam.models.sites import WEIGHT
 from saqsam.pipeline import Report
 from saqsam.recipe import Recipe, Reconstruct, load_recipe
+from saqsam.reconstruct.end_to_end import masks_and_scores
 from saqsam.reconstruct.prompting import Prompting
-from saqsam.reconstruct.whole import masks_and_scores
 
 Quantized = Callable[..., tuple[SamModel, Report]]
 ImagesFor = Callable[[Recipe], Sequence[CalibrationImage]]

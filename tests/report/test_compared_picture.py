@@ -7,9 +7,9 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from saqsam.images.difference import FRAME, ONLY_FIRST, ONLY_SECOND, draw_difference, overlaps
+from saqsam.images.labels import Labels, with_key, wrapped
 from saqsam.report.compared_picture import Drawn, compared_picture
-from saqsam.report.difference import FRAME, ONLY_FIRST, ONLY_SECOND, draw_difference, overlaps
-from saqsam.report.labels import Labels, with_key, wrapped
 
 Masks = npt.NDArray[np.bool_]
 

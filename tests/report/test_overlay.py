@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from saqsam.report.overlay import draw_masks, side_by_side
+from saqsam.images.draw import draw_masks, side_by_side
 
 
 def grey(height: int, width: int) -> np.ndarray:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from saqsam.bench.bench import bench
+from saqsam.bench.rows import ROWS, build_row, float_contents
 from saqsam.cli.app import run
 from saqsam.errors import SaqsamError, UsageError
 from saqsam.pack.file import read_packed
-from saqsam.runtime.bench import bench
-from saqsam.runtime.rows import ROWS, build_row, float_contents
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +42,7 @@ def test_rows_have_speed_memory_size_and_agreement(
 @pytest.mark.parametrize("row", ["torch float", "onnxruntime float", "onnxruntime dynamic int8"])
 def test_float_rows_are_the_dequantized_weights(packed: Path, row: str) -> None:
     """Each is another way of running the same float model, so they agree with each other."""
-    from saqsam.runtime.measure import measure
+    from saqsam.bench.measure import measure
 
     figures, masks = measure(row, packed, 1)
     _, expected = measure("torch float", packed, 1)
@@ -79,7 +79,7 @@ def test_peak_memory_is_the_process_own_and_not_inherited() -> None:
         "block = bytearray(600_000_000)\n"
         "sys.stdout.write(subprocess.check_output([sys.executable, '-c', sys.argv[1]], text=True))\n"
     )
-    child = "from saqsam.runtime.measure import peak_bytes; import sys; sys.stdout.write(str(peak_bytes()))"
+    child = "from saqsam.bench.measure import peak_bytes; import sys; sys.stdout.write(str(peak_bytes()))"
     alone, below = (
         int(subprocess.check_output([sys.executable, "-c", *words], text=True))
         for words in ([child], [parent, child])

@@ -10,11 +10,11 @@ import torch
 from transformers import SamModel
 
 from saqsam.api import load, quantize
+from saqsam.engines.int8 import convert
 from saqsam.errors import UsageError
-from saqsam.predictor import embed
-from saqsam.runtime.int8 import convert
 from saqsam.sam import Sam
 from saqsam.scenes import write_scenes
+from saqsam.segment.predictor import embed
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
 """PyTorch's own, when its compiler is imported."""

@@ -16,18 +16,18 @@ from saqsam.api import evaluate, load
 from saqsam.errors import CorruptCheckpoint, ImageError, PromptError, UsageError
 from saqsam.export.cases import generated_cases
 from saqsam.export.codes import decoder_codes, encoder_codes, total_share
-from saqsam.export.graph import Graph
 from saqsam.export.parity import check_parity, mask_ious
-from saqsam.export.session import open_session, run_session
-from saqsam.export.source import Source
-from saqsam.frame import preprocess
+from saqsam.graphs.exactness import Exactness, signed_is_exact
+from saqsam.graphs.graph import Graph
+from saqsam.graphs.integer import Integer
+from saqsam.graphs.session import open_session, run_session
+from saqsam.graphs.source import Source
 from saqsam.grids.affine import affine_codes, affine_values
+from saqsam.images.frame import preprocess
 from saqsam.pack.file import PackedActivation, PackedModel, PackedWeight, read_packed
-from saqsam.predictor import embed
-from saqsam.runtime.exactness import Exactness, signed_is_exact
-from saqsam.runtime.integer import Integer
 from saqsam.sam import Sam
 from saqsam.scenes import write_scenes
+from saqsam.segment.predictor import embed
 
 
 @dataclass(frozen=True)

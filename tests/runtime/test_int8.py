@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from saqsam.api import evaluate, load, quantize
+from saqsam.engines.int8 import Int8Linear, can_convert
 from saqsam.errors import UsageError
-from saqsam.models.layers import QuantLinear
-from saqsam.predictor import embed
-from saqsam.quantizer import Quantizer
-from saqsam.runtime.int8 import Int8Linear, can_convert
+from saqsam.modules.layers import QuantLinear
+from saqsam.modules.quantizer import Quantizer
 from saqsam.scenes import write_scenes
+from saqsam.segment.predictor import embed
 
 
 def frozen_layer(inside: int, outside: int, bits: tuple[int, int], shift: float, seed: int) -> QuantLinear:

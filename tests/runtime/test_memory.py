@@ -11,7 +11,7 @@ import pytest
 
 _PROBE = """
 import resource, sys, torch
-from saqsam.runtime.memory import keep_freed_memory
+from saqsam.bench.memory import keep_freed_memory
 print(keep_freed_memory() if sys.argv[1] == "keep" else None)
 x = torch.zeros(16 << 20)  # above 32 MB, where glibc stops learning by itself
 def faults():
@@ -50,7 +50,7 @@ import resource, sys
 import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper
-from saqsam.export.session import open_session, run_session
+from saqsam.graphs.session import open_session, run_session
 
 if sys.argv[1] == "theirs":
     kind = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR

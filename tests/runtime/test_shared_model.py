@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 from transformers import SamConfig
 
-from saqsam.export.arithmetic import Portable
-from saqsam.export.build import OPSETS, build_graphs
-from saqsam.export.graph import Graph
-from saqsam.export.model import OnnxSam
-from saqsam.export.session import open_session
-from saqsam.export.source import Source
+from saqsam.engines.load import sessions_model
+from saqsam.graphs.build import OPSETS, build_graphs
+from saqsam.graphs.exactness import Exactness
+from saqsam.graphs.graph import Graph
+from saqsam.graphs.integer import Integer
+from saqsam.graphs.model import OnnxSam
+from saqsam.graphs.portable import Portable
+from saqsam.graphs.session import open_session
+from saqsam.graphs.source import Source
 from saqsam.pack.file import read_packed
-from saqsam.runtime.engine import sessions_model
-from saqsam.runtime.exactness import Exactness
-from saqsam.runtime.integer import Integer
 
 Pair = tuple[OnnxSam, OnnxSam]
 Maker = Callable[[Graph, Source], Portable]

@@ -15,10 +15,10 @@ import shapely
 from PIL import Image
 from pycocotools.coco import COCO
 
+from saqsam.datasets.coco import read_instances
 from saqsam.errors import UsageError
 from saqsam.scenes import CATEGORIES, make_scene, rotated_box, write_scenes
 from saqsam.scenes.shapes import make_shape
-from saqsam.tasks.coco_json import read_instances
 
 COUNT = 40
 

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from saqsam.cli.app import run
+from saqsam.datasets.masks import encode_mask
 from saqsam.errors import CheckpointError, ImageError, UsageError
 from saqsam.everything import Everything, EverythingMask, EverythingOptions
 from saqsam.sam import Sam
-from saqsam.tasks.outlines import encode_mask
 from saqsam.tasks.semantic import evaluate_semantic, starting_maps
 from saqsam.tasks.semantic_iou import Confusion
 from saqsam.tasks.semantic_maps import noisy_labels, read_label_map, read_semantic

@@ -10,10 +10,10 @@ from torch import Tensor
 from transformers import SamModel
 
 from saqsam import api
-from saqsam.frame import Frame, preprocess
-from saqsam.predictor import embed
+from saqsam.images.frame import Frame, preprocess
 from saqsam.sam import Sam
 from saqsam.scenes import make_scene, write_scenes
+from saqsam.segment.predictor import embed
 
 
 @dataclass(frozen=True)

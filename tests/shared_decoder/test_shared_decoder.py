@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import SamModel
 
-from saqsam.frame import Frame
+from saqsam.families.shared_decoder import ImageDecoder, can_share, prompts_at_once
+from saqsam.images.frame import Frame
 from saqsam.models.attach import all_quantizers
-from saqsam.models.shared_decoder import ImageDecoder, can_share, prompts_at_once
-from saqsam.predictor import decode, low_res_side
+from saqsam.modules.quantizer import Quantizer
 from saqsam.prompts.prompts import Prompts
-from saqsam.quantizer import Quantizer
+from saqsam.segment.predictor import decode, low_res_side
 
 KINDS = (
     ("boxes",),

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from saqsam.datasets.coco import read_instances
+from saqsam.datasets.instances import InstanceSet
 from saqsam.scenes import write_scenes
-from saqsam.tasks.coco_json import read_instances
-from saqsam.tasks.instance_set import InstanceSet
 
 
 @pytest.fixture(scope="session")

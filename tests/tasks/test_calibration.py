@@ -13,13 +13,13 @@ from PIL import Image
 from transformers import SamModel
 
 from saqsam.api import calibration_images
-from saqsam.calibration import CalibrationImage, Encoded, decoder_batch, pixels_of
+from saqsam.calibrate.images import CalibrationImage, Encoded, decoder_batch, pixels_of
+from saqsam.datasets.coco import read_instances
+from saqsam.datasets.instances import InstanceSet, open_listed
 from saqsam.errors import ImageError, UsageError
-from saqsam.predictor import decode, embed
 from saqsam.prompts.prompts import Prompts
 from saqsam.recipe import Recipe, load_recipe
-from saqsam.tasks.coco_json import read_instances
-from saqsam.tasks.instance_set import InstanceSet, open_listed
+from saqsam.segment.predictor import decode, embed
 
 if TYPE_CHECKING:
     from tests.conftest import Coco50

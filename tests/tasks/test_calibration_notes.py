@@ -14,9 +14,9 @@ from transformers import SamModel
 import saqsam as sq
 from saqsam.api import calibration_set
 from saqsam.errors import UsageError
-from saqsam.images import open_image
-from saqsam.models.embedded import embedded_sam
+from saqsam.images.files import open_image
 from saqsam.recipe import load_recipe
+from saqsam.shipped.embedded import embedded_sam
 
 RECIPE = load_recipe("rtn-w8a8", settings={"calibration": {"images": 6, "prompts": 2}})
 

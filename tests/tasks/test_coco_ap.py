@@ -16,10 +16,10 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from saqsam.datasets.masks import encode_mask
 from saqsam.errors import SaqsamError
 from saqsam.tasks.coco_ap import NAMES, coco_mask_ap
 from saqsam.tasks.coco_ap import _figures as figures_of
-from saqsam.tasks.outlines import encode_mask
 
 Document = dict[str, Any]
 Results = list[dict[str, Any]]

@@ -13,13 +13,13 @@ from PIL import Image
 
 from saqsam import api
 from saqsam.cli.app import run
-from saqsam.detectors.listing import ListedImage, from_folder, in_frame
+from saqsam.datasets.coco import read_instances
+from saqsam.datasets.framed import framed
+from saqsam.datasets.instances import InstanceSet, open_listed
+from saqsam.datasets.listing import ListedImage, from_folder, in_frame
 from saqsam.errors import AnnotationError, ImageError, UnknownFrame, UsageError
-from saqsam.images import open_image, read_header
+from saqsam.images.files import open_image, read_header
 from saqsam.sam import Sam
-from saqsam.tasks.coco_json import read_instances
-from saqsam.tasks.framed import framed
-from saqsam.tasks.instance_set import InstanceSet, open_listed
 from saqsam.tasks.oriented_set import read_oriented
 from saqsam.tasks.semantic_maps import open_semantic_image, read_semantic
 

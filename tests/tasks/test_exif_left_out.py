@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from saqsam.cli.app import run
+from saqsam.datasets.bad_entries import BadEntries
+from saqsam.datasets.coco import read_instances
 from saqsam.errors import AnnotationError
 from saqsam.prompts.detections import read_detections
-from saqsam.tasks.bad_entries import BadEntries
-from saqsam.tasks.coco_json import read_instances
 from saqsam.tasks.oriented_set import read_oriented
 from saqsam.tasks.semantic_maps import open_semantic_image, read_semantic
 

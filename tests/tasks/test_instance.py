@@ -17,14 +17,14 @@ import torch
 from PIL import Image
 from transformers import SamModel
 
-from saqsam.images import open_image
-from saqsam.models.embedded import embedded_sam
-from saqsam.predictor import predict
+from saqsam.datasets.coco import read_instances
+from saqsam.datasets.instances import InstanceSet
+from saqsam.images.files import open_image
 from saqsam.prompts.from_dataset import prompts_for
 from saqsam.sam import Sam
-from saqsam.tasks.coco_json import read_instances
+from saqsam.segment.predictor import predict
+from saqsam.shipped.embedded import embedded_sam
 from saqsam.tasks.instance import InstanceResult, evaluate_instances
-from saqsam.tasks.instance_set import InstanceSet
 
 
 @contextmanager
@@ -237,8 +237,8 @@ def test_full_size_masks_exist_only_a_few_at_a_time(
     dataset = read_instances(tmp_path / "a.json", tmp_path)
     prompts = prompts_for(dataset, "boxes")
     sam = Sam(nano, "nano")
-    monkeypatch.setattr("saqsam.predictor._ENLARGED_PIXELS", 1 << 21)
-    monkeypatch.setattr("saqsam.predictor._PART_PIXELS", 1 << 22)
+    monkeypatch.setattr("saqsam.segment.predictor._ENLARGED_PIXELS", 1 << 21)
+    monkeypatch.setattr("saqsam.segment.predictor._PART_PIXELS", 1 << 22)
     few = dataclasses.replace(prompts[1], prompts=prompts[1].prompts[:5], instances=prompts[1].instances[:5])
     few = dataclasses.replace(few, category_ids=few.category_ids[:5], scores=few.scores[:5])
     evaluate_instances(sam, dataset, {1: few}, reference=sam)  # what is needed however few prompts there are

@@ -12,13 +12,13 @@ import pytest
 
 from saqsam import api
 from saqsam.cli.app import run
+from saqsam.datasets.coco import read_instances
+from saqsam.datasets.fields import shifted_ids
+from saqsam.datasets.instances import InstanceSet
 from saqsam.errors import AnnotationError
 from saqsam.prompts.from_dataset import prompts_for
+from saqsam.prompts.plausible import implausible
 from saqsam.sam import Sam
-from saqsam.tasks.coco_json import read_instances
-from saqsam.tasks.fields import shifted_ids
-from saqsam.tasks.instance_set import InstanceSet
-from saqsam.tasks.plausible import implausible
 from saqsam.tasks.semantic_notes import label_notes
 
 Box = list[float]

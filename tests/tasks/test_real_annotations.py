@@ -12,12 +12,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from transformers import SamModel
 
+from saqsam.datasets.coco import read_instances
+from saqsam.datasets.masks import encode_mask
 from saqsam.prompts.from_dataset import prompts_for
 from saqsam.sam import Sam
 from saqsam.tasks.coco_ap import NAMES, _figures
-from saqsam.tasks.coco_json import read_instances
 from saqsam.tasks.instance import coco_truth, evaluate_instances
-from saqsam.tasks.outlines import encode_mask
 
 if TYPE_CHECKING:
     from tests.conftest import Coco50

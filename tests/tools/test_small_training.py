@@ -20,9 +20,9 @@ from train_small import Run, train
 from transformers import SamModel
 
 from saqsam import api
-from saqsam.predictor import predict
 from saqsam.prompts.prompts import Prompts
 from saqsam.scenes import make_scene, write_scenes
+from saqsam.segment.predictor import predict
 
 
 @pytest.fixture(scope="module")

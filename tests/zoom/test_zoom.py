@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saqsam import api
-from saqsam.crops import around, cut, paste
+from saqsam.datasets.coco import read_instances
+from saqsam.images.crops import around, cut, paste
 from saqsam.prompts.prompts import Prompts
 from saqsam.sam import Sam
 from saqsam.scenes import make_scene, write_scenes
-from saqsam.tasks.coco_json import read_instances
-from saqsam.zoom import CROP_FACTOR, SHARED_FACTOR, Answering, crops_for, segment_parts
+from saqsam.segment.zoom import CROP_FACTOR, SHARED_FACTOR, Answering, crops_for, segment_parts
 
 SIZE = (300, 420)
 SCENE = make_scene(np.random.default_rng(5), SIZE)
@@ -112,8 +112,8 @@ def test_clicks_go_along_and_clicks_alone_see_the_whole_picture(float_sam: Sam) 
 
 
 def test_logits_of_a_zoomed_answer_lie_in_the_frame_of_the_picture(float_sam: Sam) -> None:
-    from saqsam.frame import frame_for
-    from saqsam.predictor import upscale_masks
+    from saqsam.images.frame import frame_for
+    from saqsam.segment.predictor import upscale_masks
 
     found = float_sam.segment(SCENE.image, boxes=SCENE.boxes, zoom=True)
     coarse = upscale_masks(found.low_res_logits, frame_for(float_sam.model, *SIZE))[:, 0].numpy()

@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
+from saqsam.datasets.bad_entries import ON_ERROR, BadEntries
 from saqsam.errors import UsageError
-from saqsam.tasks.bad_entries import ON_ERROR, BadEntries
 
 Model = Annotated[
     str,
@@ -85,7 +85,7 @@ DeviceOption = Annotated[str, typer.Option("--device", help="torch device to com
 
 def _limit_pixels(context: typer.Context, max_pixels: int | None) -> int | None:
     if max_pixels is not None and not context.resilient_parsing:
-        from saqsam.images import pixel_limit
+        from saqsam.images.files import pixel_limit
 
         context.with_resource(pixel_limit(max_pixels))
     return max_pixels
@@ -118,7 +118,7 @@ def check_exists(path: Path, option: str) -> Path:
 
 
 def _what_is_there(path: Path) -> str:
-    from saqsam.images import is_url, what_is_there
+    from saqsam.images.files import is_url, what_is_there
 
     if is_url(path):
         return "this is an address, and nothing is fetched here; download it and give the file"

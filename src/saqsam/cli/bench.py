@@ -32,11 +32,11 @@ def bench(
     if out is not None:
         check_output(out, "--out", force)
 
-    from saqsam.export.extra import require_onnx
+    from saqsam.extras import require_onnx
 
     require_onnx()
-    from saqsam.runtime.bench import bench as run_bench
-    from saqsam.runtime.rows import ROWS
+    from saqsam.bench.bench import bench as run_bench
+    from saqsam.bench.rows import ROWS
 
     with progress() as report:
         found = run_bench(path, row or tuple(ROWS), images=images, rounds=rounds, progress=report)

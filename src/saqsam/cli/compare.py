@@ -35,9 +35,9 @@ from saqsam.cli.output import print_json, print_lines
 from saqsam.cli.progress import progress, within
 from saqsam.cli.results import print_results, stop_on_nan
 from saqsam.cli.runtime import RuntimeOption, check_runtime, load_where_packed
+from saqsam.datasets.exif_words import AUTO, check_exif
+from saqsam.engines.names import TORCH
 from saqsam.errors import UsageError
-from saqsam.runtime.names import TORCH
-from saqsam.tasks.exif_words import AUTO, check_exif
 
 
 def compare(

@@ -24,14 +24,14 @@ from saqsam.cli.arguments import (
 from saqsam.cli.notes import print_notes
 from saqsam.cli.output import print_json, print_left_out, print_lines
 from saqsam.cli.progress import progress
+from saqsam.datasets.exif_words import AUTO, check_exif
 from saqsam.errors import InputError, UsageError
-from saqsam.tasks.exif_words import AUTO, check_exif
 
 if TYPE_CHECKING:
-    from saqsam.detectors.listing import ListedImage
+    from saqsam.datasets.bad_entries import BadEntries
+    from saqsam.datasets.instances import InstanceSet
+    from saqsam.datasets.listing import ListedImage
     from saqsam.detectors.run import DetectionRun
-    from saqsam.tasks.bad_entries import BadEntries
-    from saqsam.tasks.instance_set import InstanceSet
 
 _SHOWN = 5
 
@@ -127,8 +127,8 @@ def _dataset(
 ) -> InstanceSet | None:
     if annotations is None:
         return None
-    from saqsam.tasks.coco_json import read_instances
-    from saqsam.tasks.framed import framed
+    from saqsam.datasets.coco import read_instances
+    from saqsam.datasets.framed import framed
 
     return framed(read_instances(annotations, images, annotated=False, limit=limit, bad=bad), exif)
 
@@ -137,7 +137,7 @@ def _listed(
     images: Path, dataset: InstanceSet | None, exif: str, limit: int | None
 ) -> tuple[list[ListedImage], tuple[str, ...]]:
     """Images to detect on, and notes on them."""
-    from saqsam.detectors.listing import ListedImage, from_annotations, from_folder, in_frame
+    from saqsam.datasets.listing import ListedImage, from_annotations, from_folder, in_frame
 
     if dataset is not None:
         return from_annotations(dataset), dataset.notes

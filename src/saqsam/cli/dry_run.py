@@ -7,7 +7,7 @@ from pathlib import Path
 from saqsam.cli.output import megabytes, print_json, print_table
 from saqsam.cli.progress import progress
 from saqsam.recipe import Recipe
-from saqsam.reconstruct.words import in_words
+from saqsam.reconstruct.durations import in_words
 
 
 def say_dry_run(

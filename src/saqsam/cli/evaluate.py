@@ -49,9 +49,9 @@ from saqsam.cli.runtime import (
     load_for,
     load_where_packed,
 )
+from saqsam.datasets.exif_words import AUTO, check_exif
+from saqsam.engines.names import TORCH
 from saqsam.errors import UsageError
-from saqsam.runtime.names import TORCH
-from saqsam.tasks.exif_words import AUTO, check_exif
 
 
 def evaluate(

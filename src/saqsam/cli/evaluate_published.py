@@ -11,9 +11,9 @@ from saqsam.cli.notes import print_notes
 from saqsam.cli.output import print_json, print_lines
 from saqsam.cli.progress import progress, within
 from saqsam.cli.results import print_results, stop_on_nan
+from saqsam.datasets.exif_words import AUTO
 from saqsam.errors import UsageError
 from saqsam.recipe import load_recipe
-from saqsam.tasks.exif_words import AUTO
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ def evaluate_as_published(request: PublishedRequest) -> None:
         check_file(request.calibration_annotations, "--calibration-annotations")
 
     from saqsam import api
-    from saqsam.off_grid import quantize_as_published
-    from saqsam.reconstruct.published import as_published
+    from saqsam.published.learning import as_published
+    from saqsam.published.off_grid import quantize_as_published
 
     as_published(recipe)  # says at once if there is no published form
     given = api.load(request.model, device=request.device)

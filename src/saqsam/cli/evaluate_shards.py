@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from saqsam.cli.answers import load_answering
 from saqsam.cli.many import Distribution
 from saqsam.cli.output import listed
+from saqsam.engines.names import TORCH
 from saqsam.errors import InputError
-from saqsam.runtime.names import TORCH
 
 if TYPE_CHECKING:
     from saqsam.cli.progress import Report
+    from saqsam.datasets.bad_entries import BadEntries
     from saqsam.sam import Sam
-    from saqsam.tasks.bad_entries import BadEntries
     from saqsam.tasks.instance import InstanceResult
 
 
@@ -60,12 +60,12 @@ def evaluate_in_shards(
     Raises:
         InputError: images could not be read and are not to be left out, or none could.
     """
-    from saqsam.detectors.listing import from_annotations
+    from saqsam.datasets.coco import read_instances
+    from saqsam.datasets.framed import framed
+    from saqsam.datasets.listing import from_annotations
     from saqsam.many.tasks import EvaluateJob, figures_of, unreadable
     from saqsam.many.work import Item, identity_of
     from saqsam.prompts.from_dataset import prompts_for
-    from saqsam.tasks.coco_json import read_instances
-    from saqsam.tasks.framed import framed
     from saqsam.tasks.instance import summary
 
     bad = request.bad

@@ -12,18 +12,18 @@ from saqsam.cli.notes import print_notes
 from saqsam.cli.output import print_json, print_left_out, print_lines, print_table
 from saqsam.cli.progress import progress
 from saqsam.cli.results import percent, pictures_entry, print_pictures, share, stop_on_nan
+from saqsam.datasets.exif_words import AUTO
 from saqsam.errors import UsageError
-from saqsam.tasks.exif_words import AUTO
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from saqsam.datasets.bad_entries import BadEntries
+    from saqsam.datasets.instances import ImageRecord
     from saqsam.everything import EverythingOptions
-    from saqsam.images import Pixels
+    from saqsam.images.files import Pixels
     from saqsam.prompts.from_dataset import ImagePrompts
     from saqsam.sam import Sam
-    from saqsam.tasks.bad_entries import BadEntries
-    from saqsam.tasks.instance_set import ImageRecord
     from saqsam.tasks.oriented import OrientedResult
     from saqsam.tasks.oriented_ap import OrientedDetection, OrientedObject
     from saqsam.tasks.oriented_set import OrientedSet
@@ -160,7 +160,7 @@ class _OrientedPictures:
     taken: set[str] = field(default_factory=set)
 
     def __call__(self, image: ImageRecord, pixels: Pixels, found: Sequence[OrientedDetection]) -> None:
-        from saqsam.report.overlay import side_by_side
+        from saqsam.images.draw import side_by_side
         from saqsam.report.show import save_picture
         from saqsam.tasks.oriented import evaluate_oriented
 
@@ -321,8 +321,8 @@ class _SemanticPictures:
     def __call__(self, name: str, pixels: Pixels, start: Any, refined: Any, truth: Any) -> None:
         import numpy as np
 
-        from saqsam.report.labels import with_key
-        from saqsam.report.overlay import colour_of, side_by_side
+        from saqsam.images.draw import colour_of, side_by_side
+        from saqsam.images.labels import with_key
         from saqsam.report.show import draw_labels, save_picture
         from saqsam.tasks import semantic_vote
 

@@ -27,13 +27,13 @@ from saqsam.cli.output import listed, print_json, print_lines
 from saqsam.cli.progress import Report, progress
 from saqsam.cli.results import stop_on_nan
 from saqsam.cli.runtime import RuntimeOption, load_for
+from saqsam.datasets.exif_words import AUTO, check_exif
+from saqsam.engines.names import TORCH
 from saqsam.errors import ImageError, InputError, UsageError
 from saqsam.files import atomic_write
-from saqsam.runtime.names import TORCH
-from saqsam.tasks.exif_words import AUTO, check_exif
 
 if TYPE_CHECKING:
-    from saqsam.detectors.listing import ListedImage
+    from saqsam.datasets.listing import ListedImage
     from saqsam.everything import Everything, EverythingOptions
     from saqsam.sam import Sam
 
@@ -144,7 +144,7 @@ def _line(entry: dict[str, Any]) -> str:
 
 
 def _images(image: Path, exif: str) -> tuple[list[ListedImage], tuple[str, ...]]:
-    from saqsam.detectors.listing import ListedImage, from_folder, in_frame
+    from saqsam.datasets.listing import ListedImage, from_folder, in_frame
 
     return in_frame(from_folder(image) if image.is_dir() else [ListedImage(1, image)], exif)
 

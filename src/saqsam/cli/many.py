@@ -85,7 +85,7 @@ class Distribution:
 
         engine: Engine = local
         if self.engine == RAY:
-            from saqsam.many.ray_engine import RayEngine
+            from saqsam.many.ray_workers import RayEngine
 
             engine = RayEngine(self.workers, self.device)
         return run_many(
@@ -115,7 +115,7 @@ def distribution(engine: str, workers: int | None, shards: str | None, device: s
 
         check_kind(shards)
     if engine == RAY:
-        from saqsam.many.ray_engine import import_ray
+        from saqsam.many.ray_workers import import_ray
 
         import_ray()
     return Distribution(engine, workers or 2, shards, device)

@@ -15,7 +15,7 @@ from rich.text import Text
 from saqsam.visible import visible
 
 if TYPE_CHECKING:
-    from saqsam.tasks.bad_entries import LeftOut
+    from saqsam.datasets.bad_entries import LeftOut
 
 _PIPE_WIDTH = 10_000
 """Columns of a pipe: programs that read tables want each row on one line."""
@@ -53,7 +53,7 @@ def print_lines(lines: Sequence[str]) -> None:
 
 def print_left_out(notes: Sequence[str], left_out: Sequence[LeftOut]) -> None:
     """What was accepted with a note, and what was left out: a line for each kind, with a count."""
-    from saqsam.tasks.bad_entries import left_out_lines
+    from saqsam.datasets.bad_entries import left_out_lines
 
     print_lines([f"note: {note}" for note in notes])
     if left_out:

@@ -17,9 +17,9 @@ def packed_argument(model: str, verb: str) -> Path:
     Raises:
         CheckpointError: there is no such thing, or it is a float model; the message says how to pack one.
     """
+    from saqsam.checkpoints.load import EMBEDDED, at_hand
+    from saqsam.checkpoints.paths import kind_of
     from saqsam.drop_in.directory import packed_file
-    from saqsam.models.load import EMBEDDED, at_hand
-    from saqsam.models.paths import kind_of
     from saqsam.pack.file import is_packed
 
     pack = (
@@ -46,7 +46,7 @@ def packed_argument(model: str, verb: str) -> Path:
 
 def _check_float(path: Path, model: str) -> None:
     """Say it where a file is neither packed nor weights at all, rather than advise to quantize it."""
-    from saqsam.models.checkpoint import read_checkpoint
+    from saqsam.checkpoints.reading import read_checkpoint
 
     try:
         read_checkpoint(path, nested=True)

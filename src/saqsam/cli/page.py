@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from saqsam.cli.progress import Report
+    from saqsam.datasets.instances import ImageRecord
     from saqsam.sam import Sam
-    from saqsam.segmentation import Segmentation
+    from saqsam.segment.result import Segmentation
     from saqsam.tasks.instance import InstanceResult
-    from saqsam.tasks.instance_set import ImageRecord
 
     Segment = Callable[[Sam, ImageRecord], Segmentation]
 
@@ -43,16 +43,16 @@ def write_page(
     Raises:
         UsageError: the file cannot be written.
     """
+    from saqsam.datasets.bad_entries import BadEntries
+    from saqsam.datasets.coco import read_instances
+    from saqsam.datasets.framed import framed
+    from saqsam.datasets.instances import can_be_read, open_listed
     from saqsam.prompts.from_dataset import prompts_for
     from saqsam.report.compared import look_at, model_part
     from saqsam.report.curves import losses_plot
     from saqsam.report.errors_by_site import relative_errors
     from saqsam.report.html import methods, render
     from saqsam.report.plots import errors_plot
-    from saqsam.tasks.bad_entries import BadEntries
-    from saqsam.tasks.coco_json import read_instances
-    from saqsam.tasks.framed import framed
-    from saqsam.tasks.instance_set import can_be_read, open_listed
 
     bad = BadEntries(on_error)
     dataset = framed(read_instances(annotations, images, limit=limit, bad=bad), exif)
@@ -100,10 +100,10 @@ def _pictures(
     report: Report,
 ) -> list[dict[str, str]]:
     """Masks of judge and model on the image where they agree least and on the median one, of each model."""
-    from saqsam.report.canvas import image_uri
+    from saqsam.datasets.instances import open_listed
+    from saqsam.images.canvas import image_uri
+    from saqsam.images.difference import overlaps
     from saqsam.report.compared_picture import Drawn, compared_picture
-    from saqsam.report.difference import overlaps
-    from saqsam.tasks.instance_set import open_listed
 
     scores: dict[str, list[float]] = {name: [] for name in quantized}
     for done, image in enumerate(listed if quantized else ()):

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from saqsam.cli.progress import Report
-    from saqsam.images import Pixels
+    from saqsam.datasets.instances import ImageRecord, InstanceSet
+    from saqsam.images.files import Pixels
     from saqsam.prompts.from_dataset import ImagePrompts
     from saqsam.report.compared_picture import Drawn
     from saqsam.sam import Sam
-    from saqsam.tasks.instance_set import ImageRecord, InstanceSet
 
 
 def write_pictures(
@@ -49,14 +49,14 @@ def write_pictures(
     Returns:
         The files written.
     """
+    from saqsam.datasets.bad_entries import BadEntries
+    from saqsam.datasets.coco import read_instances
+    from saqsam.datasets.framed import framed
+    from saqsam.datasets.instances import open_listed
     from saqsam.errors import ImageError
     from saqsam.prompts.from_dataset import prompts_for
     from saqsam.report.compared_picture import compared_picture
     from saqsam.report.show import save_picture
-    from saqsam.tasks.bad_entries import BadEntries
-    from saqsam.tasks.coco_json import read_instances
-    from saqsam.tasks.framed import framed
-    from saqsam.tasks.instance_set import open_listed
 
     bad = BadEntries(on_error)
     dataset = framed(read_instances(annotations, images, limit=limit, bad=bad), exif)

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.progress import TimeRemainingColumn as TimeLeftColumn
 
 from saqsam.cli.progress_lines import Lines, lines
-from saqsam.reconstruct.words import in_words
+from saqsam.reconstruct.durations import in_words
 from saqsam.visible import visible
 
 Report = Callable[[str, int, int], None]

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event, Lock, Thread
 
-from saqsam.reconstruct.words import in_words
+from saqsam.reconstruct.durations import in_words
 from saqsam.visible import visible
 
 QUIET, EVERY = 2.0, 30.0

@@ -33,11 +33,11 @@ from saqsam.cli.dry_run import say_dry_run
 from saqsam.cli.finished import check_unfinished, note_finished
 from saqsam.cli.output import megabytes, print_json, print_left_out, print_lines
 from saqsam.cli.progress import progress
+from saqsam.datasets.exif_words import AUTO, check_exif
 from saqsam.errors import ImageError, UsageError
 from saqsam.recipe import Recipe, load_recipe
 from saqsam.recipe.fast import fast
 from saqsam.recipe.only import only
-from saqsam.tasks.exif_words import AUTO, check_exif
 
 CacheOption = Annotated[
     float | None,

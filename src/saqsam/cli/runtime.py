@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from saqsam.engines.names import ENGINES, TORCH
 from saqsam.errors import UsageError
-from saqsam.runtime.names import ENGINES, TORCH
 
 if TYPE_CHECKING:
     from saqsam.sam import Sam

@@ -27,9 +27,9 @@ from saqsam.cli.runtime import RuntimeOption, check_runtime
 from saqsam.cli.segment_folder import FolderRequest, segment_folder
 from saqsam.cli.segment_image import ImageRequest, segment_image
 from saqsam.cli.segment_prompts import PromptOptions
+from saqsam.datasets.exif_words import AUTO, check_exif
+from saqsam.engines.names import TORCH
 from saqsam.errors import UsageError
-from saqsam.runtime.names import TORCH
-from saqsam.tasks.exif_words import AUTO, check_exif
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,15 @@ from saqsam.cli.output import listed, print_json, print_lines
 from saqsam.cli.progress import Report, progress
 from saqsam.cli.results import stop_on_nan
 from saqsam.cli.runtime import check_not_sharded
+from saqsam.datasets.exif_words import AUTO
 from saqsam.errors import ImageError, InputError, UsageError
 from saqsam.files import atomic_write
-from saqsam.tasks.exif_words import AUTO
 
 if TYPE_CHECKING:
-    from saqsam.detectors.listing import ListedImage
+    from saqsam.datasets.instances import InstanceSet
+    from saqsam.datasets.listing import ListedImage
     from saqsam.many.work import Item, Row
     from saqsam.sam import Sam
-    from saqsam.tasks.instance_set import InstanceSet
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def segment_folder(
 
     from saqsam.many.work import Item
     from saqsam.prompts.from_dataset import prompts_for
-    from saqsam.tasks.plausible import implausible
+    from saqsam.prompts.plausible import implausible
 
     sam = request.load()
     with progress() as report:
@@ -151,10 +151,10 @@ def _listed(
     folder: Path, annotations: Path | None, detections: Path, exif: str, report: Report
 ) -> tuple[list[ListedImage], InstanceSet, list[ImageError]]:
     """Images to segment, the set their detections must fit, and the images that cannot be read."""
-    from saqsam.detectors.listing import from_annotations
-    from saqsam.tasks.coco_json import read_instances
-    from saqsam.tasks.framed import framed
-    from saqsam.tasks.instance_set import ImageRecord, InstanceSet
+    from saqsam.datasets.coco import read_instances
+    from saqsam.datasets.framed import framed
+    from saqsam.datasets.instances import ImageRecord, InstanceSet
+    from saqsam.datasets.listing import from_annotations
 
     if annotations is not None:
         dataset = framed(read_instances(annotations, folder, annotated=False), exif)
@@ -178,9 +178,9 @@ def _listed(
 
 def _in_frame_of(detections: Path, folder: Path, exif: str) -> tuple[list[ListedImage], tuple[str, ...]]:
     """The images of a folder in the frame that detections on them count in, and a note on it."""
-    from saqsam.detectors.listing import from_folder
+    from saqsam.datasets.exif import Picture, decide, table
+    from saqsam.datasets.listing import from_folder
     from saqsam.prompts.detections import stated_boxes
-    from saqsam.tasks.exif import Picture, decide, table
 
     listed, boxes = from_folder(folder), stated_boxes(detections)
     pictures = [Picture(image.path, None, table(boxes.get(image.id, ()))) for image in listed]
@@ -194,8 +194,8 @@ def _in_frame_of(detections: Path, folder: Path, exif: str) -> tuple[list[Listed
 
 def _categories(detections: Path) -> dict[int, str]:
     """Every category the detections speak of: without annotations there is no list to hold them against."""
-    from saqsam.tasks.fields import is_id, is_object
-    from saqsam.tasks.strict_json import read_json
+    from saqsam.datasets.fields import is_id, is_object
+    from saqsam.datasets.strict_json import read_json
 
     document = read_json(detections)
     entries = document.get("annotations") if is_object(document) else document

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from saqsam.cli.answers import check_boxes_for, cost_lines, load_answering
 from saqsam.cli.arguments import check_file, check_outputs
 from saqsam.cli.output import print_json, print_lines, print_table
+from saqsam.datasets.exif_words import AUTO, STORED
 from saqsam.errors import NumericalError, UsageError
-from saqsam.tasks.exif_words import AUTO, STORED
 
 if TYPE_CHECKING:
-    from saqsam.images import LoadedImage
-    from saqsam.segmentation import Segmentation
+    from saqsam.images.files import LoadedImage
+    from saqsam.segment.result import Segmentation
 
 PICTURE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 LOGITS = ".npy"
@@ -64,7 +64,7 @@ def segment_image(
         objects = len(request.prompts.get("boxes", request.prompts.get("points", ())))
         check_outputs([*((path, "--out") for path in _paths(out, objects, 1)), (overlay, "--overlay")], force)
 
-    from saqsam.images import open_image
+    from saqsam.images.files import open_image
 
     loaded = open_image(request.image, apply_exif=request.exif != STORED)
     found, objects = _answers(request, loaded)
@@ -84,9 +84,9 @@ def _answers(request: ImageRequest, loaded: LoadedImage) -> tuple[Segmentation, 
     sam = load_answering(request.runtime, request.model, request.device, request.zoom, request.clip_to_box)
     given = dict(request.prompts)
     if request.masks:
-        from saqsam.frame import frame_for
-        from saqsam.predictor import low_res_side
+        from saqsam.images.frame import frame_for
         from saqsam.prompts.mask_files import read_masks
+        from saqsam.segment.predictor import low_res_side
 
         if request.zoom:
             raise UsageError("--zoom: masks lie in the frame of the whole image; leave out --zoom or --mask")

@@ -22,7 +22,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import SamModel
 
 from saqsam.clip.focus import focus_iou, focus_mask
 from saqsam.clip.targets import (
@@ -36,6 +35,7 @@ from saqsam.clip.targets import (
 )
 from saqsam.errors import NumericalError
 from saqsam.families.decoder_attention import QuantDecoderAttention
+from saqsam.families.record import Model
 from saqsam.models.lookup import module_at
 from saqsam.models.sites import decoder_attention_paths
 from saqsam.recipe import Clip
@@ -73,7 +73,7 @@ class ClipRecord:
 
 
 def clip_decoder(
-    model: SamModel,
+    model: Model,
     settings: Clip,
     images: int,
     run: Callable[[], object],

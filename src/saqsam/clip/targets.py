@@ -18,10 +18,10 @@ from torch import Tensor
 
 from saqsam.families.decoder_attention import QuantDecoderAttention
 from saqsam.grids.affine import affine_parameters, affine_round_trip
-from saqsam.models.layers import QuantizedLayer
 from saqsam.models.lookup import quantized
-from saqsam.models.sampling import spread
-from saqsam.quantizer import Quantizer
+from saqsam.modules.layers import QuantizedLayer
+from saqsam.modules.quantizer import Quantizer
+from saqsam.modules.sampling import spread
 
 QUERY_INPUT, KEY_INPUT, QUERY, KEY = range(4)
 Interval = tuple[float, float]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from saqsam.detectors.boxes import clip_boxes
+from saqsam.datasets.boxes import clip_boxes
 
 RATIOS = (0.5, 1.0, 2.0)
 ANCHOR_SCALE = 8.0

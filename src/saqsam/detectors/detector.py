@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from saqsam.detectors.detections import Detections
-from saqsam.images import Pixels
+from saqsam.images.files import Pixels
 
 
 class Detector(Protocol):

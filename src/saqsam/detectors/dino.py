@@ -14,7 +14,7 @@ from saqsam.detectors.detections import Detections
 from saqsam.detectors.dino_network import Dino
 from saqsam.detectors.set_prediction import LIMITS, network_input, read_predictions
 from saqsam.detectors.weights import Row, fill
-from saqsam.images import Pixels
+from saqsam.images.files import Pixels
 
 QUERIES, LEVELS, TOP_K = 900, 5, 300
 _HEADS = ("class_embed.", "bbox_embed.")

@@ -11,14 +11,14 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from saqsam.detectors.boxes import nms_by_group
+from saqsam.datasets.boxes import nms_by_group
 from saqsam.detectors.coco_names import COCO_NAMES
 from saqsam.detectors.detections import Detections
 from saqsam.detectors.faster_rcnn_network import FasterRcnn, FasterRcnnSizes
 from saqsam.detectors.layers import laid_out
 from saqsam.detectors.resize import fitted_size, normalise, resize_pixels
 from saqsam.detectors.weights import fill, plain_table
-from saqsam.images import Pixels
+from saqsam.images.files import Pixels
 
 LONG_SIDE, SHORT_SIDE, MULTIPLE = 1333, 800, 32
 LEAST_SCORE = 0.05

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from saqsam.datasets.boxes import nms_by_group
 from saqsam.detectors.anchors import RATIOS, anchors, apply_deltas
-from saqsam.detectors.boxes import nms_by_group
 from saqsam.detectors.layers import Fpn, ResNet
 from saqsam.detectors.roi_align import roi_align
 

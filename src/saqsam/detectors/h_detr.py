@@ -20,7 +20,7 @@ from saqsam.detectors.deformable_names import decoder_row, encoder_row
 from saqsam.detectors.detections import Detections
 from saqsam.detectors.set_prediction import LIMITS, network_input, read_predictions
 from saqsam.detectors.weights import Row, fill
-from saqsam.images import Pixels
+from saqsam.images.files import Pixels
 
 _BODY = "backbone.0.body."
 _STAGES = ["stage2", "stage3", "stage4"]

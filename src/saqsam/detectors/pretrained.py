@@ -19,12 +19,12 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from saqsam.detectors.boxes import centre_to_corners
+from saqsam.checkpoints.hub import fetch
+from saqsam.datasets.boxes import centre_to_corners
 from saqsam.detectors.coco_names import COCO_CATEGORIES, COCO_LOGITS, COCO_NAMES
 from saqsam.detectors.detections import Detections, top_query_classes
 from saqsam.errors import CheckpointError, UsageError
-from saqsam.images import Pixels
-from saqsam.models.hub import fetch
+from saqsam.images.files import Pixels
 
 PREFIX = "hf:"
 TOP_K = 100

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from saqsam.images import Pixels
+from saqsam.images.files import Pixels
 
 
 def fitted_size(height: int, width: int, long_side: int, short_side: int) -> tuple[int, int]:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from saqsam.datasets.listing import ListedImage
 from saqsam.detectors.detections import Detections
 from saqsam.detectors.detector import Detector
-from saqsam.detectors.listing import ListedImage
 from saqsam.errors import ImageError, NumericalError
 from saqsam.files import atomic_write
 from saqsam.torch_state import as_documented

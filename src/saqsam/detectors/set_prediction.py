@@ -10,11 +10,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from saqsam.detectors.boxes import centre_to_corners
+from saqsam.datasets.boxes import centre_to_corners
 from saqsam.detectors.coco_names import COCO_IDS
 from saqsam.detectors.detections import Detections, top_query_classes
 from saqsam.detectors.resize import fitted_size, normalise, resize_pixels
-from saqsam.images import Pixels
+from saqsam.images.files import Pixels
 
 LIMITS = (1333, 800)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from saqsam.checkpoints.reading import StoredTensor, read_checkpoint
 from saqsam.errors import CheckpointError
-from saqsam.models.checkpoint import StoredTensor, read_checkpoint
 
 _SHOWN = 3
 _COUNTER = "num_batches_tracked"  # of batch norms; means nothing at inference

@@ -12,14 +12,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from saqsam.detectors.boxes import nms_by_group
+from saqsam.datasets.boxes import nms_by_group
 from saqsam.detectors.coco_names import COCO_NAMES
 from saqsam.detectors.detections import Detections
 from saqsam.detectors.layers import laid_out
 from saqsam.detectors.resize import fitted_size, resize_pixels
 from saqsam.detectors.weights import fill, plain_table
 from saqsam.detectors.yolox_network import Yolox, YoloxSizes
-from saqsam.images import Pixels
+from saqsam.images.files import Pixels
 
 INPUT_SIDE = 640
 GREY = 114.0

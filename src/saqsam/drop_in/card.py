@@ -73,7 +73,8 @@ Quantized with saqsam by the recipe `{recipe}`. Its weights are integers at thei
 
 ```python
 import saqsam  # without this line the model does not load
-from transformers import SamModel, SamProcessor
+from transformers import SamProcessor, SamModel
+from saqsam.families.record import Model
 
 model = SamModel.from_pretrained("this directory")
 processor = SamProcessor.from_pretrained("this directory")

@@ -38,13 +38,13 @@ from saqsam.files import atomic_write
 from saqsam.grids.affine import Affine
 from saqsam.grids.registry import find_grid
 from saqsam.models.attach import all_quantizers
-from saqsam.models.layers import QuantLinear
 from saqsam.models.lookup import image_side, layer_at
 from saqsam.models.sites import INPUT, WEIGHT, Site
+from saqsam.modules.layers import QuantLinear
+from saqsam.modules.quantizer import Quantizer
 from saqsam.pack.bits import pack
 from saqsam.pack.contents import PackedModel, PackedWeight
 from saqsam.pack.convert import plain_config, to_packed
-from saqsam.quantizer import Quantizer
 
 if TYPE_CHECKING:
     from saqsam.sam import Sam

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from saqsam.checkpoints.config import PARTS, checked_config
+from saqsam.checkpoints.paths import kind_of
 from saqsam.drop_in.names import CARD, CONFIG, METHOD, PROCESSOR, WEIGHTS
 from saqsam.drop_in.settings import processor_settings, write_json, write_text
 from saqsam.errors import CheckpointError, CorruptCheckpoint, UsageError
-from saqsam.models.config import PARTS, checked_config
 from saqsam.models.lookup import image_side
-from saqsam.models.paths import kind_of
 from saqsam.pack.container import FORMAT_VERSION, SEAL_BYTES
 from saqsam.pack.contents import PackedModel
 from saqsam.pack.convert import plain_config, to_packed

@@ -78,7 +78,7 @@ class SaqsamQuantizer(HfQuantizer):
         Raises:
             CorruptCheckpoint: no SAM has these sizes.
         """
-        from saqsam.models.config import checked_config
+        from saqsam.checkpoints.config import checked_config
 
         try:
             where = config.name_or_path or "config.json"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from saqsam.crops import Window, spans
 from saqsam.everything.options import EverythingOptions
+from saqsam.images.crops import Window, spans
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from scipy.ndimage import label
 from torch import Tensor
 
-from saqsam.tasks.outlines import Mask
+from saqsam.datasets.masks import Mask
 
 EDGE_TOLERANCE = 20
 """Pixels; as published."""

@@ -15,25 +15,25 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from transformers import SamModel
 
-from saqsam.crops import cut, paste
-from saqsam.detectors.boxes import nms
+from saqsam.datasets.boxes import nms
+from saqsam.datasets.masks import encode_mask
 from saqsam.everything.crops import Crop, crops_of, grid_for
 from saqsam.everything.filters import extents, stability_scores, touches_crop_edge, without_small_regions
 from saqsam.everything.options import EverythingOptions
 from saqsam.everything.propose import Proposals, enlarged, propose
 from saqsam.everything.result import Everything, EverythingMask
-from saqsam.frame import Frame, checked_pixels, preprocess
-from saqsam.predictor import MASK_THRESHOLD, embed
-from saqsam.tasks.outlines import encode_mask
+from saqsam.families.record import Model
+from saqsam.images.crops import cut, paste
+from saqsam.images.frame import Frame, checked_pixels, preprocess
+from saqsam.segment.predictor import MASK_THRESHOLD, embed
 
 _PIXELS_AT_ONCE = 1 << 24
 """Pixels of masks enlarged together, as float32."""
 
 
 def segment_everything(
-    model: SamModel,
+    model: Model,
     pixels: npt.NDArray[np.uint8],
     options: EverythingOptions | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -73,7 +73,7 @@ def _advance(progress: Callable[[int, int], None], before: int, total: int, clic
 
 
 def _of_crop(
-    model: SamModel,
+    model: Model,
     pixels: npt.NDArray[np.uint8],
     crop: Crop,
     options: EverythingOptions,

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import SamModel
 
+from saqsam.families.record import Model
 from saqsam.families.registry import decoder_of
-from saqsam.frame import Frame
-from saqsam.models.shared_decoder import ImageDecoder, can_share, prompts_at_once
-from saqsam.predictor import decode
+from saqsam.families.shared_decoder import ImageDecoder, can_share, prompts_at_once
+from saqsam.images.frame import Frame
 from saqsam.prompts.prompts import Prompts
+from saqsam.segment.predictor import decode
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Proposals:
 
 @torch.no_grad()
 def propose(
-    model: SamModel, embeddings: Tensor, points: Tensor, frame: Frame, *, above: float, at_once: int
+    model: Model, embeddings: Tensor, points: Tensor, frame: Frame, *, above: float, at_once: int
 ) -> Iterator[Proposals]:
     """The masks of each click whose predicted IoU is above a threshold, a few clicks at a time.
 
@@ -60,7 +60,7 @@ def propose(
 
 
 def _from_shared_decoder(
-    model: SamModel, decoder: ImageDecoder, points: Tensor, frame: Frame, above: float, clicks: Tensor
+    model: Model, decoder: ImageDecoder, points: Tensor, frame: Frame, above: float, clicks: Tensor
 ) -> Proposals:
     scaled = frame.scale_points(points)[None, :, None].to(decoder.embeddings.device)
     labels = torch.ones(scaled.shape[:3], dtype=torch.int64, device=scaled.device)
@@ -74,7 +74,7 @@ def _from_shared_decoder(
 
 
 def _from_plain_decoder(
-    model: SamModel, embeddings: Tensor, points: Tensor, frame: Frame, above: float, clicks: Tensor
+    model: Model, embeddings: Tensor, points: Tensor, frame: Frame, above: float, clicks: Tensor
 ) -> Proposals:
     labels = torch.ones((len(points), 1), dtype=torch.int64)
     prompts = Prompts(points=points[:, None], labels=labels)

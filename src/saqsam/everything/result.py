@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from saqsam.tasks.outlines import Mask, Rle, decode_mask, mask_area, mask_box
+from saqsam.datasets.masks import Mask, Rle, decode_mask, mask_area, mask_box
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,6 @@ class Everything:
 
     def draw(self, pixels: npt.NDArray[np.uint8]) -> Image.Image:
         """The masks over the ``(H, W, 3)`` uint8 image."""
-        from saqsam.report.overlay import draw_masks
+        from saqsam.images.draw import draw_masks
 
         return draw_masks(pixels, self.masks)

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from saqsam.errors import UsageError
-from saqsam.export.build import OPSETS
-from saqsam.export.extra import require_onnx
 from saqsam.export.write import Exported, export_onnx
+from saqsam.extras import require_onnx
+from saqsam.graphs.build import OPSETS
 from saqsam.pack.convert import from_packed
 from saqsam.pack.file import is_packed, read_packed
 from saqsam.torch_state import as_documented

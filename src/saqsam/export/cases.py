@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
+from saqsam.datasets.coco import read_instances
+from saqsam.datasets.exif_words import STORED
+from saqsam.datasets.framed import framed
+from saqsam.datasets.instances import InstanceSet, open_listed
 from saqsam.errors import UnknownFrame, UsageError
 from saqsam.export.parity import Case
-from saqsam.images import open_image
+from saqsam.images.files import open_image
 from saqsam.prompts.from_dataset import prompts_for
 from saqsam.prompts.prompts import checked_prompts
 from saqsam.scenes import make_scene
-from saqsam.tasks.coco_json import read_instances
-from saqsam.tasks.exif_words import STORED
-from saqsam.tasks.framed import framed
-from saqsam.tasks.instance_set import InstanceSet, open_listed
 
 DEFAULT_IMAGES = 4
 MOST_PROMPTS = 16

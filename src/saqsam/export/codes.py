@@ -15,22 +15,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import SamModel
 
-from saqsam.export.arithmetic import Portable
-from saqsam.export.decoder import decoder_graph
-from saqsam.export.encoder import EncoderWriter
-from saqsam.export.graph import Graph
-from saqsam.export.model import point_inputs
-from saqsam.export.session import open_session, run_session
-from saqsam.export.source import Source
-from saqsam.families.record import CONVOLUTION
+from saqsam.families.record import CONVOLUTION, Model
 from saqsam.families.registry import encoder_of
+from saqsam.graphs.decoder import decoder_graph
+from saqsam.graphs.encoder import EncoderWriter
+from saqsam.graphs.graph import Graph
+from saqsam.graphs.model import point_inputs
+from saqsam.graphs.portable import Portable
+from saqsam.graphs.session import open_session, run_session
+from saqsam.graphs.source import Source
 from saqsam.models.attach import all_quantizers
 from saqsam.models.sites import ATTENTION, ENCODER, KEY, QUERY, VALUE, WEIGHT, Site
 
 if TYPE_CHECKING:
-    from saqsam.frame import Frame
+    from saqsam.images.frame import Frame
     from saqsam.prompts.prompts import Prompts
 
 Maker = Callable[[Graph, Source], Portable]
@@ -43,7 +42,7 @@ _PROMPTS = 8
 
 
 @torch.no_grad()
-def encoder_codes(model: SamModel, source: Source, maker: Maker, pixel_values: Tensor, opset: int) -> Shares:
+def encoder_codes(model: Model, source: Source, maker: Maker, pixel_values: Tensor, opset: int) -> Shares:
     """Compare the image encoder block by block.
 
     Args:
@@ -85,7 +84,7 @@ def encoder_codes(model: SamModel, source: Source, maker: Maker, pixel_values: T
 
 @torch.no_grad()
 def decoder_codes(
-    model: SamModel,
+    model: Model,
     source: Source,
     maker: Maker,
     embedding: Tensor,
@@ -122,11 +121,11 @@ def decoder_codes(
     return _compare(graph, arithmetic, seen, inputs)
 
 
-def _activation_sites(model: SamModel, part: str | None = None) -> list[Site]:
+def _activation_sites(model: Model, part: str | None = None) -> list[Site]:
     return [s for s in all_quantizers(model) if s.role != WEIGHT and part in (None, s.part)]
 
 
-def _seen(model: SamModel, sites: list[Site], run: Callable[[], Any]) -> dict[Site, Tensor]:
+def _seen(model: Model, sites: list[Site], run: Callable[[], Any]) -> dict[Site, Tensor]:
     """What each site's quantizer returned during ``run``; a map that came in pieces is put together."""
     pieces: dict[Site, list[Tensor]] = {}
     quantizers = all_quantizers(model)

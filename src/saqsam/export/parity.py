@@ -20,16 +20,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from transformers import SamModel
 
 from saqsam.errors import InvariantError
 from saqsam.export.codes import Maker, Shares, decoder_codes, encoder_codes, total_share, worst_site
-from saqsam.export.model import OnnxSam
-from saqsam.export.source import Source
+from saqsam.families.record import Model
 from saqsam.families.registry import encoder_of
-from saqsam.frame import Frame, preprocess
-from saqsam.predictor import decode, embed, upscale_masks
+from saqsam.graphs.model import OnnxSam
+from saqsam.graphs.source import Source
+from saqsam.images.frame import Frame, preprocess
 from saqsam.prompts.prompts import Prompts
+from saqsam.segment.predictor import decode, embed, upscale_masks
 
 SAME_MASK = 0.999
 """IoU from which two masks count as the same."""
@@ -123,7 +123,7 @@ class Parity:
 
 
 def check_parity(
-    model: SamModel,
+    model: Model,
     graphs: OnnxSam,
     cases: Sequence[Case],
     source: Source,
@@ -194,7 +194,7 @@ class _Tally:
 
     def add(
         self,
-        model: SamModel,
+        model: Model,
         graphs: OnnxSam,
         prompts: Prompts,
         frame: Frame,
@@ -203,7 +203,7 @@ class _Tally:
         generator: torch.Generator,
     ) -> None:
         """Add one image's prompts."""
-        stand_in = cast(SamModel, graphs)
+        stand_in = cast(Model, graphs)
         own = embed(stand_in, pixel_values)
         expected = decode(model, embedding, prompts, frame)[0]
         given = decode(stand_in, embedding, prompts, frame)[0]
@@ -224,7 +224,7 @@ class _Tally:
         self.decoder_difference = _largest(self.decoder_difference, given, expected)
 
 
-def disturbed_embedding(model: SamModel, pixel_values: Tensor, generator: torch.Generator) -> Tensor:
+def disturbed_embedding(model: Model, pixel_values: Tensor, generator: torch.Generator) -> Tensor:
     """The model's embedding ``(1, C, g, g)`` when noise of ``DISTURBANCE`` multiplies each block's input."""
 
     def disturb(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saqsam.errors import CheckpointError, InvariantError, SaqsamError, UsageError
-from saqsam.export.build import OPSETS, build_graphs
-from saqsam.export.extra import require_onnx
+from saqsam.extras import require_onnx
 from saqsam.files import atomic_write, stop_if_full
+from saqsam.graphs.build import OPSETS, build_graphs
 from saqsam.pack.file import PackedModel
 
 if TYPE_CHECKING:
-    from transformers import SamModel
-
     from saqsam.export.parity import Case, Parity
+    from saqsam.families.record import Model
 
 ENCODER, DECODER, PARITY = "encoder.onnx", "decoder.onnx", "parity.json"
 
@@ -46,7 +45,7 @@ class Exported:
 
 def export_onnx(
     packed: PackedModel,
-    model: SamModel,
+    model: Model,
     directory: str | Path,
     cases: Sequence[Case],
     *,
@@ -71,7 +70,7 @@ def export_onnx(
         SaqsamError: the files cannot be written; none of them is left.
     """
     require_onnx()
-    from saqsam.export.arithmetic import Portable
+    from saqsam.graphs.portable import Portable
 
     progress("build", 0, 1)
     graphs = [graph.SerializeToString() for graph in build_graphs(packed, opset, Portable)]
@@ -92,7 +91,7 @@ def export_onnx(
 
 def _verified(
     packed: PackedModel,
-    model: SamModel,
+    model: Model,
     graphs: list[bytes],
     cases: Sequence[Case],
     opset: int,
@@ -100,11 +99,11 @@ def _verified(
 ) -> Parity:
     import onnx
 
-    from saqsam.export.arithmetic import Portable
-    from saqsam.export.model import OnnxSam
     from saqsam.export.parity import check_parity
-    from saqsam.export.session import open_session
-    from saqsam.export.source import Source
+    from saqsam.graphs.model import OnnxSam
+    from saqsam.graphs.portable import Portable
+    from saqsam.graphs.session import open_session
+    from saqsam.graphs.source import Source
 
     if not cases:
         raise UsageError("verification needs at least one image with a prompt; give some, or --no-verify")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.sam.modeling_sam import SamAttention
 
-from saqsam.models.attention import AttentionQuantizers, through
+from saqsam.modules.attention import AttentionQuantizers, through
 
 
 class QuantDecoderAttention(nn.Module):

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from transformers import SamModel
 
-from saqsam.models.attention import AttentionQuantizers
+from saqsam.modules.attention import AttentionQuantizers
 
 Model = SamModel
 """The type of the models: that of SAM 1, whose calls those of every family resemble."""

@@ -34,7 +34,7 @@ from saqsam.families.sam_decoder import SamDecoder
 from saqsam.families.sam_encoder import SamEncoder
 from saqsam.families.sam_names import DecoderLayerNames, EncoderBlockNames, SamNames
 from saqsam.families.vision_attention import QuantVisionAttention
-from saqsam.models.attention import AttentionQuantizers
+from saqsam.modules.attention import AttentionQuantizers
 
 _POSITION = "a table of positions: added, never multiplied with 8-bit operands"
 _NORM = "normalisation divides by a statistic of its input; its few parameters cost nothing"

@@ -17,9 +17,9 @@ from transformers.models.sam.modeling_sam import SamVisionAttention, SamVisionEn
 from saqsam.families.record import Model, Stream
 from saqsam.families.sam_names import SamNames
 from saqsam.families.sam_rows import SamRows
+from saqsam.families.shared_decoder import is_watched
 from saqsam.families.vision_attention import QuantVisionAttention
-from saqsam.models.attention import AttentionQuantizers
-from saqsam.models.shared_decoder import is_watched
+from saqsam.modules.attention import AttentionQuantizers
 
 
 class SamEncoder:

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.sam.modeling_sam import SamVisionAttention
 
-from saqsam.models.attention import AttentionQuantizers, through
-from saqsam.models.sampling import SAMPLED_MAPS, SAMPLED_QUERIES, spread
-from saqsam.quantizer import Stage
+from saqsam.modules.attention import AttentionQuantizers, through
+from saqsam.modules.quantizer import Stage
+from saqsam.modules.sampling import SAMPLED_MAPS, SAMPLED_QUERIES, spread
 
 _CHUNK = 1 << 25
 """Elements of the attention map held at once. Maps of different heads and windows do not touch each

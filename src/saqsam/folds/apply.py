@@ -7,9 +7,10 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from transformers import SamModel
 
+from saqsam.calibrate.histogram import Histogram
 from saqsam.errors import InvariantError
+from saqsam.families.record import Model
 from saqsam.families.registry import decoder_of, encoder_of
 from saqsam.folds.bimodal import flip_signs, is_bimodal
 from saqsam.folds.centre import centre_keys
@@ -18,7 +19,6 @@ from saqsam.folds.projections import KEY, Projections, collecting
 from saqsam.folds.rotate_heads import rotate_queries_and_keys, rotate_values
 from saqsam.folds.rotate_stream import rotate_stream
 from saqsam.models.sites import DECODER, attention_rows, encoder_attention_paths
-from saqsam.ranges.histogram import Histogram
 from saqsam.recipe import Folds
 
 TOLERANCE = 1e-3
@@ -30,7 +30,7 @@ factor, channels turned together."""
 
 
 def fold_decoder(
-    model: SamModel, folds: Folds, run: Callable[[], Tensor], generator: torch.Generator
+    model: Model, folds: Folds, run: Callable[[], Tensor], generator: torch.Generator
 ) -> FoldRecord:
     """Fold the mask decoder's attentions.
 
@@ -84,7 +84,7 @@ def fold_decoder(
 
 
 def fold_encoder(
-    model: SamModel, folds: Folds, run: Callable[[], Tensor], generator: torch.Generator
+    model: Model, folds: Folds, run: Callable[[], Tensor], generator: torch.Generator
 ) -> FoldRecord:
     """Fold the image encoder: rotations, key centring and value scaling (the others are not exact there).
 

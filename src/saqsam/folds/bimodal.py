@@ -15,8 +15,8 @@ from scipy.signal import find_peaks
 from scipy.stats import gaussian_kde
 from torch import Tensor
 
+from saqsam.calibrate.histogram import Histogram
 from saqsam.folds.projections import KEY, QUERY, Projections
-from saqsam.ranges.histogram import Histogram
 
 POINTS, DISTANCE, HEIGHT = 128, 32, 0.01
 """Grid points of the density, least distance of peaks in points, least height as a share of the sum."""

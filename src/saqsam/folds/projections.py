@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from saqsam.errors import NumericalError, UsageError
 from saqsam.models import sites
-from saqsam.models.layers import QuantizedLayer
 from saqsam.models.lookup import quantized
+from saqsam.modules.layers import QuantizedLayer
 
 QUERY, KEY, VALUE = 0, 1, 2
 _ROLES = (sites.QUERY, sites.KEY, sites.VALUE)

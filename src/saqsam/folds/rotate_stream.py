@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import SamModel
 
 from saqsam.errors import UsageError
+from saqsam.families.record import Model
 from saqsam.families.registry import encoder_of
 from saqsam.folds.orthogonal import keeping_the_mean
 
@@ -25,7 +25,7 @@ _SMALLEST = 1e-3
 """Least weight of a norm, as a share of its largest: dividing by less would cost precision."""
 
 
-def rotate_stream(model: SamModel, generator: torch.Generator) -> int:
+def rotate_stream(model: Model, generator: torch.Generator) -> int:
     """Turn the residual stream of an attached model's encoder; returns its width.
 
     Raises:

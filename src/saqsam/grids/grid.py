@@ -3,7 +3,7 @@
 A grid is a small module whose numbers are buffers, so that they follow the model from device to device. It
 does not change: learning makes another one (``with_numbers``), and a quantizer takes it by ``Quantizer.set``.
 To add a grid, derive from ``Grid`` or from a grid that is there, and ``register_grid`` it. Its range rule is
-that of its base, or one given to ``saqsam.ranges.rules.register_rule``. A recipe names it in an override.
+that of its base, or one given to ``saqsam.calibrate.rules.register_rule``. A recipe names it in an override.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from saqsam.calibration import CalibrationImage
+from saqsam.calibrate.images import CalibrationImage
 from saqsam.prompts.prompts import Prompts
 from saqsam.recipe import Recipe
 

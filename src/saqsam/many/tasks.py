@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from saqsam.errors import ImageError
 from saqsam.many.work import Item, Row
 from saqsam.sam import Sam
+from saqsam.segment.zoom import segment_parts
 from saqsam.tasks.instance import ImageFigures, image_figures
-from saqsam.zoom import segment_parts
 
 
 @dataclass(frozen=True)

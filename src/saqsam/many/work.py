@@ -11,11 +11,11 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from saqsam.detectors.listing import ListedImage
+from saqsam.datasets.instances import Instance
+from saqsam.datasets.listing import ListedImage
 from saqsam.jobs.identity import model_hash
 from saqsam.prompts.from_dataset import ImagePrompts
 from saqsam.sam import Sam
-from saqsam.tasks.instance_set import Instance
 
 Row = dict[str, Any]
 """What became of one image, in plain JSON types: ``image_id``, ``file``, ``unreadable`` (the reason, or None

@@ -7,11 +7,11 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import torch
-from transformers import SamModel
 
-from saqsam.calibration import CalibrationImage
+from saqsam.calibrate.images import CalibrationImage
+from saqsam.families.record import Model
+from saqsam.mixed.allocate import spend
 from saqsam.mixed.sensitivity import sensitivities
-from saqsam.mixed.spend import spend
 from saqsam.models.plan import plan_sites
 from saqsam.pipeline import Progress, calibrated_copy
 from saqsam.recipe import Override, Recipe
@@ -23,7 +23,7 @@ LEAST, MOST = 2, 8
 
 @torch.no_grad()
 def spend_bits(
-    model: SamModel,
+    model: Model,
     recipe: Recipe,
     images: Sequence[CalibrationImage],
     progress: Progress = lambda stage, done, total: None,

@@ -16,19 +16,19 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
-from transformers import SamModel
 
-from saqsam.calibration import CalibrationImage, pixels_of
+from saqsam.calibrate.images import CalibrationImage, pixels_of
+from saqsam.families.record import Model
 from saqsam.families.registry import encoder_of
+from saqsam.families.shared_decoder import prompts_at_once
 from saqsam.models.attach import all_quantizers
-from saqsam.models.layers import QuantizedLayer
 from saqsam.models.lookup import layer_at, module_at
-from saqsam.models.shared_decoder import prompts_at_once
 from saqsam.models.sites import ATTENTION, INPUT, KEY, QUERY, VALUE, WEIGHT, Site, attention_rows
-from saqsam.quantizer import Quantizer
+from saqsam.modules.layers import QuantizedLayer
+from saqsam.modules.quantizer import Quantizer
+from saqsam.reconstruct.end_to_end import masks_and_scores
 from saqsam.reconstruct.prompting import Prompting
 from saqsam.reconstruct.replace import Answer, replaced
-from saqsam.reconstruct.whole import masks_and_scores
 
 _PROMPTS = 8
 """Prompts used of each image."""
@@ -53,7 +53,7 @@ class Sizes:
 
 
 def sensitivities(
-    models: Sequence[SamModel], images: Sequence[CalibrationImage], probes: int, generator: torch.Generator
+    models: Sequence[Model], images: Sequence[CalibrationImage], probes: int, generator: torch.Generator
 ) -> tuple[Errors, Sizes]:
     """Errors of every site in each model, alone, and the sites' sizes.
 
@@ -82,7 +82,7 @@ def sensitivities(
     return errors, _sizes(first, quantizers[0], pixels, prompting)
 
 
-def _embed(model: SamModel, pixels: Tensor) -> Tensor:
+def _embed(model: Model, pixels: Tensor) -> Tensor:
     """The image encoder, each block run again on the way back: the map of a SAM-B's global attention alone
     takes 0.8 GB, and there are four of them, of which a quarter is held at a time."""
     encoder = encoder_of(model)
@@ -100,7 +100,7 @@ def _embed(model: SamModel, pixels: Tensor) -> Tensor:
 
 
 def _slopes(
-    model: SamModel,
+    model: Model,
     prompting: Prompting,
     embedding: Tensor,
     scales: Sequence[Tensor],
@@ -144,9 +144,7 @@ def _gradients(total: Tensor, of: Sequence[Tensor], *, keep: bool) -> list[Tenso
     return [torch.zeros_like(x) if y is None else y for x, y in zip(of, found, strict=True)]
 
 
-def _sizes(
-    model: SamModel, quantizers: Mapping[Site, Quantizer], pixels: Tensor, prompting: Prompting
-) -> Sizes:
+def _sizes(model: Model, quantizers: Mapping[Site, Quantizer], pixels: Tensor, prompting: Prompting) -> Sizes:
     """Elements of weights, and multiplications of activations in one image with its prompts."""
     elements: dict[Site, int] = {}
 
@@ -190,7 +188,7 @@ def _moved(quantizers: Sequence[Quantizer], scales: Tensor, x: Tensor, value: Te
     return cast(Tensor, _Moved.apply(x, scales, quantizers))  # type: ignore[no-untyped-call]
 
 
-def _multiplications(model: SamModel, elements: Mapping[Site, int]) -> dict[Site, int]:
+def _multiplications(model: Model, elements: Mapping[Site, int]) -> dict[Site, int]:
     """Multiplications from the numbers of elements that passed each site."""
     found = {}
     outputs = {row.path: row.output for row in attention_rows(model)}
@@ -204,7 +202,7 @@ def _multiplications(model: SamModel, elements: Mapping[Site, int]) -> dict[Site
     return found
 
 
-def _head_width(model: SamModel, attention: str, output: str) -> int:
+def _head_width(model: Model, attention: str, output: str) -> int:
     """Channels of a head of the attention at a path, whose values the layer at the other path reads."""
     width: int = module_at(model, output, QuantizedLayer).weight.shape[1]
     heads: int = vars(model.get_submodule(attention))["num_attention_heads"]

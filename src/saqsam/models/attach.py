@@ -7,8 +7,6 @@ from torch import nn
 from saqsam.errors import InvariantError
 from saqsam.families.record import Model
 from saqsam.families.registry import family_of
-from saqsam.models.attention import AttentionQuantizers
-from saqsam.models.layers import QuantConv2d, QuantizedLayer, QuantLinear
 from saqsam.models.plan import Plan
 from saqsam.models.sites import (
     ATTENTION,
@@ -22,7 +20,9 @@ from saqsam.models.sites import (
     layer_paths,
     quantized_sites,
 )
-from saqsam.quantizer import Quantizer
+from saqsam.modules.attention import AttentionQuantizers
+from saqsam.modules.layers import QuantConv2d, QuantizedLayer, QuantLinear
+from saqsam.modules.quantizer import Quantizer
 
 
 def attach(model: Model, plan: Plan, *, float_rel_pos_query: bool = False) -> None:

@@ -8,8 +8,8 @@ from torch import nn
 
 from saqsam.errors import InvariantError
 from saqsam.families.record import Model
-from saqsam.models.layers import QuantizedLayer
 from saqsam.models.sites import Site
+from saqsam.modules.layers import QuantizedLayer
 
 _M = TypeVar("_M", bound=nn.Module)
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from transformers import SamModel
 
+from saqsam.families.record import Model
 from saqsam.models.attach import all_quantizers
 from saqsam.models.lookup import image_side, layer_at
 from saqsam.models.plan import plan_sites
 from saqsam.models.sites import WEIGHT, Site
-from saqsam.quantizer import Quantizer, Stage
+from saqsam.modules.quantizer import Quantizer, Stage
 from saqsam.recipe import Recipe
 
 _COUNTED = 1 << 16
@@ -63,7 +63,7 @@ class AuditReport:
 
 @torch.no_grad()
 def audit(
-    model: SamModel,
+    model: Model,
     recipe: Recipe,
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> AuditReport:
@@ -109,9 +109,7 @@ def _check(name: str, failures: Iterator[tuple[str, str]], looked_at: int) -> Ch
     return Check(name, False, site, detail + more)
 
 
-def _unplanned(
-    model: SamModel, recipe: Recipe, quantizers: dict[Site, Quantizer]
-) -> Iterator[tuple[str, str]]:
+def _unplanned(model: Model, recipe: Recipe, quantizers: dict[Site, Quantizer]) -> Iterator[tuple[str, str]]:
     found = {site.name: quantizer for site, quantizer in quantizers.items()}
     plan = plan_sites(model, recipe)
     for name, choice in plan.items():
@@ -140,7 +138,7 @@ def _unfrozen(quantizers: dict[Site, Quantizer]) -> Iterator[tuple[str, str]]:
             yield site.name, problem
 
 
-def _off_grid(model: SamModel, quantizers: dict[Site, Quantizer]) -> Iterator[tuple[str, str]]:
+def _off_grid(model: Model, quantizers: dict[Site, Quantizer]) -> Iterator[tuple[str, str]]:
     for site, quantizer in quantizers.items():
         if site.role != WEIGHT or not quantizer.has_grid:
             continue
@@ -180,7 +178,7 @@ def _not_finite(seen: _Pass) -> Iterator[tuple[str, str]]:
 
 
 def _unrepresentable(
-    model: SamModel, recipe: Recipe, quantizers: dict[Site, Quantizer]
+    model: Model, recipe: Recipe, quantizers: dict[Site, Quantizer]
 ) -> Iterator[tuple[str, str]]:
     quantized = {f"{site.path}.weight" for site in quantizers if site.role == WEIGHT}
     dtype = getattr(torch, recipe.float_dtype)
@@ -207,7 +205,7 @@ class _Pass:
 class _Probe:
     """A fixed noise image and two boxes, run through the whole model."""
 
-    def __init__(self, model: SamModel) -> None:
+    def __init__(self, model: Model) -> None:
         size = image_side(model)
         generator = torch.Generator().manual_seed(_SEED)
         self.model = model

@@ -7,23 +7,23 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import SamModel
 
+from saqsam.checkpoints.official import POSITIONS, TIED_POSITIONS
 from saqsam.errors import CorruptCheckpoint, SaqsamError
+from saqsam.families.record import Model
 from saqsam.grids.affine import Affine
 from saqsam.grids.grid import Grid
 from saqsam.models.attach import all_quantizers, attach
 from saqsam.models.lookup import layer_at
-from saqsam.models.official import POSITIONS, TIED_POSITIONS
 from saqsam.models.sites import WEIGHT, Site
+from saqsam.modules.quantizer import Quantizer
 from saqsam.pack.file import PackedActivation, PackedModel, PackedWeight
 from saqsam.pack.fit import lay_out
-from saqsam.quantizer import Quantizer
 from saqsam.recipe import Recipe
 
 
 @torch.no_grad()
-def to_packed(model: SamModel, recipe: Recipe, records: dict[str, Any]) -> PackedModel:
+def to_packed(model: Model, recipe: Recipe, records: dict[str, Any]) -> PackedModel:
     """Integers, scales and the float rest of a frozen model, on the CPU.
 
     Args:
@@ -57,7 +57,7 @@ def to_packed(model: SamModel, recipe: Recipe, records: dict[str, Any]) -> Packe
     return PackedModel(plain_config(model), recipe.to_dict(), weights, activations, rest, records)
 
 
-def plain_config(model: SamModel) -> dict[str, Any]:
+def plain_config(model: Model) -> dict[str, Any]:
     """The model's configuration without what only describes this process or machine."""
     config: dict[str, Any] = model.config.to_dict()
     for private in ("_name_or_path", "transformers_version", "dtype", "torch_dtype"):
@@ -66,7 +66,7 @@ def plain_config(model: SamModel) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def from_packed(packed: PackedModel, path: str | Path) -> tuple[SamModel, Recipe]:
+def from_packed(packed: PackedModel, path: str | Path) -> tuple[Model, Recipe]:
     """Rebuild the frozen model from verified contents; ``path`` is used in messages only.
 
     Raises:
@@ -81,7 +81,7 @@ def from_packed(packed: PackedModel, path: str | Path) -> tuple[SamModel, Recipe
     return model, recipe
 
 
-def _load_parameters(model: SamModel, packed: PackedModel) -> None:
+def _load_parameters(model: Model, packed: PackedModel) -> None:
     state: dict[str, Tensor] = {name: tensor.float() for name, tensor in packed.rest.items()}
     state |= {f"{name}.weight": weight.values() for name, weight in packed.weights.items()}
     if POSITIONS in state:
@@ -91,7 +91,7 @@ def _load_parameters(model: SamModel, packed: PackedModel) -> None:
     model.eval().requires_grad_(False)
 
 
-def _set_quantizers(model: SamModel, packed: PackedModel, path: str | Path) -> None:
+def _set_quantizers(model: Model, packed: PackedModel, path: str | Path) -> None:
     quantizers = all_quantizers(model)
     stored = set(packed.activations) | {f"{name}:{WEIGHT}" for name in packed.weights}
     for name in sorted({site.name for site in quantizers} ^ stored):
@@ -118,7 +118,7 @@ def _grid_of(quantizer: Quantizer, entry: PackedWeight | PackedActivation) -> Gr
     return quantizer.kind.from_packed(entry)
 
 
-def _check_channels(model: SamModel, site: Site, found: int, path: str | Path) -> None:
+def _check_channels(model: Model, site: Site, found: int, path: str | Path) -> None:
     channels = layer_at(model, site).weight.shape[1]
     if found != channels:
         raise CorruptCheckpoint(path, f"{site.name} has groups of {found} channels, not {channels}")

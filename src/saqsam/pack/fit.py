@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from transformers import SamConfig, SamModel
 
+from saqsam.checkpoints.config import checked_config
+from saqsam.checkpoints.official import POSITIONS, TIED_POSITIONS
 from saqsam.errors import CheckpointError, CorruptCheckpoint, RecipeError
-from saqsam.models.config import checked_config
-from saqsam.models.official import POSITIONS, TIED_POSITIONS
+from saqsam.families.record import Model
 from saqsam.models.plan import Plan, plan_sites
 from saqsam.pack.contents import MAX_NAME, PackedModel
 from saqsam.recipe import Recipe
@@ -32,7 +33,7 @@ class LaidOut:
         plan: what the recipe means for this model.
     """
 
-    model: SamModel
+    model: Model
     config: SamConfig
     recipe: Recipe
     plan: Plan
@@ -82,7 +83,7 @@ def _check_overrides(recipe: Mapping[str, object], path: str | Path) -> None:
         raise CorruptCheckpoint(path, problem, _AGAIN)
 
 
-def _check_shapes(model: SamModel, packed: PackedModel, path: str | Path) -> None:
+def _check_shapes(model: Model, packed: PackedModel, path: str | Path) -> None:
     held = {name: tuple(tensor.shape) for name, tensor in packed.rest.items()}
     held |= {f"{name}.weight": tuple(weight.codes.shape) for name, weight in packed.weights.items()}
     if POSITIONS in held:

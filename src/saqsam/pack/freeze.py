@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from transformers import SamModel
 
 from saqsam.errors import InvariantError
+from saqsam.families.record import Model
 from saqsam.models.attach import all_quantizers
 from saqsam.models.lookup import layer_at
 from saqsam.models.sites import WEIGHT
@@ -17,7 +17,7 @@ from saqsam.recipe import Recipe
 
 @torch.no_grad()
 def freeze(
-    model: SamModel,
+    model: Model,
     recipe: Recipe,
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> None:
@@ -50,7 +50,7 @@ def freeze(
         raise InvariantError(failed.site, failed.detail)
 
 
-def round_float_rest(model: SamModel, dtype_name: str) -> None:
+def round_float_rest(model: Model, dtype_name: str) -> None:
     """Round every parameter that is not a quantized weight to ``float16`` or ``float32``, in place.
 
     Raises:

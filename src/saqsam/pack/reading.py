@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from saqsam import __version__
+from saqsam.checkpoints.paths import kind_of, refuse_placeholder
 from saqsam.errors import CheckpointError, CorruptCheckpoint
-from saqsam.models.paths import kind_of, refuse_placeholder
 from saqsam.pack.bits import unpack
 from saqsam.pack.container import (
     FORMAT_VERSION,

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saqsam.errors import AnnotationError, UsageError
-from saqsam.tasks.bad_entries import BadEntries, Fault, Problem, by_kind, problem
-from saqsam.tasks.coco_images import LENIENT_IDS
-from saqsam.tasks.fields import (
+from saqsam.datasets.bad_entries import BadEntries, Fault, Problem, by_kind, problem
+from saqsam.datasets.coco_images import LENIENT_IDS
+from saqsam.datasets.fields import (
     as_id,
     box_problem,
     has_area_inside,
@@ -23,8 +22,9 @@ from saqsam.tasks.fields import (
     shifted_ids,
     shown,
 )
-from saqsam.tasks.instance_set import InstanceSet
-from saqsam.tasks.strict_json import MAX_BYTES, read_json
+from saqsam.datasets.instances import InstanceSet
+from saqsam.datasets.strict_json import MAX_BYTES, read_json
+from saqsam.errors import AnnotationError, UsageError
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import distance_transform_edt
 
+from saqsam.datasets.bad_entries import BadEntries
+from saqsam.datasets.exif import table
+from saqsam.datasets.instances import ImageRecord, Instance, InstanceSet
+from saqsam.datasets.masks import Mask, mask_area
 from saqsam.prompts.detections import read_detections
 from saqsam.prompts.prompts import Prompts, checked_boxes, checked_points
-from saqsam.tasks.bad_entries import BadEntries
-from saqsam.tasks.exif import table
-from saqsam.tasks.instance_set import ImageRecord, Instance, InstanceSet
-from saqsam.tasks.outlines import Mask, mask_area
 
 BOXES, POINTS = "boxes", "points"
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from saqsam.errors import ImageError, PromptError
-from saqsam.frame import Frame
-from saqsam.images import open_image
+from saqsam.images.files import open_image
+from saqsam.images.frame import Frame
 
 PICTURE_LOGIT = 8.0
 """Logit of a pixel that a picture of a mask has on the object, and with a minus of one beside it."""

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from saqsam.models.layers import QuantizedLayer
 from saqsam.models.sites import WEIGHT, Site
-from saqsam.quantizer import Quantizer
+from saqsam.modules.layers import QuantizedLayer
+from saqsam.modules.quantizer import Quantizer
 from saqsam.recipe import Reconstruct
 from saqsam.reconstruct.cache import Kept
 from saqsam.reconstruct.gptq import Moments, round_by

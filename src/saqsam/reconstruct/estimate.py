@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 import torch
-from transformers import SamModel
 
+from saqsam.families.record import Model
 from saqsam.models.sites import WEIGHT, Site
-from saqsam.quantizer import Quantizer
+from saqsam.modules.quantizer import Quantizer
 from saqsam.reconstruct.layerwise import LayerInputs, layer_of, rows_of
 from saqsam.reconstruct.learner import Learner
 from saqsam.reconstruct.measure import tried
@@ -81,7 +81,7 @@ class Estimate:
         held: what is held at each moment that was tried out.
     """
 
-    model: SamModel
+    model: Model
     batch: int
     images: int
     image: int

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from saqsam.grids.affine import affine_round_trip
-from saqsam.models.layers import QuantizedLayer
-from saqsam.quantizer import Quantizer
+from saqsam.modules.layers import QuantizedLayer
+from saqsam.modules.quantizer import Quantizer
 from saqsam.reconstruct.layerwise import LayerInputs
 from saqsam.reconstruct.learner import write_weight
 

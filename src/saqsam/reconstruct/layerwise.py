@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from saqsam.errors import InvariantError
-from saqsam.models.layers import QuantConv2d, QuantizedLayer
 from saqsam.models.sites import WEIGHT, Site
-from saqsam.quantizer import Quantizer
+from saqsam.modules.layers import QuantConv2d, QuantizedLayer
+from saqsam.modules.quantizer import Quantizer
 from saqsam.reconstruct.loss import Problem
 from saqsam.reconstruct.replace import replaced, unquantized
 from saqsam.reconstruct.units import State, Unit

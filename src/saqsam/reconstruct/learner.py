@@ -9,12 +9,12 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from transformers import SamModel
 
 from saqsam.errors import InvariantError
-from saqsam.models.layers import QuantizedLayer
+from saqsam.families.record import Model
 from saqsam.models.sites import WEIGHT, Site
-from saqsam.quantizer import Quantizer
+from saqsam.modules.layers import QuantizedLayer
+from saqsam.modules.quantizer import Quantizer
 from saqsam.recipe import Reconstruct
 from saqsam.reconstruct.grouped_scales import LearnedGroups
 from saqsam.reconstruct.mixing import Mixing
@@ -32,7 +32,7 @@ class Learner:
         settings: the recipe's section.
     """
 
-    def __init__(self, model: SamModel, quantizers: Mapping[Site, Quantizer], settings: Reconstruct) -> None:
+    def __init__(self, model: Model, quantizers: Mapping[Site, Quantizer], settings: Reconstruct) -> None:
         self.settings = settings
         self.layers = {
             quantizer: layer_at(model, site) for site, quantizer in quantizers.items() if site.role == WEIGHT
@@ -145,7 +145,7 @@ def learned_grid(quantizer: Quantizer) -> LearnedScale:
     return LearnedScale(quantizer.grid)
 
 
-def layer_at(model: SamModel, site: Site) -> QuantizedLayer:
+def layer_at(model: Model, site: Site) -> QuantizedLayer:
     """The layer that owns a weight or an input."""
     return cast(QuantizedLayer, model.get_submodule(site.path))
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
-from transformers import SamModel
 
 from saqsam.errors import OutOfMemory
+from saqsam.families.record import Model
 from saqsam.models.sites import Site
-from saqsam.quantizer import Quantizer
+from saqsam.modules.quantizer import Quantizer
 from saqsam.recipe import Reconstruct
 from saqsam.reconstruct.learner import Learner, precision
 from saqsam.reconstruct.machine import usable_memory
@@ -56,7 +56,7 @@ class Tried:
 
 
 def tried(
-    model: SamModel,
+    model: Model,
     unit: Unit,
     own: Mapping[Site, Quantizer],
     state: State,

@@ -9,9 +9,9 @@ from enum import Enum
 from saqsam.families.record import Model
 from saqsam.models.sites import ENCODER
 from saqsam.recipe import Reconstruct
+from saqsam.reconstruct.end_to_end import whole_model
 from saqsam.reconstruct.prompting import Prompting
 from saqsam.reconstruct.units import Unit, decoder_units, encoder_units
-from saqsam.reconstruct.whole import whole_model
 
 
 class How(Enum):

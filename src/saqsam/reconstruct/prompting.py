@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import SamModel
 
+from saqsam.families.record import Model
 from saqsam.families.registry import decoder_of
-from saqsam.frame import Frame
+from saqsam.images.frame import Frame
 from saqsam.prompts.prompts import Prompts
 
 
@@ -30,7 +30,7 @@ class Prompting:
         positions: ``(1, C, g, g)`` position code of the image tokens.
     """
 
-    model: SamModel
+    model: Model
     tokens: tuple[Tensor, ...]
     dense: Tensor
     positions: Tensor
@@ -38,7 +38,7 @@ class Prompting:
     @classmethod
     def of(
         cls,
-        model: SamModel,
+        model: Model,
         images: Sequence[tuple[Prompts, Frame]],
         prompts: int,
         generator: torch.Generator,

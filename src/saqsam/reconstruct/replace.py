@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
-from saqsam.quantizer import Override, Quantizer
+from saqsam.modules.quantizer import Override, Quantizer
 
 Answer = Override
 """What answers in a quantizer's place."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from saqsam.quantizer import Quantizer
+from saqsam.modules.quantizer import Quantizer
 
 ZETA, GAMMA = 1.1, -0.1
 """Stretch of the sigmoid, so that it reaches 0 and 1 at finite arguments."""

@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-from transformers import SamModel
 
-from saqsam.families.record import RowSubset
+from saqsam.families.record import Model, RowSubset
 from saqsam.families.registry import decoder_of, encoder_of
 from saqsam.models.sites import DECODER, ENCODER, Site
-from saqsam.quantizer import Quantizer
+from saqsam.modules.quantizer import Quantizer
 from saqsam.reconstruct.prompting import Prompting
 
 State = tuple[Tensor, ...]
@@ -55,7 +54,7 @@ class Unit:
         return {site: quantizer for site, quantizer in quantizers.items() if id(quantizer) in inside}
 
 
-def encoder_units(model: SamModel, prompting: Prompting, kind: str) -> Iterator[Unit]:
+def encoder_units(model: Model, prompting: Prompting, kind: str) -> Iterator[Unit]:
     """The encoder's units in order; ``kind`` is ``stage``, or anything else for single blocks."""
     encoder = encoder_of(model)
     word = "stage" if kind == "stage" else "block"
@@ -77,7 +76,7 @@ def encoder_units(model: SamModel, prompting: Prompting, kind: str) -> Iterator[
     yield Unit("neck", ENCODER, neck, _chain(neck), after_neck, (0,), (1.0,), channels=1)
 
 
-def encoder_groups(model: SamModel, kind: str) -> list[range]:
+def encoder_groups(model: Model, kind: str) -> list[range]:
     """Block numbers of each unit; the family says where its stages end."""
     encoder = encoder_of(model)
     if kind != "stage":
@@ -96,7 +95,7 @@ def _chain(modules: tuple[nn.Module, ...]) -> Callable[[State], State]:
     return run
 
 
-def decoder_units(model: SamModel, prompting: Prompting, token_weight: float) -> Iterator[Unit]:
+def decoder_units(model: Model, prompting: Prompting, token_weight: float) -> Iterator[Unit]:
     """The decoder's units in order; the final attention's local term is on its tokens alone."""
     decoder = decoder_of(model)
     positions = prompting.image_positions()

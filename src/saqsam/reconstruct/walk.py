@@ -15,34 +15,34 @@ from dataclasses import dataclass
 
 import torch
 
-from saqsam.calibration import CalibrationImage, pixels_of
+from saqsam.calibrate.images import CalibrationImage, pixels_of
 from saqsam.errors import OutOfMemory
 from saqsam.families.record import Model
 from saqsam.families.registry import encoder_of
-from saqsam.frame import Frame
+from saqsam.images.frame import Frame
 from saqsam.jobs.directory import RunDirectory
 from saqsam.models.attach import all_quantizers
 from saqsam.models.sites import WEIGHT, Site
+from saqsam.modules.quantizer import Quantizer
 from saqsam.prompts.prompts import Prompts
-from saqsam.quantizer import Quantizer
 from saqsam.recipe import Recipe, Reconstruct
+from saqsam.reconstruct.acceptance import UnitRecord
 from saqsam.reconstruct.at_once import round_at_once
 from saqsam.reconstruct.cache import Cache, opened_cache
+from saqsam.reconstruct.durations import in_words
+from saqsam.reconstruct.end_to_end import masks_and_scores
 from saqsam.reconstruct.estimate import Estimate, size
-from saqsam.reconstruct.judge import UnitRecord
 from saqsam.reconstruct.layerwise import layer_by_layer, rows_of
 from saqsam.reconstruct.loss import Problem, balanced
 from saqsam.reconstruct.machine import usable_memory
 from saqsam.reconstruct.memory import is_out_of_memory
 from saqsam.reconstruct.plan import How, Plan, Step
+from saqsam.reconstruct.progress import Listener, Progress, Telling, nobody
 from saqsam.reconstruct.prompting import Prompting
 from saqsam.reconstruct.replace import replaced, unquantized
 from saqsam.reconstruct.seeds import seeded
-from saqsam.reconstruct.solve import Own, Rows, Solver
-from saqsam.reconstruct.telling import Listener, Progress, Telling, nobody
+from saqsam.reconstruct.unit_solver import Own, Rows, Solver
 from saqsam.reconstruct.units import State, Unit
-from saqsam.reconstruct.whole import masks_and_scores
-from saqsam.reconstruct.words import in_words
 
 logger = logging.getLogger("saqsam")
 

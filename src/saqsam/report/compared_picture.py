@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from saqsam.report.difference import Masks, draw_difference, overlaps
-from saqsam.report.overlay import box_of, draw_masks, side_by_side
+from saqsam.images.difference import Masks, draw_difference, overlaps
+from saqsam.images.draw import box_of, draw_masks, side_by_side
 
 _LONGEST = 1024
 """Larger images are made smaller: four of them stand in one row. The close-up keeps their pixels."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from saqsam.report.canvas import canvas, figure_uri, legend, legend_height, plain
+from saqsam.images.canvas import canvas, figure_uri, legend, legend_height, plain
 from saqsam.report.records import ClipCurve
 
 _MARKS = (0.5, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999, 0.99999, 1.0)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saqsam.report.canvas import canvas, figure_uri, plain
+from saqsam.images.canvas import canvas, figure_uri, plain
 
 _COLUMNS, _BINS = 4, 60
 _LINE = 46

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from saqsam.report.canvas import canvas, figure_uri, legend, legend_height, plain
+from saqsam.images.canvas import canvas, figure_uri, legend, legend_height, plain
 from saqsam.report.records import Interval, RangeRow
 
 _ROW = 0.125

@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw
 
 from saqsam.errors import UsageError
 from saqsam.files import atomic_write
-from saqsam.report.labels import Labels
-from saqsam.report.overlay import colour_of, enlarged, enlargement
+from saqsam.images.draw import colour_of, enlarged, enlargement
+from saqsam.images.labels import Labels
 
 
 def make_show_directory(directory: Path | None) -> None:

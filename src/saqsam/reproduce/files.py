@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from saqsam.models.official_files import OFFICIAL_FILES
+from saqsam.checkpoints.official_files import OFFICIAL_FILES
 from saqsam.reproduce.rows import FLOAT, TRUTH, PaperRow
 
 _SAM = "https://dl.fbaipublicfiles.com/segment_anything/"

@@ -11,9 +11,13 @@ from typing import Any
 import torch
 
 from saqsam import api
+from saqsam.datasets.coco import read_instances
+from saqsam.datasets.exif_words import STORED
+from saqsam.datasets.framed import framed
+from saqsam.datasets.listing import ListedImage, from_annotations, from_folder
+from saqsam.datasets.strict_json import read_json
 from saqsam.detectors.coco_names import COCO_CATEGORIES, category_ids
 from saqsam.detectors.detector import Detector
-from saqsam.detectors.listing import ListedImage, from_annotations, from_folder
 from saqsam.detectors.registry import load_detector
 from saqsam.detectors.run import detect_images, write_detections
 from saqsam.errors import InputError, UsageError
@@ -24,11 +28,7 @@ from saqsam.recipe import Recipe, load_recipe
 from saqsam.reproduce.files import Places
 from saqsam.reproduce.rows import FLOAT, TRUTH, PaperRow
 from saqsam.sam import Sam
-from saqsam.tasks.coco_json import read_instances
-from saqsam.tasks.exif_words import STORED
-from saqsam.tasks.framed import framed
 from saqsam.tasks.instance import InstanceResult
-from saqsam.tasks.strict_json import read_json
 
 SPARE = 16  # calibration images beyond the recipe's, since a detector may find nothing on some
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from saqsam.datasets.bad_entries import BadEntries, Fault, Problem, problem
+from saqsam.datasets.fields import shown
 from saqsam.errors import AnnotationError
-from saqsam.tasks.bad_entries import BadEntries, Fault, Problem, problem
-from saqsam.tasks.fields import shown
 from saqsam.tasks.oriented_boxes import polygon_area
 
 CLASSES = (

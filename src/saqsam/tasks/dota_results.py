@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from saqsam.datasets.instances import InstanceSet
 from saqsam.errors import UsageError
 from saqsam.files import atomic_write
 from saqsam.tasks.dota_labels import is_class_name
-from saqsam.tasks.instance_set import InstanceSet
 from saqsam.tasks.oriented_ap import OrientedDetection
 
 

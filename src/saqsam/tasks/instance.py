@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from saqsam.datasets.bad_entries import BadEntries, LeftOut
+from saqsam.datasets.instances import ImageRecord, Instance, InstanceSet, open_listed
+from saqsam.datasets.masks import Rle, encode_mask, mask_area, pairwise_iou
 from saqsam.errors import ImageError
-from saqsam.images import Pixels
+from saqsam.images.files import Pixels
 from saqsam.prompts.from_dataset import ImagePrompts
-from saqsam.tasks.bad_entries import BadEntries, LeftOut
+from saqsam.prompts.plausible import implausible
+from saqsam.segment.zoom import segment_parts
 from saqsam.tasks.coco_ap import coco_mask_ap
-from saqsam.tasks.instance_set import ImageRecord, Instance, InstanceSet, open_listed
-from saqsam.tasks.outlines import Rle, encode_mask, mask_area, pairwise_iou
-from saqsam.tasks.plausible import implausible
 from saqsam.torch_state import as_documented
-from saqsam.zoom import segment_parts
 
 if TYPE_CHECKING:
     from saqsam.sam import Sam
@@ -54,7 +54,7 @@ class InstanceResult:
         notes: what was accepted, supplied or decided on the way, and what looks implausible, one line for
             each kind.
         left_out: entries and images that could not be used.
-        zoom, clip_to_box: how boxes were answered, see :mod:`saqsam.zoom`.
+        zoom, clip_to_box: how boxes were answered, see :mod:`saqsam.segment.zoom`.
         encoder_passes: images that were encoded, or with ``zoom`` crops.
     """
 

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from saqsam.datasets.bad_entries import BadEntries, LeftOut
+from saqsam.datasets.instances import ImageRecord, open_listed
 from saqsam.errors import ImageError
-from saqsam.images import Pixels
-from saqsam.predictor import predict_parts
+from saqsam.images.files import Pixels
 from saqsam.prompts.from_dataset import ImagePrompts
+from saqsam.prompts.plausible import implausible_boxes
 from saqsam.prompts.prompts import Prompts
-from saqsam.tasks.bad_entries import BadEntries, LeftOut
+from saqsam.segment.predictor import predict_parts
 from saqsam.tasks.dota_patches import Patching, Window, assigned
-from saqsam.tasks.instance_set import ImageRecord, open_listed
 from saqsam.tasks.oriented_ap import ClassPrecision, OrientedDetection, oriented_ap
 from saqsam.tasks.oriented_boxes import (
     Corners,
@@ -33,7 +34,6 @@ from saqsam.tasks.oriented_boxes import (
     upright,
 )
 from saqsam.tasks.oriented_set import OrientedSet, asked_objects
-from saqsam.tasks.plausible import implausible_boxes
 from saqsam.torch_state import as_documented
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
+from saqsam.datasets.masks import Mask
 from saqsam.scenes.write import rotated_box
-from saqsam.tasks.outlines import Mask
 
 Corners = npt.NDArray[np.float64]
 """``(..., 4, 2)`` x, y in pixels; pixel (x, y) fills [x, x + 1] x [y, y + 1]."""

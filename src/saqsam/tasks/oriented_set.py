@@ -10,20 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from saqsam.detectors.listing import ListedImage, from_folder
+from saqsam.datasets.bad_entries import BadEntries, Fault, Problem, problem
+from saqsam.datasets.coco import read_instances
+from saqsam.datasets.coco_images import entry_name
+from saqsam.datasets.exif import Picture, decide
+from saqsam.datasets.exif_words import AUTO
+from saqsam.datasets.fields import is_finite, shown
+from saqsam.datasets.framed import framed
+from saqsam.datasets.instances import ImageRecord, Instance, InstanceSet
+from saqsam.datasets.listing import ListedImage, from_folder
 from saqsam.errors import AnnotationError, ImageError, UsageError
-from saqsam.images import open_image
+from saqsam.images.files import open_image
 from saqsam.prompts.from_dataset import ImagePrompts, prompts_for
 from saqsam.prompts.prompts import Prompts, checked_boxes
-from saqsam.tasks.bad_entries import BadEntries, Fault, Problem, problem
-from saqsam.tasks.coco_images import entry_name
-from saqsam.tasks.coco_json import read_instances
 from saqsam.tasks.dota_labels import CLASSES, DotaObject, read_dota_labels
-from saqsam.tasks.exif import Picture, decide
-from saqsam.tasks.exif_words import AUTO
-from saqsam.tasks.fields import is_finite, shown
-from saqsam.tasks.framed import framed
-from saqsam.tasks.instance_set import ImageRecord, Instance, InstanceSet
 from saqsam.tasks.oriented_ap import OrientedObject
 from saqsam.tasks.oriented_boxes import Corners, mask_corners, upright
 
@@ -74,7 +74,7 @@ def read_oriented(
             Without the former the smallest rectangle around the mask is taken; crowds are difficult.
         images: folder of the images.
         exif: whether annotations count pixels as ``"stored"`` or as ``"displayed"``; ``"auto"`` decides by
-            declared sizes and boxes, see :func:`saqsam.tasks.exif.decide`.
+            declared sizes and boxes, see :func:`saqsam.datasets.exif.decide`.
         limit: the first images only; the label files of others need not exist.
         bad: what becomes of bad entries, lines and images, and where those left out are listed; None stops
             at them.
@@ -175,7 +175,7 @@ def _unknown_class(one: DotaObject, known: Sequence[str]) -> Problem:
 
 
 def _from_json(path: Path, images: Path, exif: str, limit: int | None, bad: BadEntries) -> OrientedSet:
-    from saqsam.tasks.strict_json import read_json
+    from saqsam.datasets.strict_json import read_json
 
     dataset = framed(read_instances(path, images, limit=limit, bad=bad), exif)
     entries = read_json(path, keep_nan=bad.skip)["annotations"]

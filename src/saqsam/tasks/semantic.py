@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from saqsam.datasets.bad_entries import BadEntries, LeftOut
 from saqsam.errors import ImageError, UsageError
 from saqsam.everything import EverythingOptions, segment_everything
-from saqsam.images import Pixels
-from saqsam.tasks.bad_entries import BadEntries, LeftOut
+from saqsam.images.files import Pixels
 from saqsam.tasks.semantic_iou import Confusion, SemanticFigures
 from saqsam.tasks.semantic_maps import (
     LabelMap,

@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from saqsam.detectors.listing import ListedImage, from_folder
+from saqsam.datasets.bad_entries import BadEntries, Fault, problem
+from saqsam.datasets.exif import Picture, decide
+from saqsam.datasets.exif_words import AUTO
+from saqsam.datasets.listing import ListedImage, from_folder
 from saqsam.errors import ImageError, UsageError
-from saqsam.images import MAX_PIXELS, Pixels, read_header
-from saqsam.tasks.bad_entries import BadEntries, Fault, problem
-from saqsam.tasks.exif import Picture, decide
-from saqsam.tasks.exif_words import AUTO
+from saqsam.images.files import MAX_PIXELS, Pixels, read_header
 
 LabelMap = npt.NDArray[np.int64]
 """``(H, W)``; 0 often means "none of the classes", as in ADE20K."""
@@ -60,7 +60,7 @@ def read_semantic(
         annotations: folder of the label maps.
         images: folder of the images.
         exif: whether label maps lie on images as ``"stored"`` or as ``"displayed"``; ``"auto"`` decides by
-            their sizes, see :func:`saqsam.tasks.exif.decide`.
+            their sizes, see :func:`saqsam.datasets.exif.decide`.
         limit: the first images only; the label maps of others need not exist.
         bad: where images without a label map are listed, if it leaves them out; None stops at them.
 

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 
+from saqsam.checkpoints.hub import fetch
 from saqsam.errors import CheckpointError
-from saqsam.images import Pixels
-from saqsam.models.hub import fetch
+from saqsam.images.files import Pixels
 from saqsam.tasks.semantic_maps import LabelMap
 
 PREFIX = "hf:"

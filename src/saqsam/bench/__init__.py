@@ -1,0 +1,1 @@
+"""Speed, memory and agreement of engines, side by side."""

@@ -1,0 +1,106 @@
+"""The ways of running one packed model that a benchmark compares, each with the calls of ``SamModel``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from transformers import SamModel
+
+from saqsam.engines.int8 import convert
+from saqsam.engines.load import integer_model, sessions_model
+from saqsam.errors import UsageError
+from saqsam.graphs.build import OPSETS, build_graphs
+from saqsam.graphs.model import OnnxSam
+from saqsam.graphs.portable import Portable
+from saqsam.graphs.session import open_session
+from saqsam.pack.convert import from_packed
+from saqsam.pack.file import PackedModel, read_packed
+from saqsam.pack.fit import lay_out, packed_config
+
+
+def torch_float(packed: PackedModel, path: Path) -> Any:
+    """The same weights as float32, fused attention, no quantizer: PyTorch on a SAM of this size."""
+    config: Any = packed_config(packed, path)
+    config._attn_implementation = "sdpa"
+    config.vision_config._attn_implementation = "sdpa"
+    model = SamModel(config).eval().requires_grad_(False)
+    model.load_state_dict(float_contents(packed).rest, strict=False)
+    model.tie_weights()
+    return model
+
+
+def simulated(packed: PackedModel, path: Path) -> Any:
+    """The audited model: integers simulated in floating point."""
+    return from_packed(packed, path)[0]
+
+
+def linear_int8(packed: PackedModel, path: Path) -> Any:
+    """The simulation with linear layers in int8."""
+    model = from_packed(packed, path)[0]
+    convert(model)
+    return model
+
+
+def integer(packed: PackedModel, path: Path) -> Any:
+    """saqsam's engine."""
+    return integer_model(packed, packed_config(packed, path), str(path))
+
+
+def onnxruntime_float(packed: PackedModel, path: Path) -> Any:
+    """The same weights as float32 in ONNX Runtime, in saqsam's graphs."""
+    return sessions_model(float_contents(packed), packed_config(packed, path), str(path), Portable)
+
+
+def onnxruntime_dynamic(packed: PackedModel, path: Path) -> Any:
+    """ONNX Runtime's own dynamic quantization of these graphs: 8 bits, per channel, linear layers only."""
+    from tempfile import TemporaryDirectory
+
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    sessions = []
+    with TemporaryDirectory() as directory:
+        for graph in build_graphs(float_contents(packed), OPSETS[0], Portable, full_size=False):
+            file = Path(directory) / "dynamic.onnx"
+            quantize_dynamic(
+                graph,
+                file,
+                op_types_to_quantize=["MatMul"],
+                per_channel=True,
+                weight_type=QuantType.QInt8,
+                extra_options={"MatMulConstBOnly": True},
+            )
+            sessions.append(open_session(file, str(path), shared_arena=True))
+    return OnnxSam(packed_config(packed, path), sessions[0], sessions[1], str(path))
+
+
+ROWS: dict[str, Callable[[PackedModel, Path], Any]] = {
+    "torch float": torch_float,
+    "simulated": simulated,
+    "integer": integer,
+    "linear int8": linear_int8,
+    "onnxruntime float": onnxruntime_float,
+    "onnxruntime dynamic int8": onnxruntime_dynamic,
+}
+"""Builders by the name of their row."""
+
+
+def build_row(row: str, path: Path) -> Any:
+    """A model to run.
+
+    Raises:
+        UsageError: there is no row of this name.
+    """
+    if row not in ROWS:
+        raise UsageError(f"row '{row}': the rows are {', '.join(ROWS)}")
+    packed = read_packed(path)
+    return ROWS[row](replace(packed, config=lay_out(packed, path).config.to_dict()), path)
+
+
+def float_contents(packed: PackedModel) -> PackedModel:
+    """The same model with its weights as float32 and nothing quantized."""
+    rest = {name: tensor.float() for name, tensor in packed.rest.items()}
+    rest |= {f"{name}.weight": weight.values() for name, weight in packed.weights.items()}
+    return PackedModel(packed.config, {}, {}, {}, rest, {})

@@ -1,0 +1,1 @@
+"""Calibration images and prompts, and the ranges that come of them."""

@@ -1,0 +1,1 @@
+"""Files of weights, of any origin, opened without trust."""

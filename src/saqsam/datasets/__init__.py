@@ -1,0 +1,1 @@
+"""Annotation files, read once and checked, for prompts, tasks, detectors and calibration."""

@@ -1,0 +1,101 @@
+"""``load(file, engine="int8")``: PyTorch with linear layers whose weights are int8 and whose sums are int32.
+
+The layers give the very numbers of the simulation, which multiplies the same whole steps as float32
+(:mod:`saqsam.modules.products`), on weights of a quarter of the memory. Attention, the convolutions of the
+neck and whatever the recipe leaves float are computed as in the simulation. PyTorch's int8 product runs on
+CPUs and on NVIDIA GPUs; on a GPU it has not been tried by us.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from saqsam.families.record import Model
+from saqsam.modules.layers import QuantLinear
+from saqsam.modules.products import has_steps
+from saqsam.modules.quantizer import Quantizer
+
+_MIDDLE = 128
+_FEWEST_ROWS, _MULTIPLE = 17, 8
+"""What the product asks for on a GPU: so many rows, and inner and outer sizes that this divides."""
+
+
+class Int8Linear(nn.Module):
+    """``x (..., in) -> (..., out)`` float32, exact sums of whole steps.
+
+    Codes are moved to the middle of int8, ``steps = moved + offset``, and what the offsets add to a sum is
+    known beforehand or from the sum of a row.
+
+    Args:
+        layer: frozen on affine grids, see :func:`can_convert`; its bias is taken over.
+    """
+
+    weight: Tensor
+    offset: Tensor
+    constant: Tensor
+
+    def __init__(self, layer: QuantLinear) -> None:
+        super().__init__()
+        inputs, weights = _grids(layer)
+        self.input_quantizer, self.weight_quantizer = inputs, weights
+        self.bias = layer.bias
+        steps = weights.affine.steps(layer.weight).to(torch.int32)
+        offset = torch.zeros(len(steps), dtype=torch.int32, device=steps.device)
+        if int(steps.abs().max()) >= _MIDDLE:  # 8 bits around a zero point that is far from the middle
+            offset = _MIDDLE - weights.affine.zero_point.to(torch.int32).flatten()
+        moved = steps - offset[:, None]
+        self.input_offset = _MIDDLE - int(inputs.affine.zero_point)
+        constant = self.input_offset * (moved.sum(1) + steps.shape[1] * offset)
+        self.register_buffer("weight", moved.to(torch.int8))
+        self.register_buffer("offset", offset)
+        self.register_buffer("constant", constant.to(torch.int32))
+        self.moves = bool(offset.any())
+
+    def forward(self, x: Tensor) -> Tensor:
+        grid = self.input_quantizer.affine
+        steps = grid.steps(self.input_quantizer(x.float()))
+        left = steps.sub_(self.input_offset).to(torch.int8).flatten(0, -2)
+        rows = len(left)
+        if left.is_cuda and rows < _FEWEST_ROWS:
+            left = nn.functional.pad(left, (0, 0, 0, _FEWEST_ROWS - rows))
+        sums = torch._int_mm(left, self.weight.t())[:rows] + self.constant
+        if self.moves:
+            sums += left[:rows].sum(1, dtype=torch.int32)[:, None] * self.offset
+        product = sums.to(torch.float32).mul_(grid.scale * self.weight_quantizer.affine.scale)
+        product = product if self.bias is None else product.add_(self.bias)
+        output: Tensor = product.unflatten(0, x.shape[:-1])
+        return output
+
+
+def _grids(layer: QuantLinear) -> tuple[Quantizer, Quantizer]:
+    inputs, weights = layer.input_quantizer, layer.weight_quantizer
+    if inputs is None or weights is None:
+        raise TypeError("a layer with a float operand has no integer product")
+    return inputs, weights
+
+
+def can_convert(module: nn.Module) -> bool:
+    """Whether this is a linear layer with both operands frozen on affine grids, of sizes that a GPU takes."""
+    return (
+        isinstance(module, QuantLinear)
+        and has_steps(module.input_quantizer)
+        and has_steps(module.weight_quantizer)
+        and not any(size % _MULTIPLE for size in module.weight.shape)
+    )
+
+
+def convert(model: Model) -> int:
+    """Replace linear layers of a frozen model in place; returns how many there were.
+
+    Float copies of their weights go. What is stored is not changed by it: integers came from the file.
+    """
+    found = {
+        path: module
+        for path, module in model.named_modules()
+        if isinstance(module, QuantLinear) and can_convert(module)
+    }
+    for path, module in found.items():
+        parent, _, name = path.rpartition(".")
+        setattr(model.get_submodule(parent), name, Int8Linear(module))
+    return len(found)

@@ -1,0 +1,174 @@
+"""``load(file, engine=...)``: a ``Sam`` that computes with integers, by ONNX Runtime or by PyTorch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from transformers import SamConfig
+
+from saqsam.engines.names import COMPILED, ENGINES, IN_PYTORCH, ONNXRUNTIME
+from saqsam.errors import CorruptCheckpoint, UsageError
+from saqsam.extras import require_onnx
+from saqsam.families.record import Model
+from saqsam.families.sam_names import SamNames
+from saqsam.graphs.build import OPSETS, build_graphs
+from saqsam.pack.convert import from_packed
+from saqsam.pack.file import PackedModel, is_packed, read_packed, write_packed
+from saqsam.pack.fit import lay_out
+from saqsam.sam import Sam
+from saqsam.segment.zoom import zooms_by_default
+
+logger = logging.getLogger("saqsam")
+
+
+@dataclass
+class EngineSam(Sam):
+    """A quantized SAM whose ``model`` computes with integers; it segments and is evaluated as any.
+
+    Its masks are those of the simulation up to rounding errors, see ``docs/deployment.md``.
+    """
+
+    def to(self, device: str) -> Sam:
+        """Itself.
+
+        Raises:
+            UsageError: another device than the CPU.
+        """
+        _check_device(device)
+        return self
+
+    def save(self, path: str | Path) -> None:
+        """Write the packed file again, atomically."""
+        write_packed(path, read_packed(cast(Path, self.file)))
+
+    def inspect(self) -> dict[str, Any]:
+        """As of ``Sam``; the packed file is read again for it."""
+        file = cast(Path, self.file)
+        model, recipe = from_packed(read_packed(file), file)
+        return Sam(model, self.name, recipe, self.records, file).inspect()
+
+
+class PyTorchSam(EngineSam):
+    """One whose linear layers are int8 in PyTorch; it goes where PyTorch goes."""
+
+    def to(self, device: str) -> Sam:
+        """As of ``Sam``."""
+        return Sam.to(self, device)
+
+
+def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
+    """Build a model that computes with integers from a packed file, in memory.
+
+    Args:
+        source: a packed file.
+        engine: ``"onnxruntime"``, optimised sessions for the CPU; ``"int8"``, PyTorch with linear layers in
+            int8, see :mod:`saqsam.engines.int8`; ``"compiled"``, the same with the encoder compiled and its
+            attention in half precision, see :mod:`saqsam.engines.compiled`.
+        device: ``"cpu"``; with PyTorch's engines any of PyTorch's.
+
+    Raises:
+        UsageError: no such engine, a device it does not compute on, a float model, or onnx is not installed.
+        CorruptCheckpoint: the packed file is damaged.
+    """
+    if engine not in ENGINES:
+        raise UsageError(f"engine '{engine}': the engines are {' and '.join(ENGINES)}")
+    if engine == ONNXRUNTIME:
+        _check_device(device)
+    path = Path(source).expanduser()
+    if not is_packed(path):
+        raise UsageError(
+            f"{source}: engine '{engine}' runs packed files, written by 'saqsam quantize'; "
+            "leave the engine out for a float model"
+        )
+    if engine in IN_PYTORCH:
+        return _load_pytorch(path, str(source), device, engine)
+    require_onnx()
+    packed = read_packed(path)
+    found = lay_out(packed, path)
+    packed = replace(packed, config=found.config.to_dict())
+    model = integer_model(packed, found.config, str(source))
+    return EngineSam(
+        cast(Model, model),
+        f"{source} ({engine})",
+        found.recipe,
+        packed.records,
+        path,
+        zoom=zooms_by_default(source, packed.records),
+    )
+
+
+def _load_pytorch(path: Path, name: str, device: str, engine: str) -> Sam:
+    from saqsam.engines.compiled import compile_encoder
+    from saqsam.engines.int8 import convert
+
+    packed = read_packed(path)
+    model, recipe = from_packed(packed, path)
+    count = convert(model)
+    logger.debug(
+        "%s: %s, %d linear layers in int8 by PyTorch %s on %s", name, engine, count, torch.__version__, device
+    )
+    if engine == COMPILED:
+        compile_encoder(model)
+    zoom = zooms_by_default(name, packed.records)
+    return PyTorchSam(model, f"{name} ({engine})", recipe, packed.records, path, zoom=zoom).to(device)
+
+
+def integer_model(packed: PackedModel, config: SamConfig, name: str) -> Any:
+    """Sessions with integer products behind the calls of ``SamModel``.
+
+    Args:
+        packed: verified contents of a packed file.
+        config: the configuration in it.
+        name: what to call the model in messages.
+
+    Raises:
+        CorruptCheckpoint: the contents do not fit the configuration.
+    """
+    import onnxruntime
+
+    from saqsam.graphs.exactness import Exactness
+    from saqsam.graphs.graph import Graph
+    from saqsam.graphs.integer import Integer
+    from saqsam.graphs.portable import Portable
+    from saqsam.graphs.source import Source
+
+    exactness = Exactness()
+
+    def integer(graph: Graph, source: Source) -> Portable:
+        return Integer(graph, source, exactness)
+
+    model = sessions_model(packed, config, name, integer)
+    logger.debug(
+        "%s: integer products by ONNX Runtime %s on the CPU, %d threads; asked of this processor: %s",
+        name,
+        onnxruntime.__version__,
+        torch.get_num_threads(),
+        exactness.describe(),
+    )
+    return model
+
+
+def sessions_model(packed: PackedModel, config: SamConfig, name: str, maker: Callable[..., Any]) -> Any:
+    """Sessions with any arithmetic behind the calls of ``SamModel``."""
+    from saqsam.graphs.decoder_model import SharedOnnxSam
+    from saqsam.graphs.session import open_session
+
+    try:
+        encoder, decoder = build_graphs(packed, OPSETS[0], maker, full_size=False)
+        no_mask = packed.rest[SamNames.no_mask].numpy()
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+        raise CorruptCheckpoint(name, f"its parts do not fit each other ({error!r})") from error
+    session = open_session(encoder.SerializeToString(), name, shared_arena=True)
+    return SharedOnnxSam(config, session, decoder, no_mask, name)
+
+
+def _check_device(device: str) -> None:
+    if device != "cpu":
+        raise UsageError(
+            f"device '{device}': the engine onnxruntime computes on the cpu, leave the device out"
+        )

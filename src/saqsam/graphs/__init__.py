@@ -1,0 +1,1 @@
+"""A packed model as computation graphs, and sessions that run them."""

@@ -1,0 +1,172 @@
+"""The image encoder as a graph: patches, blocks with windowed or global attention, neck."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from saqsam.families.sam_names import EncoderBlockNames, SamNames
+from saqsam.graphs.graph import Graph
+from saqsam.graphs.portable import Portable
+from saqsam.graphs.source import Source
+
+_MAP = 1 << 25
+"""Elements of an attention map held at once; larger ones are computed head by head, which is exact."""
+
+
+def encoder_graph(graph: Graph, source: Source, arithmetic: Portable) -> None:
+    """Write the image encoder into ``graph``.
+
+    Input ``images`` ``(B, 3, S, S)`` float32, preprocessed as for SAM (normalised, padded with zeros on
+    the right and below); output ``image_embeddings`` ``(B, C, g, g)`` float32.
+    """
+    side = source.image_size
+    images = graph.input("images", ("batch", int(source.vision["num_channels"]), side, side))
+    writer = EncoderWriter(graph, source, arithmetic)
+    x = writer.patches(images)
+    for index in range(int(source.vision["num_hidden_layers"])):
+        x = writer.block(x, index)
+    embeddings = writer.neck(x)
+    shape = ("batch", int(source.vision["output_channels"]), source.grid, source.grid)
+    graph.output("image_embeddings", embeddings, shape)
+
+
+@dataclass(frozen=True)
+class EncoderWriter:
+    """The parts of an image encoder, each written into ``graph`` when it is called."""
+
+    graph: Graph
+    source: Source
+    arithmetic: Portable
+
+    @property
+    def names(self) -> SamNames:
+        """Where the parameters are in the packed file."""
+        return self.source.names
+
+    def patches(self, images: str) -> str:
+        """``(B, 3, S, S)`` pixels to ``(B, g, g, C)`` tokens with their positions added."""
+        self.graph.scope = self.names.patches
+        weight, bias = (
+            self.source.parameter(self.graph, f"{self.names.projection}.{kind}")
+            for kind in ("weight", "bias")
+        )
+        patch = int(self.source.vision["patch_size"])
+        found = self.graph.add(
+            "Conv", images, weight, bias, strides=[patch, patch], kernel_shape=[patch, patch]
+        )
+        tokens = self.graph.transpose(found, 0, 2, 3, 1)
+        if not self.source.vision["use_abs_pos"]:
+            return tokens
+        return self.graph.add("Add", tokens, self.source.parameter(self.graph, self.names.positions))
+
+    def block(self, x: str, index: int) -> str:
+        """One transformer block, ``(B, g, g, C)`` to the same."""
+        names = self.names.blocks[index]
+        is_global = index in self.source.vision["global_attn_indexes"]
+        window = self.source.grid if is_global else int(self.source.vision["window_size"])
+        self.graph.scope = names.attention.path
+        attended = self.attention(self.norm(x, names.norms[0]), names, window)
+        x = self.graph.add("Add", x, attended)
+        self.graph.scope = names.mlp
+        hidden = self.arithmetic.linear(self.norm(x, names.norms[1]), names.mlp_in)
+        return self.graph.add("Add", x, self.arithmetic.linear(self.graph.add("Gelu", hidden), names.mlp_out))
+
+    def norm(self, x: str, path: str, epsilon: float | None = None) -> str:
+        """Normalisation over the last side."""
+        weight, bias = (self.source.parameter(self.graph, f"{path}.{kind}") for kind in ("weight", "bias"))
+        epsilon = float(self.source.vision["layer_norm_eps"]) if epsilon is None else epsilon
+        return self.graph.add("LayerNormalization", x, weight, bias, axis=-1, epsilon=epsilon)
+
+    def windows(self, x: str, zero: str, side: int) -> str:
+        """``(B, g, g, C)`` to ``(B * count, side, side, C)``; ``zero`` fills the last windows."""
+        grid, width = self.source.grid, int(self.source.vision["hidden_size"])
+        count = -(-grid // side)
+        if grid == side:
+            return x
+        missing = count * side - grid
+        if missing:
+            x = self.graph.add("Pad", x, self.graph.shape(0, 0, 0, 0, 0, missing, missing, 0), zero)
+        x = self.graph.reshape(x, -1, count, side, count, side, width)
+        return self.graph.reshape(self.graph.transpose(x, 0, 1, 3, 2, 4, 5), -1, side, side, width)
+
+    def unwindowed(self, x: str, side: int) -> str:
+        """Heads of each window side by side again, ``(B * count, h, side * side, d)`` to ``(B, g, g, C)``."""
+        grid, width = self.source.grid, int(self.source.vision["hidden_size"])
+        heads = int(self.source.vision["num_attention_heads"])
+        count = -(-grid // side)
+        if grid == side:
+            return self.graph.reshape(self.graph.transpose(x, 0, 2, 1, 3), -1, side, side, width)
+        x = self.graph.reshape(x, -1, count, count, heads, side, side, width // heads)
+        x = self.graph.transpose(x, 0, 1, 4, 2, 5, 3, 6)
+        x = self.graph.reshape(x, -1, count * side, count * side, width)
+        if count * side == grid:
+            return x
+        return self.graph.slice(self.graph.slice(x, 1, 0, grid), 2, 0, grid)
+
+    def attention(self, x: str, names: EncoderBlockNames, side: int) -> str:
+        """Attention within windows of ``side * side`` tokens: ``(B, g, g, C)`` to the same.
+
+        Tokens are rounded before they are padded, and projected back without the padding.
+        """
+        graph, tokens = self.graph, side * side
+        heads = int(self.source.vision["num_attention_heads"])
+        width = int(self.source.vision["hidden_size"])
+        (fused,) = names.attention.projections
+        projected = self.arithmetic.linear(x, fused, lambda y, zero: self.windows(y, zero, side))
+        qkv = graph.split(projected, 3, 3)
+        query, key, value = (graph.reshape(part, -1, tokens, heads, width // heads) for part in qkv)
+        query, value = (graph.transpose(part, 0, 2, 1, 3) for part in (query, value))
+        key = graph.transpose(key, 0, 2, 3, 1)
+        parts = heads if heads * tokens * tokens > _MAP else 1
+        split = [graph.split(whole, 1, parts) for whole in (query, key, value)]
+        outputs = [self._attend(q, k, v, names, side) for q, k, v in zip(*split, strict=True)]
+        output = graph.add("Concat", *outputs, axis=1) if parts > 1 else outputs[0]
+        return self.arithmetic.linear(self.unwindowed(output, side), names.attention.output)
+
+    def _attend(self, query: str, key: str, value: str, names: EncoderBlockNames, side: int) -> str:
+        """``query, value (B, h, N, d)`` and ``key (B, h, d, N)`` -> ``(B, h, N, d)``."""
+        heads_width = int(self.source.vision["hidden_size"]) // int(self.source.vision["num_attention_heads"])
+        path = names.attention.path
+        scores = self.arithmetic.scores(query, key, path, heads_width**-0.5)
+        if self.source.vision["use_rel_pos"]:
+            quantized = self.source.packed.recipe.get("rel_pos_query") != "float"
+            origin = self.arithmetic.quantize(query, f"{path}:query") if quantized else query
+            bias = self._positions(origin, names.tables, side)
+            # The map's own shape is not static, the bias takes it over.
+            scores = self.graph.add(
+                "Add", scores, self.graph.add("Reshape", bias, self.graph.add("Shape", scores))
+            )
+        return self.arithmetic.weighted(scores, value, path)
+
+    def _positions(self, query: str, tables: tuple[str, str], side: int) -> str:
+        """Relative-position scores ``(maps, side, side, side, side)`` of ``query (B, h, N, d)``."""
+        graph = self.graph
+        width = int(self.source.vision["hidden_size"]) // int(self.source.vision["num_attention_heads"])
+        rows = graph.reshape(query, -1, side, side, width)  # (maps, y, x, d)
+        by_row = graph.add("MatMul", rows, self._table(tables[0], side))
+        columns = graph.transpose(rows, 0, 2, 1, 3)  # (maps, x, y, d)
+        by_column = graph.add("MatMul", columns, self._table(tables[1], side))
+        by_column = graph.transpose(by_column, 0, 2, 1, 3)  # (maps, y, x, key x)
+        return graph.add(
+            "Add",
+            graph.add("Unsqueeze", by_row, graph.shape(4)),
+            graph.add("Unsqueeze", by_column, graph.shape(3)),
+        )
+
+    def _table(self, name: str, side: int) -> str:
+        """``(query, d, key)`` vectors for each pair of positions along one axis."""
+        offsets = np.arange(side)[:, None] - np.arange(side)[None, :] + side - 1
+        table = self.graph.add(
+            "Gather", self.source.parameter(self.graph, name), self.graph.constant(offsets, np.int64), axis=0
+        )
+        return self.graph.transpose(table, 0, 2, 1)
+
+    def neck(self, x: str) -> str:
+        """``(B, g, g, C)`` tokens to the ``(B, channels, g, g)`` embedding."""
+        self.graph.scope = self.names.neck
+        (first, second), norms = self.names.neck_convolutions, self.names.neck_norms
+        x = self.norm(self.arithmetic.linear(x, first), norms[0], 1e-6)
+        x = self.norm(self.arithmetic.convolution(x, second), norms[1], 1e-6)
+        return self.graph.transpose(x, 0, 3, 1, 2)

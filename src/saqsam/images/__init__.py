@@ -1,0 +1,1 @@
+"""Pictures: reading, sizes and frames, cutting, drawing."""

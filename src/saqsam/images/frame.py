@@ -1,0 +1,92 @@
+"""Where an image lies in the model's square input, and the pixels it is given there.
+
+Kirillov et al., "Segment Anything" (2023), appendix A: the longest side is resized to the model's input
+(Pillow, bilinear), colours are normalised, then zeros are padded on the right and below.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from saqsam.errors import ImageError
+from saqsam.families.record import Model
+
+# ImageNet statistics of RGB in 0..1, as SAM was trained with.
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where an image lies in the model's square input.
+
+    Attributes:
+        original: (height, width) of the displayed image in pixels.
+        resized: (height, width) of the picture inside the input; the rest, right and below, is padding.
+        size: side of the square input in pixels.
+    """
+
+    original: tuple[int, int]
+    resized: tuple[int, int]
+    size: int
+
+    def scale_points(self, points: Tensor) -> Tensor:
+        """(..., 2) ``x, y`` from displayed-image pixels to input pixels, float32."""
+        (height, width), (new_height, new_width) = self.original, self.resized
+        factors = torch.tensor([new_width / width, new_height / height], dtype=torch.float64)
+        return (points.double() * factors.to(points.device)).float()
+
+    def scale_boxes(self, boxes: Tensor) -> Tensor:
+        """(..., 4) ``x0, y0, x1, y1`` from displayed-image pixels to input pixels, float32."""
+        return self.scale_points(boxes.reshape(*boxes.shape[:-1], 2, 2)).flatten(-2)
+
+
+def frame_for(model: Model, height: int, width: int) -> Frame:
+    """The frame of a ``height`` x ``width`` image: longest side to the model's input, never below 1 px."""
+    config: Any = model.config
+    size = int(config.vision_config.image_size)
+    scale = size / max(height, width)
+    resized = (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
+    return Frame((height, width), resized, size)
+
+
+def checked_pixels(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The same pixels, seen to be (H, W, 3) uint8; raises ImageError where they are not."""
+    if not isinstance(pixels, np.ndarray):
+        raise ImageError("pixels", f"expected a (H, W, 3) uint8 array, got {type(pixels).__name__}")
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
+        raise ImageError("pixels", f"expected (H, W, 3) uint8 RGB, got {pixels.shape} {pixels.dtype}")
+    return pixels
+
+
+def preprocess(model: Model, pixels: npt.NDArray[np.uint8]) -> tuple[Tensor, Frame]:
+    """The model's input for one image.
+
+    Args:
+        model: whose input size is used.
+        pixels: (H, W, 3) uint8 RGB.
+
+    Returns:
+        (1, 3, S, S) float32 on the CPU, S the model's input side, and where the image lies in it.
+
+    Raises:
+        ImageError: the pixels are not (H, W, 3) uint8.
+    """
+    checked_pixels(pixels)
+    frame = frame_for(model, *pixels.shape[:2])
+    height, width = frame.resized
+    picture = Image.fromarray(pixels)
+    if (height, width) != frame.original:
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    values = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
+    values = (values - torch.tensor(_MEAN)[:, None, None]) / torch.tensor(_STD)[:, None, None]
+    # Zeros come after normalising: the padding is grey to the model, not black.
+    return F.pad(values, (0, frame.size - width, 0, frame.size - height))[None], frame

@@ -1,0 +1,1 @@
+"""What the released research code leaves behind, off the grid, for comparison."""

@@ -1,0 +1,371 @@
+"""From pixels and prompts to masks, by SAM's own protocol.
+
+Kirillov et al., "Segment Anything" (2023), appendix A, and its published predictor: the longest side is
+resized to the model's input (Pillow, bilinear), colours are normalised, then zeros are padded on the right
+and below; low-resolution mask logits are enlarged to the input frame, cropped to the picture, enlarged to
+the original size and cut at 0. Everything is sized by the model's own ``image_size``.
+
+The model is a ``transformers.SamModel``, float or quantized: only its public calls are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from saqsam.families.record import Model
+from saqsam.families.registry import decoder_of, encoder_of
+from saqsam.families.shared_decoder import ImageDecoder, can_share, prompts_at_once
+from saqsam.images.frame import Frame, checked_pixels, preprocess
+from saqsam.prompts.clicks import by_count
+from saqsam.prompts.prompts import Prompts, checked_prompts
+from saqsam.segment.result import Segmentation
+
+__all__ = [
+    "Frame",
+    "Question",
+    "Segmentation",
+    "answer",
+    "ask",
+    "best_masks",
+    "checked_pixels",
+    "decode",
+    "embed",
+    "encoded",
+    "low_res_side",
+    "predict",
+    "predict_parts",
+    "preprocess",
+    "upscale_masks",
+]
+
+MASK_THRESHOLD = 0.0
+
+# Bounds of memory: pixels enlarged together as float32, and pixels of the masks that come in one part.
+_ENLARGED_PIXELS = 1 << 24
+_PART_PIXELS = 1 << 28
+
+
+def low_res_side(model: Model) -> int:
+    """Side of the model's low-resolution masks, and of its mask prompts: four times its embedding grid."""
+    config: Any = model.config
+    return 4 * int(config.prompt_encoder_config.image_embedding_size)
+
+
+@torch.no_grad()
+def embed(model: Model, pixel_values: Tensor) -> Tensor:
+    """Image embeddings of preprocessed images.
+
+    Padding to whole windows costs nothing where nothing watches, see :mod:`saqsam.families.sam_encoder`.
+
+    Args:
+        model: float or quantized.
+        pixel_values: (B, 3, S, S) from :func:`preprocess`.
+
+    Returns:
+        (B, C, g, g) on the model's device.
+    """
+    return encoder_of(model).encode(pixel_values.to(model.device, model.dtype))
+
+
+@torch.no_grad()
+def decode(
+    model: Model,
+    embeddings: Tensor,
+    prompts: Prompts,
+    frame: Frame,
+    *,
+    multimask_output: bool = False,
+    chunk: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Low-resolution masks for every prompt of one image.
+
+    Prompts are independent, so working through them ``chunk`` at a time changes memory and nothing else.
+    What all prompts have in common is computed once, see :mod:`saqsam.families.shared_decoder`.
+
+    Args:
+        model: float or quantized.
+        embeddings: (1, C, g, g) from :func:`embed`.
+        prompts: P checked prompts in displayed-image pixels; P may be 0.
+        frame: from :func:`preprocess`.
+        multimask_output: M = 3 masks of an ambiguous prompt rather than the single M = 1.
+        chunk: prompts decoded together; None chooses by the size of the embedding.
+
+    Returns:
+        (P, M, 4g, 4g) mask logits and (P, M) predicted IoU, on the model's device.
+    """
+    if len(prompts) == 0:
+        return _nothing(model, embeddings, multimask_output)
+    chunk = prompts_at_once(embeddings) if chunk is None else max(1, chunk)
+    decoder = None
+    if can_share(model):
+        decoder = ImageDecoder(model, embeddings, with_masks=prompts.masks is not None)
+    order: list[Tensor] = []
+    parts: list[tuple[Tensor, Tensor]] = []
+    for rows, alike in by_count(prompts):
+        order += [] if rows is None else [rows]
+        for group in (alike[start : start + chunk] for start in range(0, len(alike), chunk)):
+            if decoder is None:
+                parts.append(_decode_plain(model, embeddings, group, frame, multimask_output))
+            else:
+                parts.append(_decode_shared(model, decoder, group, frame, multimask_output))
+    logits, scores = (torch.cat(part) if len(part) > 1 else part[0] for part in zip(*parts, strict=True))
+    if order:
+        back = torch.cat(order).argsort().to(logits.device)
+        logits, scores = logits[back], scores[back]
+    return logits, scores
+
+
+def _nothing(model: Model, embeddings: Tensor, multimask_output: bool) -> tuple[Tensor, Tensor]:
+    config: Any = model.config
+    outputs = int(config.mask_decoder_config.num_multimask_outputs) if multimask_output else 1
+    side = low_res_side(model)
+    return embeddings.new_zeros((0, outputs, side, side)), embeddings.new_zeros((0, outputs))
+
+
+def _decode_shared(
+    model: Model, decoder: ImageDecoder, prompts: Prompts, frame: Frame, multimask_output: bool
+) -> tuple[Tensor, Tensor]:
+    prompts = prompts.to(decoder.embeddings.device)
+    sparse, dense = decoder_of(model).embed_prompts(
+        input_boxes=None if prompts.boxes is None else frame.scale_boxes(prompts.boxes)[None],
+        input_points=None if prompts.points is None else frame.scale_points(prompts.points)[None],
+        input_labels=None if prompts.labels is None else prompts.labels[None],
+        input_masks=None if prompts.masks is None else prompts.masks.to(decoder.embeddings.dtype),
+    )
+    return decoder(
+        None if sparse is None else sparse[0],
+        None if prompts.masks is None else dense,
+        multimask_output=multimask_output,
+    )
+
+
+def _decode_plain(
+    model: Model, embeddings: Tensor, prompts: Prompts, frame: Frame, multimask_output: bool
+) -> tuple[Tensor, Tensor]:
+    prompts = prompts.to(embeddings.device)
+    boxes = None if prompts.boxes is None else frame.scale_boxes(prompts.boxes)
+    points = None if prompts.points is None else frame.scale_points(prompts.points)
+    # The model takes a batch of images with several prompts each. One image with P prompts is cheapest,
+    # but a mask prompt belongs to an image, so with masks each prompt becomes an image of its own.
+    prompt_dim = 0 if prompts.masks is None else 1
+    count = 1 if prompts.masks is None else len(prompts)
+    output = model(
+        image_embeddings=embeddings.expand(count, -1, -1, -1),
+        input_boxes=None if boxes is None else boxes.unsqueeze(prompt_dim),
+        input_points=None if points is None else points.unsqueeze(prompt_dim),
+        input_labels=None if prompts.labels is None else prompts.labels.unsqueeze(prompt_dim),
+        input_masks=None if prompts.masks is None else prompts.masks.to(embeddings.dtype),
+        multimask_output=multimask_output,
+    )
+    return output.pred_masks.flatten(0, 1), output.iou_scores.flatten(0, 1)
+
+
+@torch.no_grad()
+def upscale_masks(logits: Tensor, frame: Frame) -> Tensor:
+    """Masks in displayed-image pixels from low-resolution logits.
+
+    Args:
+        logits: (P, M, h, w) from :func:`decode`.
+        frame: from :func:`preprocess`.
+
+    Returns:
+        (P, M, H, W) bool on the device of ``logits``; where a logit is NaN the mask is False.
+    """
+    masks = torch.empty((*logits.shape[:2], *frame.original), dtype=torch.bool, device=logits.device)
+    height, width = frame.resized
+    for rows in _slices(len(logits), _ENLARGED_PIXELS // _pixels_each(frame, logits.shape[1])):
+        large = F.interpolate(
+            logits[rows].float(), (frame.size, frame.size), mode="bilinear", align_corners=False
+        )[..., :height, :width]
+        large = F.interpolate(large, frame.original, mode="bilinear", align_corners=False)
+        masks[rows] = large > MASK_THRESHOLD
+    return masks
+
+
+def _pixels_each(frame: Frame, masks: int = 1) -> int:
+    """Pixels that the ``masks`` masks of one prompt take while they are enlarged."""
+    return masks * max(frame.size**2, frame.original[0] * frame.original[1])
+
+
+def _slices(count: int, length: int) -> Iterator[slice]:
+    """Consecutive slices that cover ``count`` rows, each of ``length`` rows, or of one at the least."""
+    step = max(1, length)
+    return (slice(start, start + step) for start in range(0, count, step))
+
+
+def predict(
+    model: Model,
+    pixels: npt.NDArray[np.uint8],
+    prompts: Prompts,
+    *,
+    multimask_output: bool = False,
+    all_masks: bool = False,
+    chunk: int | None = None,
+    where: str = "prompts",
+) -> Segmentation:
+    """Segment one image from pixels to full-size masks.
+
+    The masks take P x H x W bytes; :func:`predict_parts` gives them a few at a time.
+
+    Args:
+        model: float or quantized.
+        pixels: (H, W, 3) uint8 RGB.
+        prompts: in displayed-image pixels; checked here, and boxes that reach past the image clipped.
+        multimask_output: let the model propose three masks a prompt and keep the one whose predicted IoU
+            is highest, rather than its single mask.
+        all_masks: give all three, as rows of their own.
+        chunk: prompts decoded together; None chooses by the size of the embedding.
+        where: what to call the prompts in an error message.
+
+    Raises:
+        PromptError: a prompt has no meaning on this image.
+        ImageError: the pixels are not (H, W, 3) uint8.
+    """
+    question = ask(model, pixels, prompts, where)
+    return answer(
+        model, encoded(model, [question])[0], question, multimask_output, chunk, all_masks=all_masks
+    )
+
+
+def predict_parts(
+    model: Model,
+    pixels: npt.NDArray[np.uint8],
+    prompts: Prompts,
+    *,
+    multimask_output: bool = False,
+    all_masks: bool = False,
+    chunk: int = 32,
+    where: str = "prompts",
+) -> Iterator[Segmentation]:
+    """As :func:`predict`, a few prompts at a time: memory does not grow with their number.
+
+    The image is encoded once, when the first part is asked for; ``encoder_passes`` of the others is 0.
+
+    Yields:
+        Segmentations of consecutive prompts, at most ``chunk`` and fewer on large images (none without
+        prompts). ``clipped_boxes`` of the first counts those of all.
+
+    Raises:
+        PromptError, ImageError: as :func:`predict`, before the first part.
+    """
+    question = ask(model, pixels, prompts, where)
+    fitting = prompts_in_a_part(question.frame, chunk)
+    embeddings = encoded(model, [question])[0]
+    for rows in _slices(len(question.prompts), fitting):
+        part = replace(
+            question, prompts=question.prompts[rows], clipped=0 if rows.start else question.clipped
+        )
+        found = answer(model, embeddings, part, multimask_output, None, all_masks=all_masks)
+        yield replace(found, encoder_passes=0) if rows.start else found
+
+
+def prompts_in_a_part(frame: Frame, chunk: int) -> int:
+    """At most ``chunk`` prompts, and fewer of a large image: their masks exist at the same time."""
+    return max(1, min(chunk, _PART_PIXELS // _pixels_each(frame)))
+
+
+@dataclass(frozen=True)
+class Question:
+    """One image as the model takes it, and what is asked about it.
+
+    Attributes:
+        pixel_values: (1, 3, S, S) float32 on the CPU.
+        frame: where the image lies in them.
+        prompts: checked against the image.
+        clipped: boxes that reached past the image and were clipped to it.
+    """
+
+    pixel_values: Tensor
+    frame: Frame
+    prompts: Prompts
+    clipped: int
+
+
+def ask(model: Model, pixels: npt.NDArray[np.uint8], prompts: Prompts, where: str) -> Question:
+    """Preprocess an image and check its prompts; arguments and errors as of :func:`predict`."""
+    pixel_values, frame = preprocess(model, pixels)
+    height, width = frame.original
+    checked, clipped = checked_prompts(
+        width,
+        height,
+        boxes=prompts.boxes,
+        points=prompts.points,
+        labels=prompts.labels,
+        masks=prompts.masks,
+        mask_side=low_res_side(model),
+        where=where,
+    )
+    return Question(pixel_values, frame, checked, clipped)
+
+
+def encoded(model: Model, questions: Sequence[Question]) -> list[Tensor]:
+    """Embeddings of images that go through the encoder together, those without prompts left out.
+
+    Returns:
+        (1, C, g, g) for each question; where nothing is asked a (1, 1, 1, 1) that means nothing.
+    """
+    asked = [one.pixel_values for one in questions if len(one.prompts)]
+    found = iter(embed(model, torch.cat(asked)).split(1) if asked else ())
+    return [
+        next(found) if len(one.prompts) else one.pixel_values.new_zeros((1, 1, 1, 1)) for one in questions
+    ]
+
+
+def answer(
+    model: Model,
+    embeddings: Tensor,
+    question: Question,
+    multimask_output: bool,
+    chunk: int | None,
+    *,
+    all_masks: bool = False,
+) -> Segmentation:
+    """Decode the prompts of one image from its (1, C, g, g) embedding, ``chunk`` at a time."""
+    logits, scores = decode(
+        model,
+        embeddings,
+        question.prompts,
+        question.frame,
+        multimask_output=multimask_output or all_masks,
+        chunk=chunk,
+    )
+    logits, scores, prompts = logits.float(), scores.float(), question.prompts
+    if all_masks:
+        prompts = prompts.repeated(scores.shape[1])
+        logits, scores = logits.flatten(0, 1)[:, None], scores.flatten()[:, None]
+    else:
+        logits, scores = best_masks(logits, scores)
+    finite = logits.isfinite().flatten(1).all(1) & scores.isfinite().all(1)
+    return Segmentation(
+        masks=upscale_masks(logits, question.frame)[:, 0].cpu().numpy(),
+        iou_scores=scores[:, 0].cpu().numpy(),
+        low_res_logits=logits.cpu(),
+        clipped_boxes=question.clipped,
+        nan_count=int((~finite).sum()),
+        prompts=prompts,
+        encoder_passes=int(len(prompts) > 0),
+    )
+
+
+def best_masks(logits: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Of M masks a prompt, the one with the highest predicted IoU.
+
+    Args:
+        logits: (P, M, h, w).
+        scores: (P, M).
+
+    Returns:
+        (P, 1, h, w) and (P, 1).
+    """
+    if scores.shape[1] == 1:
+        return logits, scores
+    best = scores.argmax(dim=1, keepdim=True)
+    return torch.take_along_dim(logits, best[..., None, None], dim=1), scores.gather(1, best)

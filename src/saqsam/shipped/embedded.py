@@ -1,0 +1,49 @@
+"""The SAMs that come with the package: for generated scenes, with extreme outliers, for photographs."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from typing import cast
+
+from safetensors.torch import load
+from transformers import SamConfig, SamModel
+
+from saqsam.errors import UsageError
+from saqsam.families.record import Model
+from saqsam.shipped.outliers import inject_outliers
+
+EMBEDDED_NAMES = ("nano", "nano-outliers", "small")
+MADE_FOR_ZOOM: frozenset[str] = frozenset({"small"})
+"""Embedded models that were trained to answer boxes on crops around them, and do so by default."""
+_TIED = (
+    "prompt_encoder.shared_embedding.positional_embedding",
+    "shared_image_embedding.positional_embedding",
+)
+
+
+def embedded_sam(name: str) -> Model:
+    """Load an embedded model; nothing is downloaded.
+
+    Args:
+        name: "nano", trained on generated scenes (128-px input); "nano-outliers", whose outputs
+            are those of nano bit for bit and whose decoder queries and keys reach about +-160; or
+            "small", trained on photographs (128-px input, wider and deeper).
+
+    Returns:
+        A float32 ``SamModel`` with eager attention, in eval mode, without gradients.
+
+    Raises:
+        UsageError: there is no embedded model of that name.
+    """
+    if name not in EMBEDDED_NAMES:
+        known = ", ".join(EMBEDDED_NAMES)
+        raise UsageError(f"{name}: no embedded model has this name. Embedded models: {known}")
+    assets, stem = files("saqsam.shipped").joinpath("assets"), name.removesuffix("-outliers")
+    config = SamConfig(**json.loads(assets.joinpath(f"{stem}.json").read_text(encoding="utf-8")))
+    model = cast(Model, SamModel._from_config(config, attn_implementation="eager"))
+    state = load(assets.joinpath(f"{stem}.safetensors").read_bytes())
+    state[_TIED[0]] = state[_TIED[1]]  # one table under two names, stored once
+    model.load_state_dict({key: value.float() for key, value in state.items()})
+    model.eval().requires_grad_(False)
+    return inject_outliers(model) if name == "nano-outliers" else model
