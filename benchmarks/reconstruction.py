@@ -46,7 +46,7 @@ RECIPES = (
     "as-published-saq-sam",
 )
 AS_PUBLISHED = "as-published-"
-"""Rows of models that no integers can hold, see ``saqsam.published.off_grid``: for comparison, not for ranking."""
+"""Rows of models that no integers can hold, see ``saqsam.published.off_grid``: not for ranking."""
 KEY = ("model", "recipe", "bits", "iterations", "seed", "prompts")
 PROMPTS = {"boxes": "boxes", "clicks": "points"}
 FLOAT = "float"

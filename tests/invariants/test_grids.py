@@ -39,7 +39,7 @@ def asks(path: Path) -> Iterator[str]:
 
 def _is_rule_or_word(node: ast.AST, path: Path) -> bool:
     """Range rules are registered by class, and a recipe's keys list the words that they may be."""
-    table = isinstance(node, ast.Dict) and path == ROOT / "ranges" / "rules.py"
+    table = isinstance(node, ast.Dict) and path == ROOT / "calibrate" / "rules.py"
     word = isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal"
     return table or (word and path.parent == ROOT / "recipe")
 

@@ -12,11 +12,20 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2] / "src" / "saqsam"
 FILES = sorted(ROOT.rglob("*.py"))
 
-GROUND = ("errors", "files", "recipe", "grids", "images", "quiet", "scenes", "quantizer")
-"""What every stage stands on; it knows of no stage."""
 FLOW = (
+    ("errors", "torch_state", "quiet", "visible"),
+    ("files", "extras"),
+    ("grids", "images", "scenes"),
+    ("recipe",),
+    ("datasets",),
+    ("prompts",),
+    ("modules",),
+    ("families",),
     ("models",),
-    ("ranges",),
+    ("segment",),
+    ("shipped",),
+    ("checkpoints",),
+    ("calibrate",),
     ("folds",),
     ("clip",),
     ("jobs",),
@@ -24,15 +33,27 @@ FLOW = (
     ("pack",),
     ("pipeline",),
     ("mixed",),
-    ("tasks", "report", "everything", "detectors"),
+    ("dry_run",),
+    ("detectors",),
+    ("everything",),
+    ("tasks",),
+    ("drop_in",),
+    ("sam",),
+    ("report",),
+    ("graphs",),
+    ("engines",),
+    ("export",),
+    ("bench",),
     ("many",),
-    ("export", "runtime", "drop_in"),
     ("api",),
+    ("published",),
     ("reproduce",),
     ("cli",),
 )
-"""The stages in order, as CONTRIBUTING has them; a stage may import those of its own rank and above it."""
+"""Every unit, in the order of the work: a unit imports those of the rows above its own, and no other."""
 RANK = {name: rank for rank, names in enumerate(FLOW) for name in names}
+OUTSIDE = {"__init__", "__main__"}
+"""They import whatever the public names need."""
 
 
 def unit_of(path: Path) -> str:
@@ -66,40 +87,50 @@ def imports(path: Path) -> Iterator[tuple[str, int]]:
                 yield parts[1], node.lineno
 
 
-def test_the_units_named_here_exist() -> None:
-    found = {unit_of(path) for path in FILES}
-    assert set(GROUND) | set(RANK) <= found
-
-
-def test_contributing_lists_the_stages_in_this_order() -> None:
-    text = (ROOT.parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    listed = text[text.index("follow the work: ") + len("follow the work: ") : text.index(". A later stage")]
-    stages = [tuple(re.findall(r"`(\w+)`", part)) for part in listed.split("→")]
-    assert stages == [names for names in FLOW if names != ("pipeline",)], "pipeline is a file, not a folder"
-    folders = {path.name for path in ROOT.iterdir() if (path / "__init__.py").is_file()}
-    assert folders - set(GROUND) - {"prompts"} <= set(RANK), "only prompts serve several stages"
-
-
-def test_a_stage_never_imports_a_later_one() -> None:
-    wrong = [
-        f"{path.relative_to(ROOT)}:{line} imports {unit}"
-        for path in FILES
-        if (own := RANK.get(unit_of(path))) is not None
-        for unit, line in imports(path)
-        if RANK.get(unit, -1) > own
+def against_the_flow(path: Path, unit: str) -> list[str]:
+    """Imports of a file, taken as one of ``unit``, that run sideways or back."""
+    return [
+        f"{path}:{line} imports {other}"
+        for other, line in imports(path)
+        if other != unit and RANK[other] >= RANK[unit]
     ]
-    assert not wrong
 
 
-def test_the_ground_imports_only_the_ground() -> None:
-    wrong = [
-        f"{path.relative_to(ROOT)}:{line} imports {unit}"
-        for path in FILES
-        if unit_of(path) in GROUND
-        for unit, line in imports(path)
-        if unit not in GROUND
-    ]
-    assert not wrong
+def test_every_unit_has_its_place() -> None:
+    assert {unit_of(path) for path in FILES} - OUTSIDE == set(RANK)
+
+
+def test_contributing_lists_the_units_in_this_order() -> None:
+    text = " ".join((ROOT.parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8").split())
+    begin = "order of the work: "
+    listed = text[text.index(begin) + len(begin) : text.index(". A unit imports")]
+    places = [RANK[name] for name in re.findall(r"`(\w+)`", listed)]
+    assert places == sorted(places)
+    assert len(places) == len(RANK)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_one_way(path: Path) -> None:
+    """Also those inside functions; what only type checkers read may point anywhere."""
+    if unit_of(path) not in OUTSIDE:
+        assert against_the_flow(path, unit_of(path)) == []
+
+
+@pytest.mark.parametrize(
+    ("unit", "line"),
+    [
+        ("images", "from saqsam.models.sites import Site"),
+        ("images", "def f():\n    from saqsam.segment.predictor import predict"),
+        ("sam", "def f():\n    from saqsam import api"),
+        ("prompts", "from saqsam.tasks.instance import evaluate_instances"),
+        ("grids", "import saqsam.modules.quantizer"),
+        ("grids", "from saqsam.scenes import make_scene"),
+    ],
+)
+def test_an_import_against_the_flow_is_seen(tmp_path: Path, unit: str, line: str) -> None:
+    source = tmp_path / "sample.py"
+    source.write_text(line)
+    assert against_the_flow(source, unit)
 
 
 def test_nothing_but_the_command_line_imports_it() -> None:

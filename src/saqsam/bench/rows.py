@@ -7,11 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from transformers import SamModel
-
 from saqsam.engines.int8 import convert
 from saqsam.engines.load import integer_model, sessions_model
 from saqsam.errors import UsageError
+from saqsam.families.registry import family_of_config
 from saqsam.graphs.build import OPSETS, build_graphs
 from saqsam.graphs.model import OnnxSam
 from saqsam.graphs.portable import Portable
@@ -26,7 +25,7 @@ def torch_float(packed: PackedModel, path: Path) -> Any:
     config: Any = packed_config(packed, path)
     config._attn_implementation = "sdpa"
     config.vision_config._attn_implementation = "sdpa"
-    model = SamModel(config).eval().requires_grad_(False)
+    model = family_of_config(config).model_class(config).eval().requires_grad_(False)
     model.load_state_dict(float_contents(packed).rest, strict=False)
     model.tie_weights()
     return model

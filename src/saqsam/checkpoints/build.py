@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import SamConfig, SamModel
 
 from saqsam.checkpoints.config import check_depths
 from saqsam.checkpoints.official import POSITIONS, TIED_POSITIONS, official_names
 from saqsam.checkpoints.reading import Checkpoint, StoredTensor
 from saqsam.errors import CheckpointError
-from saqsam.families.record import Model
+from saqsam.families.record import Config, Model
+from saqsam.families.registry import family_of_config
 from saqsam.families.sam_sizes import size_name
 
 _SHOWN = 3
@@ -22,7 +22,7 @@ _AGAIN = "Download or export it again"
 _TIED = {TIED_POSITIONS: POSITIONS, POSITIONS: TIED_POSITIONS}
 
 
-def build_model(config: SamConfig, checkpoint: Checkpoint, *, attention: str = "eager") -> Model:
+def build_model(config: Config, checkpoint: Checkpoint, *, attention: str = "eager") -> Model:
     """A float32 model in eval mode, without gradients, holding the checkpoint's values.
 
     The model is first laid out without memory; names, shapes and types are compared with it before any
@@ -67,7 +67,8 @@ def _laid_out(config: Any, checkpoint: Checkpoint, attention: str) -> Model:
     config.vision_config._attn_implementation = attention
     try:
         with torch.device("meta"):
-            return SamModel(config)
+            model: Model = family_of_config(config).model_class(config)
+            return model
     except (ValueError, TypeError, RuntimeError, ArithmeticError, AttributeError, KeyError) as error:
         raise CheckpointError(checkpoint.path, f"its configuration fits no SAM ({error})", _CONFIG) from error
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import SamConfig
 from transformers.activations import ACT2FN
 
 from saqsam.errors import CheckpointError
+from saqsam.families.record import Config
+from saqsam.families.sam import SAM
 
 PARTS = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
 _MOST = 2**16  # far above any SAM, and small enough to multiply without care
@@ -92,7 +93,7 @@ _FIELDS: dict[str, dict[str, Callable[[object], bool]]] = {
 
 def checked_config(
     path: str | Path, parts: Mapping[str, object], *, tensors: int | None = None, quantized: bool = False
-) -> SamConfig:
+) -> Config:
     """The configuration that ``parts`` describes: the one way in for every configuration, from any file.
 
     Args:
@@ -121,7 +122,7 @@ def checked_config(
     if not quantized:
         taken["mask_decoder_config"]["layer_norm_eps"] = _PUBLISHED_EPSILON
     try:
-        config: Any = SamConfig(**taken)
+        config: Any = SAM.config_class(**taken)
     except (StrictDataclassError, TypeError, ValueError) as error:
         raise CheckpointError(path, f"not a valid SAM configuration ({error})", _HINT) from error
     problem = _contradiction(config)
@@ -129,7 +130,7 @@ def checked_config(
         raise CheckpointError(path, problem, _HINT)
     if tensors is not None:
         check_depths(path, config, tensors)
-    checked: SamConfig = config
+    checked: Config = config
     return checked
 
 

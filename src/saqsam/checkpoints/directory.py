@@ -8,12 +8,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from transformers import SamConfig
-
 from saqsam.checkpoints.config import checked_config
 from saqsam.checkpoints.paths import refuse_placeholder
 from saqsam.checkpoints.reading import Checkpoint, StoredTensor, read_checkpoint
 from saqsam.errors import CheckpointError
+from saqsam.families.record import Config
 
 _WEIGHT_FILES = (
     *("model.safetensors", "model.safetensors.index.json"),
@@ -111,7 +110,7 @@ def is_shard(path: Path) -> bool:
     return bool(_SHARD.fullmatch(path.stem))
 
 
-def read_config(path: Path) -> SamConfig:
+def read_config(path: Path) -> Config:
     """``config.json`` of a ``transformers`` SAM, checked to be one."""
     content = read_json(path)
     if content.get("model_type") != "sam":

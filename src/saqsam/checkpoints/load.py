@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import SamConfig
 
 from saqsam.checkpoints.build import build_model
 from saqsam.checkpoints.config import checked_config
@@ -27,7 +26,7 @@ from saqsam.checkpoints.reading import Checkpoint, read_checkpoint
 from saqsam.checkpoints.within import only_sam
 from saqsam.errors import CheckpointError
 from saqsam.families.foreign import is_quantized_state
-from saqsam.families.record import Model
+from saqsam.families.record import Config, Model
 from saqsam.families.sam_sizes import parts_from_shapes, size_name
 from saqsam.models.device import check_device
 
@@ -205,7 +204,7 @@ def _check_name(path: Path, checkpoint: Checkpoint) -> None:
         )
 
 
-def _derived_config(checkpoint: Checkpoint) -> SamConfig:
+def _derived_config(checkpoint: Checkpoint) -> Config:
     told = checkpoint.metadata.get(CONFIG_KEY)
     shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
     try:

@@ -6,10 +6,10 @@ import copy
 from typing import Any
 
 import torch
-from transformers import SamModel
 
 from saqsam.errors import UsageError
 from saqsam.families.record import Model
+from saqsam.families.registry import family_of_config
 from saqsam.modules.quantizer import Quantizer
 
 _EPSILON = 1e-5
@@ -30,7 +30,7 @@ def as_loaded(model: Model) -> Model:
     config.mask_decoder_config.layer_norm_eps = _EPSILON
     config._attn_implementation = config.vision_config._attn_implementation = "sdpa"
     with torch.device("meta"):
-        plain = SamModel(config)
+        plain: Model = family_of_config(config).model_class(config)
     state = {
         name: tensor.detach().to(torch.float32, copy=True).contiguous()
         for name, tensor in model.state_dict().items()

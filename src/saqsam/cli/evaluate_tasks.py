@@ -72,7 +72,9 @@ class ZeroAndVoid:
         if self.reduce_zero and not self.ignore_zero:
             raise UsageError("--reduce-zero-label says that 0 is no class, --count-zero that it is; give one")
         if any(label < 0 for label in self.ignore):
-            raise UsageError(f"--ignore-label {min(self.ignore)}: labels are numbers from 0")
+            raise UsageError(
+                f"--ignore-label {min(self.ignore)}: labels are numbers from 0; give one of them"
+            )
 
 
 def check_task(task: str, given: dict[str, tuple[str, bool]]) -> str:

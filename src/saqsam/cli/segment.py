@@ -172,7 +172,9 @@ def _segment_folder(
     if prompts or masks.overlay is not None:
         raise UsageError("a folder is segmented with --detections FILE, not with boxes, points or --overlay")
     if masks.multimask_output or masks.all_masks:
-        raise UsageError("--multimask-output and --all-masks are for one image; a folder gets single masks")
+        raise UsageError(
+            "--multimask-output and --all-masks are for one image; leave them out, a folder gets single masks"
+        )
     if folder.detections is None or out is None:
         raise UsageError("a folder needs --detections FILE (boxes to segment) and --out FILE (the results)")
     check_choice_of_detections(folder.detections, folder.top_k, folder.score_threshold)

@@ -17,8 +17,8 @@ def framed(dataset: InstanceSet, exif: str = AUTO, *, limit: int | None = None) 
 
     Args:
         dataset: as read. Boxes and declared sizes of all its images are evidence.
-        exif: ``"auto"``, ``"stored"`` or ``"displayed"``; see :func:`saqsam.datasets.exif.decide`. Where one of
-            the latter two is asked for and an image declares its size in the other frame, its sides are
+        exif: ``"auto"``, ``"stored"`` or ``"displayed"``; see :func:`saqsam.datasets.exif.decide`. Where one
+            of the latter two is asked for and an image declares its size in the other frame, its sides are
             exchanged: tools that write boxes as displayed and the size as stored are common.
         limit: keep only the first images.
 

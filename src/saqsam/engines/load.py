@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from transformers import SamConfig
 
 from saqsam.engines.names import COMPILED, ENGINES, IN_PYTORCH, ONNXRUNTIME
 from saqsam.errors import CorruptCheckpoint, UsageError
 from saqsam.extras import require_onnx
-from saqsam.families.record import Model
+from saqsam.families.record import Config, Model
 from saqsam.families.sam_names import SamNames
 from saqsam.graphs.build import OPSETS, build_graphs
 from saqsam.pack.convert import from_packed
@@ -118,7 +117,7 @@ def _load_pytorch(path: Path, name: str, device: str, engine: str) -> Sam:
     return PyTorchSam(model, f"{name} ({engine})", recipe, packed.records, path, zoom=zoom).to(device)
 
 
-def integer_model(packed: PackedModel, config: SamConfig, name: str) -> Any:
+def integer_model(packed: PackedModel, config: Config, name: str) -> Any:
     """Sessions with integer products behind the calls of ``SamModel``.
 
     Args:
@@ -153,7 +152,7 @@ def integer_model(packed: PackedModel, config: SamConfig, name: str) -> Any:
     return model
 
 
-def sessions_model(packed: PackedModel, config: SamConfig, name: str, maker: Callable[..., Any]) -> Any:
+def sessions_model(packed: PackedModel, config: Config, name: str, maker: Callable[..., Any]) -> Any:
     """Sessions with any arithmetic behind the calls of ``SamModel``."""
     from saqsam.graphs.decoder_model import SharedOnnxSam
     from saqsam.graphs.session import open_session

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor, nn
-from transformers import SamModel
+from transformers import SamConfig, SamModel
 
 from saqsam.modules.attention import AttentionQuantizers
 
 Model = SamModel
 """The type of the models: that of SAM 1, whose calls those of every family resemble."""
+Config = SamConfig
+"""The type of their configurations."""
 
 ENCODER, DECODER = "encoder", "decoder"
 PROJECTION, MLP_IN, MLP_OUT, OUTPUT, CONVOLUTION = "projection", "mlp-in", "mlp-out", "output", "convolution"

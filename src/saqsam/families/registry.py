@@ -32,7 +32,9 @@ def family_named(model_type: str) -> Family:
         if model_type in family.model_types:
             return family
     known = ", ".join(family.name for family in FAMILIES)
-    raise UsageError(f"a model of type '{model_type}' cannot be used here; the families are {known}")
+    raise UsageError(
+        f"a model of type '{model_type}' cannot be used here; give one of a known family: {known}"
+    )
 
 
 def encoder_of(model: Model) -> Encoder:

@@ -95,7 +95,7 @@ def _float_parts(model: Model) -> tuple[FloatPart, ...]:
         attention = block.attention
         parts += _biases(model, (*attention.projections, attention.output, block.mlp_in, block.mlp_out))
     parts += [FloatPart(path, _NORM) for path in names.neck_norms]
-    parts += [FloatPart(path, _PROMPT) for path in (names.prompt_encoder, *names.output_tokens)]
+    parts += [FloatPart(path, _PROMPT) for path in (names.prompts, *names.output_tokens)]
     for layer in names.layers:
         for attention in (layer.self_attention, layer.tokens_to_image, layer.image_to_tokens):
             parts += _biases(model, (*attention.projections, attention.output))

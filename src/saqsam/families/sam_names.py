@@ -90,7 +90,7 @@ class SamNames:
     neck: str = f"{_ENCODER}.neck"
     neck_convolutions: tuple[str, str] = (f"{_ENCODER}.neck.conv1", f"{_ENCODER}.neck.conv2")
     neck_norms: tuple[str, str] = (f"{_ENCODER}.neck.layer_norm1", f"{_ENCODER}.neck.layer_norm2")
-    prompt_encoder: str = _PROMPTS
+    prompts: str = _PROMPTS
     points: str = f"{_PROMPTS}.point_embed"
     no_point: str = f"{_PROMPTS}.not_a_point_embed.weight"
     mask_embedding: str = f"{_PROMPTS}.mask_embed"

@@ -89,7 +89,7 @@ class _Decoder:
     def points(self, coords: str, labels: str) -> str:
         """``(B, N, C)`` embeddings of points and box corners."""
         graph = self.graph
-        graph.scope = self.names.prompt_encoder
+        graph.scope = self.names.prompts
         shifted = graph.add("Add", coords, graph.constant(0.5))  # the centre of the pixel
         features = self.positions(graph.add("Div", shifted, graph.constant(float(self.source.image_size))))
         label = graph.add("Unsqueeze", labels, graph.shape(2))

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 from torch import Tensor
-from transformers import SamConfig
 
+from saqsam.families.record import Config
 from saqsam.graphs.model import OnnxSam
 from saqsam.graphs.session import open_session, run_session
 from saqsam.graphs.split import split_graph
@@ -38,7 +38,7 @@ class SharedOnnxSam(OnnxSam):
 
     def __init__(
         self,
-        config: SamConfig,
+        config: Config,
         encoder: onnxruntime.InferenceSession,
         decoder: onnx.ModelProto,
         no_mask: npt.NDArray[Any],

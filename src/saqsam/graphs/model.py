@@ -10,9 +10,9 @@ import numpy.typing as npt
 import onnxruntime
 import torch
 from torch import Tensor
-from transformers import SamConfig
 
 from saqsam.errors import ImageError, PromptError
+from saqsam.families.record import Config
 from saqsam.graphs.session import run_session
 
 _SLOTS = "mask_slots"
@@ -50,7 +50,7 @@ class OnnxSam:
 
     def __init__(
         self,
-        config: SamConfig,
+        config: Config,
         encoder: onnxruntime.InferenceSession,
         decoder: onnxruntime.InferenceSession,
         name: str,

@@ -34,7 +34,10 @@ class Source:
     def __post_init__(self) -> None:
         for site, grid in self.grids.items():
             if problem := grid.refuse_graph():
-                raise UsageError(f"{site} is on a {grid.name} grid, {problem}")
+                raise UsageError(
+                    f"{site} is on a {grid.name} grid, {problem}; quantize with a recipe of affine and log2 "
+                    "grids, or run the packed file by `saqsam segment` as it is"
+                )
         for part, expected in _ACTS.items():
             found = self.part(part).get("hidden_act", expected)
             if found != expected:

@@ -164,11 +164,8 @@ class Grid(nn.Module):
         return None
 
     def refuse_graph(self) -> str:
-        """Why an ONNX graph cannot hold it, completing "the ... grid, which ...", or nothing."""
-        return (
-            "which graphs cannot hold yet; quantize with a recipe of affine and log2 grids, or run the "
-            "packed file by `saqsam segment` as it is"
-        )
+        """Why an ONNX graph cannot hold it, completing "is on a ... grid, which ...", or nothing."""
+        return "which graphs cannot hold yet"
 
     def onnx(self, graph: Writer, x: str) -> str:
         """Write ``round_trip`` into a graph: the name of the values nearest to ``x``, float32, same shape."""

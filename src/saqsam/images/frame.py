@@ -7,7 +7,7 @@ Kirillov et al., "Segment Anything" (2023), appendix A: the longest side is resi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,17 @@ from PIL import Image
 from torch import Tensor
 
 from saqsam.errors import ImageError
-from saqsam.families.record import Model
 
 # ImageNet statistics of RGB in 0..1, as SAM was trained with.
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
+
+
+class HasConfig(Protocol):
+    """A model whose configuration tells the side of its input."""
+
+    @property
+    def config(self) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Frame:
         return self.scale_points(boxes.reshape(*boxes.shape[:-1], 2, 2)).flatten(-2)
 
 
-def frame_for(model: Model, height: int, width: int) -> Frame:
+def frame_for(model: HasConfig, height: int, width: int) -> Frame:
     """The frame of a ``height`` x ``width`` image: longest side to the model's input, never below 1 px."""
     config: Any = model.config
     size = int(config.vision_config.image_size)
@@ -67,7 +73,7 @@ def checked_pixels(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return pixels
 
 
-def preprocess(model: Model, pixels: npt.NDArray[np.uint8]) -> tuple[Tensor, Frame]:
+def preprocess(model: HasConfig, pixels: npt.NDArray[np.uint8]) -> tuple[Tensor, Frame]:
     """The model's input for one image.
 
     Args:

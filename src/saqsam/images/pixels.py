@@ -1,7 +1,7 @@
 """A picture in any form a user may have it, as ``(H, W, 3)`` uint8 RGB, or an error that says what to pass.
 
-Files are read by :mod:`saqsam.images.files`. Arrays and tensors are taken where their meaning is plain: channels at
-one end, bytes, or floats in 0..1 or 0..255. What could mean two things is refused.
+Files are read by :mod:`saqsam.images.files`. Arrays and tensors are taken where their meaning is plain:
+channels at one end, bytes, or floats in 0..1 or 0..255. What could mean two things is refused.
 """
 
 from __future__ import annotations

@@ -71,7 +71,8 @@ def _choose(site: Site, recipe: Recipe, matchers: Mapping[str, re.Pattern[str]])
     kind = find_grid(grid)
     if kind is None:
         raise RecipeError(
-            f"overrides: {site.name} is to have a {grid} grid, which nothing has registered here"
+            f"overrides: {site.name} is to have a {grid} grid, which nothing has registered; import what "
+            "registers it, or name another"
         )
     if not kind.suits(_place(site)):
         raise RecipeError(f"overrides: {site.name} cannot use the {grid} grid, which {kind.place_reason}")

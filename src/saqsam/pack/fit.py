@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import SamConfig, SamModel
 
 from saqsam.checkpoints.config import checked_config
 from saqsam.checkpoints.official import POSITIONS, TIED_POSITIONS
 from saqsam.errors import CheckpointError, CorruptCheckpoint, RecipeError
-from saqsam.families.record import Model
+from saqsam.families.record import Config, Model
+from saqsam.families.registry import family_of_config
 from saqsam.models.plan import Plan, plan_sites
 from saqsam.pack.contents import MAX_NAME, PackedModel
 from saqsam.recipe import Recipe
@@ -34,12 +34,12 @@ class LaidOut:
     """
 
     model: Model
-    config: SamConfig
+    config: Config
     recipe: Recipe
     plan: Plan
 
 
-def packed_config(packed: PackedModel, path: str | Path) -> SamConfig:
+def packed_config(packed: PackedModel, path: str | Path) -> Config:
     """The configuration of a packed file, checked, with no more layers than the file has tensors.
 
     Raises:
@@ -63,7 +63,7 @@ def lay_out(packed: PackedModel, path: str | Path) -> LaidOut:
     try:
         recipe = Recipe.from_dict(packed.recipe)
         with torch.device("meta"):
-            model = SamModel(config)
+            model = family_of_config(config).model_class(config)
         plan = plan_sites(model, recipe)
     except (RecipeError, *_WRONG) as error:
         raise CorruptCheckpoint(

@@ -199,7 +199,7 @@ def matching(
         kept = [row for row in left if value.lower() in names(row)]
         if not kept:
             there = ", ".join(sorted(set().union(*map(names, left))))
-            raise UsageError(f"{option} {value}: no row that is left has it; there are {there}")
+            raise UsageError(f"{option} {value}: no row that is left has it; give one of {there}")
         left = kept
     return left
 

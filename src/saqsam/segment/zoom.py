@@ -24,8 +24,9 @@ from saqsam.images.frame import Frame, checked_pixels, frame_for, preprocess
 from saqsam.prompts.prompts import Prompts, checked_prompts
 from saqsam.segment.predictor import Question, answer, embed, predict, predict_parts, prompts_in_a_part
 from saqsam.segment.result import Segmentation
-from saqsam.shipped.embedded import MADE_FOR_ZOOM
 
+MADE_FOR_ZOOM = frozenset({"small"})
+"""Shipped models that were trained to answer boxes on crops around them, and do so by default."""
 ZOOM_RECORD = "zoom"
 """Name under which a packed file's records keep ``Sam.zoom``."""
 CROP_FACTOR = 1.3

@@ -7,19 +7,13 @@ from importlib.resources import files
 from typing import cast
 
 from safetensors.torch import load
-from transformers import SamConfig, SamModel
 
 from saqsam.errors import UsageError
 from saqsam.families.record import Model
+from saqsam.families.sam import SAM
 from saqsam.shipped.outliers import inject_outliers
 
 EMBEDDED_NAMES = ("nano", "nano-outliers", "small")
-MADE_FOR_ZOOM: frozenset[str] = frozenset({"small"})
-"""Embedded models that were trained to answer boxes on crops around them, and do so by default."""
-_TIED = (
-    "prompt_encoder.shared_embedding.positional_embedding",
-    "shared_image_embedding.positional_embedding",
-)
 
 
 def embedded_sam(name: str) -> Model:
@@ -40,10 +34,11 @@ def embedded_sam(name: str) -> Model:
         known = ", ".join(EMBEDDED_NAMES)
         raise UsageError(f"{name}: no embedded model has this name. Embedded models: {known}")
     assets, stem = files("saqsam.shipped").joinpath("assets"), name.removesuffix("-outliers")
-    config = SamConfig(**json.loads(assets.joinpath(f"{stem}.json").read_text(encoding="utf-8")))
-    model = cast(Model, SamModel._from_config(config, attn_implementation="eager"))
+    config = SAM.config_class(**json.loads(assets.joinpath(f"{stem}.json").read_text(encoding="utf-8")))
+    model = cast(Model, SAM.model_class._from_config(config, attn_implementation="eager"))
     state = load(assets.joinpath(f"{stem}.safetensors").read_bytes())
-    state[_TIED[0]] = state[_TIED[1]]  # one table under two names, stored once
+    for stored, twin in SAM.tied:
+        state[twin] = state[stored]  # one table under two names, stored once
     model.load_state_dict({key: value.float() for key, value in state.items()})
     model.eval().requires_grad_(False)
     return inject_outliers(model) if name == "nano-outliers" else model
