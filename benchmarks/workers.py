@@ -1,4 +1,4 @@
-"""Images a second of ``saqsam segment --engine ray`` with one and with two workers: one CSV row a run.
+"""Images a second of ``saqsam segment --on ray`` with one and with two workers: one CSV row a run.
 
     python benchmarks/workers.py --images 100 200 400 --rounds 2
 

@@ -183,7 +183,7 @@ def test_a_ray_that_does_not_start_is_explained(
     pytest.importorskip("ray")
     monkeypatch.setenv("RAY_ADDRESS", "no-scheme-of-ray://nowhere")
     words = ("segment", "nano", ground.images, "--detections", ground.detections)
-    done = saqsam(*words, "--out", tmp_path / "run", "--engine", "ray")
+    done = saqsam(*words, "--out", tmp_path / "run", "--on", "ray")
     assert done.code == 1
     assert "Ray did not start" in done.err
-    assert "--engine local" in done.err
+    assert "--on local" in done.err

@@ -203,7 +203,7 @@ def ray(ground: Ground) -> Found:
             "-m",
             "saqsam",
             *words,
-            "--engine",
+            "--on",
             "ray",
             "--workers",
             "2",

@@ -29,7 +29,7 @@ def test_segmented_by_two_processes_is_byte_for_byte_the_same(
     words = ("segment", "nano", folder.images, "--detections", folder.detections, "--json")
     assert saqsam(*words, "--out", tmp_path / "one.json").code == 0
     out = tmp_path / "run"
-    done = saqsam(*words, "--out", out, "--engine", "ray", "--workers", "2", "--shards", "jsonl")
+    done = saqsam(*words, "--out", out, "--on", "ray", "--workers", "2", "--shards", "jsonl")
     assert done.code == 0, done.err
     assert json.loads(done.out)["duplicates"] == 0
     assert (out / "results.json").read_bytes() == (tmp_path / "one.json").read_bytes()
@@ -41,7 +41,7 @@ def test_figures_of_two_processes_are_equal_to_the_last_digit(
 ) -> None:
     words = ("evaluate", "nano", "--images", folder.images, "--annotations", folder.annotations, "--json")
     words = (*words, "--reference", "nano-outliers")
-    alone, together = saqsam(*words), saqsam(*words, "--engine", "ray", "--workers", "2")
+    alone, together = saqsam(*words), saqsam(*words, "--on", "ray", "--workers", "2")
     assert (alone.code, together.code) == (0, 0), together.err
     one, two = json.loads(alone.out), json.loads(together.out)
     assert one.pop("seconds") > 0

@@ -128,7 +128,7 @@ def test_merging_refuses_gaps_strangers_and_damage(folder: Folder, tmp_path: Pat
 
     files[2].unlink()
     assert run_many(job, items, identity, directory, kind=kind, images_each=5).rows == whole.rows
-    with pytest.raises(RunError, match=f"not asked for: ids {ids[-1]}"):
+    with pytest.raises(RunError, match=f"not asked for; begin in a new directory: ids {ids[-1]}"):
         merge(shards, identity, ids[:-1])
 
 
@@ -144,8 +144,8 @@ def test_chunks_hold_every_item_once_in_order(folder: Folder) -> None:
 def test_options_that_do_not_fit_are_refused(folder: Folder, tmp_path: Path, saqsam: Saqsam) -> None:
     words = ("segment", "nano", folder.images, "--detections", folder.detections, "--out")
     for more, said in (
-        ((tmp_path / "x", "--engine", "dask"), "expected local or ray"),
-        ((tmp_path / "x", "--workers", "2"), "--workers needs --engine ray"),
+        ((tmp_path / "x", "--on", "dask"), "expected local or ray"),
+        ((tmp_path / "x", "--workers", "2"), "--workers needs --on ray"),
         ((tmp_path / "x", "--shards", "csv"), "expected jsonl or parquet"),
         ((tmp_path / "x.json", "--shards", "jsonl"), "shards are written into a directory"),
         ((tmp_path / "no" / "x",), "create it first"),
@@ -162,7 +162,7 @@ def test_without_ray_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     words = ("segment", "nano", folder.images, "--detections", folder.detections, "--out", tmp_path / "run")
-    for more in (("--engine", "ray"), ("--shards", "parquet")):
+    for more in (("--on", "ray"), ("--shards", "parquet")):
         shown = saqsam(*words, *more)
         assert shown.code == 2
         assert "pip install 'saqsam[ray]'" in shown.err

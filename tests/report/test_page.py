@@ -191,7 +191,7 @@ def test_losses_that_cannot_be_read_are_named_before_anything_runs(
 def test_integers_of_onnx_runtime_get_a_page_without_what_cannot_be_heard(page: Page, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     path = tmp_path / "page.html"
-    words = ["compare", *page.models[:2], *page.set, "--runtime", "onnxruntime", "--html", str(path)]
+    words = ["compare", *page.models[:2], *page.set, "--engine", "onnxruntime", "--html", str(path)]
     assert run(words) == 0
     titles = set(figures(path.read_text(encoding="utf-8")))
     assert {"Ranges before and after clipping", "Focus IoU over clips"} <= titles

@@ -1,4 +1,4 @@
-"""``--runtime``: the integer runtime from the command line, and what it cannot do said in one line."""
+"""``--engine``: the integer runtime from the command line, and what it cannot do said in one line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def packed(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_segment_draws_the_same_mask(packed: Path, scenes: Path, tmp_path: Path) -> None:
     image = str(scenes / "images" / "000001.png")
     for runtime in ("torch", "onnxruntime"):
-        arguments = ["segment", str(packed), image, "--box", "20,20,90,90", "--runtime", runtime]
+        arguments = ["segment", str(packed), image, "--box", "20,20,90,90", "--engine", runtime]
         assert run([*arguments, "--out", str(tmp_path / f"{runtime}.png")]) == 0
     masks = [np.asarray(Image.open(tmp_path / f"{name}.png")) > 0 for name in ("torch", "onnxruntime")]
     assert masks[0].any()
@@ -40,7 +40,7 @@ def test_evaluate_compare_and_everything_take_it(
     packed: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dataset = ["--images", str(scenes / "images"), "--annotations", str(scenes / "instances.json"), "--json"]
-    chosen = ["--runtime", "onnxruntime"]
+    chosen = ["--engine", "onnxruntime"]
     results = []
     for runtime in (chosen, []):
         assert run(["evaluate", str(packed), *dataset, *runtime]) == 0
@@ -58,7 +58,7 @@ def test_the_choice_is_told_only_if_asked(
     packed: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image = str(scenes / "images" / "000001.png")
-    words = ["segment", str(packed), image, "--point", "60,60", "--runtime", "onnxruntime"]
+    words = ["segment", str(packed), image, "--point", "60,60", "--engine", "onnxruntime"]
     words += ["--out", str(tmp_path / "mask.png"), "--force"]
     told = []
     for asked in ([], ["-v"]):
@@ -73,14 +73,14 @@ def test_the_choice_is_told_only_if_asked(
     ("model", "runtime", "message"),
     [
         ("nano", "onnxruntime", "runs packed files"),
-        ("nano", "tensorrt", "--runtime tensorrt: expected torch, onnxruntime, int8 or compiled"),
+        ("nano", "tensorrt", "--engine tensorrt: expected torch, onnxruntime, int8 or compiled"),
     ],
 )
 def test_what_it_cannot_do_is_one_line(
     model: str, runtime: str, message: str, scenes: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image = str(scenes / "images" / "000001.png")
-    assert run(["segment", model, image, "--point", "9,9", "--runtime", runtime]) == 2
+    assert run(["segment", model, image, "--point", "9,9", "--engine", runtime]) == 2
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1

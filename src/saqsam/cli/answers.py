@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saqsam.cli.runtime import load_for
+from saqsam.cli.engine import load_for
 from saqsam.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ def check_boxes_for(zoom: bool | None, clip_to_box: bool | None, boxes: bool) ->
         raise UsageError(f"{option} is for box prompts, and there are none; give boxes or leave it out")
 
 
-def load_answering(runtime: str, model: str, device: str, zoom: bool | None, clip_to_box: bool | None) -> Sam:
+def load_answering(engine: str, model: str, device: str, zoom: bool | None, clip_to_box: bool | None) -> Sam:
     """``load_for`` of a model that answers boxes as the options say; travels between processes."""
-    return load_for(runtime, model, device).answering_boxes(zoom, clip_to_box)
+    return load_for(engine, model, device).answering_boxes(zoom, clip_to_box)
 
 
 def cost_lines(boxes: int, passes: int) -> list[str]:

@@ -28,6 +28,8 @@ from saqsam.cli import (
     verify,
 )
 from saqsam.cli.details import details
+from saqsam.cli.renamed import with_present_names
+from saqsam.cli.sections import SectionedCommand
 from saqsam.errors import SaqsamError
 from saqsam.files import NO_ROOM
 from saqsam.visible import visible
@@ -48,7 +50,7 @@ app.command("verify")(verify.verify)
 app.command("segment")(segment.segment)
 app.command("everything")(everything.everything)
 app.command("detect")(detect.detect)
-app.command("evaluate")(evaluate.evaluate)
+app.command("evaluate", cls=SectionedCommand)(evaluate.evaluate)
 app.command("reproduce")(reproduce.reproduce)
 app.command("compare")(compare.compare)
 app.command("export")(export.export)
@@ -94,7 +96,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         arguments: words after ``saqsam``; None takes them from ``sys.argv``.
     """
     options = _Options()
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words, notes = with_present_names(sys.argv[1:] if arguments is None else arguments)
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
     try:
         code = app(words, prog_name="saqsam", standalone_mode=False, obj=options)
     except (KeyboardInterrupt, typer.Abort):

@@ -30,11 +30,11 @@ from saqsam.cli.arguments import (
     check_prompts,
     make_directory,
 )
+from saqsam.cli.engine import EngineOption, check_engine, load_where_packed
 from saqsam.cli.notes import print_notes
 from saqsam.cli.output import print_json, print_lines
 from saqsam.cli.progress import progress, within
 from saqsam.cli.results import print_results, stop_on_nan
-from saqsam.cli.runtime import RuntimeOption, check_runtime, load_where_packed
 from saqsam.datasets.exif_words import AUTO, check_exif
 from saqsam.engines.names import TORCH
 from saqsam.errors import UsageError
@@ -73,7 +73,7 @@ def compare(
     score_threshold: ScoreThresholdOption = None,
     on_error: OnErrorOption = "stop",
     device: DeviceOption = "cpu",
-    runtime: RuntimeOption = TORCH,
+    engine: EngineOption = TORCH,
     force: ForceOption = False,
     max_pixels: MaxPixelsOption = None,
     json: JsonOption = False,
@@ -81,7 +81,7 @@ def compare(
     """Evaluate several models on the same images and prompts, side by side."""
     if len(models) < 2:
         raise UsageError("compare needs at least two models")
-    check_runtime(runtime)
+    check_engine(engine)
     check_exif(exif, "--exif")
     check_directory(images, "--images")
     check_file(annotations, "--annotations")
@@ -107,8 +107,8 @@ def compare(
     from saqsam.cli.pictures import write_pictures
 
     with progress() as report:
-        loaded = [load_where_packed(runtime, name, device) for name in models]
-        judge = loaded[0] if reference is None else load_where_packed(runtime, reference, device)
+        loaded = [load_where_packed(engine, name, device) for name in models]
+        judge = loaded[0] if reference is None else load_where_packed(engine, reference, device)
         results = [
             api.evaluate(
                 sam,

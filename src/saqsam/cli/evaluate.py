@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from saqsam.cli.answers import ClipToBoxOption, ZoomOption, check_boxes_for
+from saqsam.cli.answers import check_boxes_for
 from saqsam.cli.arguments import (
-    AnnotationsOption,
-    DeviceOption,
-    ExifOption,
-    ImagesOption,
-    JsonOption,
-    LimitOption,
-    MaxPixelsOption,
     Model,
-    OnErrorOption,
-    PromptsOption,
-    ScoreThresholdOption,
-    TopKOption,
     check_choice_of_detections,
     check_directory,
     check_file,
     check_on_error,
     check_prompts,
+)
+from saqsam.cli.engine import check_engine, check_not_sharded, load_for, load_where_packed
+from saqsam.cli.evaluate_options import (
+    InstanceOptions,
+    OrientedOptions,
+    PromptOptions,
+    PublishedOptions,
+    SemanticOptions,
+    SetOptions,
 )
 from saqsam.cli.evaluate_published import PublishedRequest, evaluate_as_published
 from saqsam.cli.evaluate_shards import SetRequest, evaluate_in_shards
@@ -36,255 +31,228 @@ from saqsam.cli.evaluate_tasks import (
     evaluate_oriented_task,
     evaluate_semantic_task,
 )
-from saqsam.cli.many import LOCAL, EngineOption, ShardsOption, WorkersOption, distribution
+from saqsam.cli.grouped import grouped
+from saqsam.cli.many import LOCAL, distribution
 from saqsam.cli.notes import print_notes
 from saqsam.cli.output import print_json
 from saqsam.cli.pictures import write_pictures
 from saqsam.cli.progress import progress
 from saqsam.cli.results import pictures_entry, print_pictures, print_results, stop_on_nan
-from saqsam.cli.runtime import (
-    RuntimeOption,
-    check_not_sharded,
-    check_runtime,
-    load_for,
-    load_where_packed,
-)
-from saqsam.datasets.exif_words import AUTO, check_exif
+from saqsam.datasets.bad_entries import BadEntries
+from saqsam.datasets.exif_words import check_exif
 from saqsam.engines.names import TORCH
 from saqsam.errors import UsageError
 
 
+@grouped
 def evaluate(
     model: Model,
-    images: ImagesOption,
-    annotations: AnnotationsOption,
-    prompts: PromptsOption = "boxes",
-    reference: Annotated[
-        str | None,
-        typer.Option(
-            "--reference",
-            help="Model whose masks agreement is measured with, and which --show-dir draws beside this one.",
-            metavar="MODEL",
-        ),
-    ] = None,
-    exif: ExifOption = AUTO,
-    limit: LimitOption = None,
-    top_k: TopKOption = None,
-    score_threshold: ScoreThresholdOption = None,
-    task: Annotated[
-        str,
-        typer.Option(
-            "--task",
-            help="instance: COCO masks. oriented: --annotations is a COCO json or a folder of DOTA labels. "
-            "semantic: --annotations is a folder of label maps.",
-            metavar="instance|oriented|semantic",
-        ),
-    ] = "instance",
-    task1_dir: Annotated[
-        Path | None,
-        typer.Option("--task1-dir", help="oriented: folder for DOTA's Task1_<class>.txt.", metavar="DIR"),
-    ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(
-            "--labels",
-            help="semantic: label maps to refine; noisy: made from the truth.",
-            metavar="DIR|hf:DIR|noisy",
-        ),
-    ] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            "--preset",
-            help="semantic: settings of everything mode. paper (default): 64 x 64 clicks and crops. "
-            "fast: 32 x 32 clicks, no crops.",
-            metavar="paper|fast",
-        ),
-    ] = None,
-    everything: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--everything",
-            help="semantic: change one setting of everything mode; repeatable.",
-            metavar="NAME=VALUE",
-        ),
-    ] = None,
-    count_zero: Annotated[
-        bool, typer.Option("--count-zero", help="semantic: label 0 is a class like others.")
-    ] = False,
-    reduce_zero_label: Annotated[
-        bool,
-        typer.Option(
-            "--reduce-zero-label",
-            help="semantic: --labels counts classes from 0, the truth from 1 with 0 for none.",
-        ),
-    ] = False,
-    ignore_label: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--ignore-label",
-            help="semantic: leave out pixels whose true label is N, such as 255 for void; repeatable.",
-            metavar="N",
-        ),
-    ] = None,
-    show_dir: Annotated[
-        Path | None, typer.Option("--show-dir", help="Folder for a picture of each image.", metavar="DIR")
-    ] = None,
-    as_published: Annotated[
-        str | None,
-        typer.Option(
-            "--as-published",
-            help="Quantize MODEL by this recipe, on the grid and as its published code does, and show both.",
-            metavar="RECIPE",
-        ),
-    ] = None,
-    calibration: Annotated[
-        Path | None,
-        typer.Option("--calibration", help="With --as-published: calibration images.", metavar="DIR"),
-    ] = None,
-    calibration_annotations: Annotated[
-        Path | None,
-        typer.Option("--calibration-annotations", help="COCO instances json of these.", metavar="FILE"),
-    ] = None,
-    on_error: OnErrorOption = "stop",
-    device: DeviceOption = "cpu",
-    runtime: RuntimeOption = TORCH,
-    engine: EngineOption = LOCAL,
-    workers: WorkersOption = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", help="Keep finished images in shards here, and continue.", metavar="DIR"),
-    ] = None,
-    shards: ShardsOption = None,
-    zoom: ZoomOption = None,
-    clip_to_box: ClipToBoxOption = None,
-    max_pixels: MaxPixelsOption = None,
-    json: JsonOption = False,
+    of: SetOptions,
+    asked: PromptOptions,
+    instance: InstanceOptions,
+    published: PublishedOptions,
+    oriented: OrientedOptions,
+    semantic: SemanticOptions,
 ) -> None:
     """Measure COCO mask AP, mIoU against ground truth, and agreement with a reference model."""
-    check_exif(exif, "--exif")
+    check_exif(of.exif, "--exif")
+    _check_belongs(of.task, instance, published, oriented, semantic)
+    bad = check_on_error(of.on_error)
+    if of.task == "instance":
+        _evaluate_instances(model, of, asked, instance, published, bad)
+        return
+    if of.reference is not None and of.show_dir is None:
+        raise UsageError(
+            f"--reference belongs to --task instance; with --task {of.task} it is only drawn: "
+            "add --show-dir DIR"
+        )
+    request = TaskRequest(
+        model,
+        of.images,
+        of.annotations,
+        of.limit,
+        of.device,
+        of.reference,
+        of.show_dir,
+        of.json,
+        bad,
+        of.exif,
+    )
+    if of.task == "semantic":
+        ignored = tuple(semantic.ignore_label or ())
+        zero = ZeroAndVoid(not semantic.count_zero, semantic.reduce_zero_label, ignored)
+        evaluate_semantic_task(request, semantic.labels, semantic.preset, semantic.everything or (), zero)
+        return
+    evaluate_oriented_task(
+        request,
+        _checked_prompts(asked),
+        top_k=asked.top_k,
+        score_threshold=asked.score_threshold,
+        task1_dir=oriented.task1_dir,
+    )
+
+
+def _check_belongs(
+    task: str,
+    instance: InstanceOptions,
+    published: PublishedOptions,
+    oriented: OrientedOptions,
+    semantic: SemanticOptions,
+) -> None:
+    """See that every option given is one of the task."""
     check_task(
         task,
         {
-            "--task1-dir": ("oriented", task1_dir is not None),
-            "--labels": ("semantic", labels is not None),
-            "--preset": ("semantic", preset is not None),
-            "--everything": ("semantic", bool(everything)),
-            "--count-zero": ("semantic", count_zero),
-            "--as-published": ("instance", as_published is not None),
-            "--reduce-zero-label": ("semantic", reduce_zero_label),
-            "--ignore-label": ("semantic", bool(ignore_label)),
-            "--runtime": ("instance", check_runtime(runtime) != TORCH),
-            "--engine": ("instance", engine != LOCAL),
-            "--workers": ("instance", workers is not None),
-            "--out": ("instance", out is not None),
-            "--shards": ("instance", shards is not None),
-            "--zoom": ("instance", zoom is not None),
-            "--clip-to-box": ("instance", clip_to_box is not None),
+            "--task1-dir": ("oriented", oriented.task1_dir is not None),
+            "--labels": ("semantic", semantic.labels is not None),
+            "--preset": ("semantic", semantic.preset is not None),
+            "--everything": ("semantic", bool(semantic.everything)),
+            "--count-zero": ("semantic", semantic.count_zero),
+            "--reduce-zero-label": ("semantic", semantic.reduce_zero_label),
+            "--ignore-label": ("semantic", bool(semantic.ignore_label)),
+            "--as-published": ("instance", published.as_published is not None),
+            "--engine": ("instance", check_engine(instance.engine) != TORCH),
+            "--on": ("instance", instance.on != LOCAL),
+            "--workers": ("instance", instance.workers is not None),
+            "--out": ("instance", instance.out is not None),
+            "--shards": ("instance", instance.shards is not None),
+            "--zoom": ("instance", instance.zoom is not None),
+            "--clip-to-box": ("instance", instance.clip_to_box is not None),
         },
     )
-    bad = check_on_error(on_error)
-    if task != "instance":
-        if reference is not None and show_dir is None:
-            raise UsageError(
-                f"--reference belongs to --task instance; with --task {task} it is only drawn: "
-                "add --show-dir DIR"
-            )
-        request = TaskRequest(model, images, annotations, limit, device, reference, show_dir, json, bad, exif)
-        if task == "semantic":
-            zero = ZeroAndVoid(not count_zero, reduce_zero_label, tuple(ignore_label or ()))
-            evaluate_semantic_task(request, labels, preset, everything or (), zero)
-            return
-        asked = check_prompts(prompts)
-        check_choice_of_detections(asked, top_k, score_threshold)
-        evaluate_oriented_task(
-            request, asked, top_k=top_k, score_threshold=score_threshold, task1_dir=task1_dir
-        )
-        return
-    check_directory(images, "--images")
-    check_file(annotations, "--annotations")
-    asked = check_prompts(prompts)
-    check_choice_of_detections(asked, top_k, score_threshold)
-    if as_published is not None:
-        for option, value in (("--show-dir", show_dir), ("--out", out)):
+
+
+def _checked_prompts(asked: PromptOptions) -> str | Path:
+    prompts = check_prompts(asked.prompts)
+    check_choice_of_detections(prompts, asked.top_k, asked.score_threshold)
+    return prompts
+
+
+def _evaluate_instances(
+    model: str,
+    of: SetOptions,
+    asked: PromptOptions,
+    instance: InstanceOptions,
+    published: PublishedOptions,
+    bad: BadEntries,
+) -> None:
+    check_directory(of.images, "--images")
+    check_file(of.annotations, "--annotations")
+    prompts = _checked_prompts(asked)
+    if published.as_published is not None:
+        for option, value in (("--show-dir", of.show_dir), ("--out", instance.out)):
             if value is not None:
                 raise UsageError(f"{option} does not go with --as-published; leave one of them out")
         evaluate_as_published(
-            PublishedRequest(
-                model=model,
-                recipe=as_published,
-                calibration=calibration,
-                calibration_annotations=calibration_annotations,
-                images=images,
-                annotations=annotations,
-                prompts=asked,
-                reference=reference,
-                limit=limit,
-                top_k=top_k,
-                score_threshold=score_threshold,
-                on_error=on_error,
-                exif=exif,
-                device=device,
-                json=json,
-            )
+            _published_request(model, published.as_published, of, prompts, asked, published)
         )
         return
-    if calibration is not None or calibration_annotations is not None:
+    if published.calibration is not None or published.calibration_annotations is not None:
         raise UsageError("--calibration goes with --as-published RECIPE; add it, or leave them out")
-    check_boxes_for(zoom, clip_to_box, asked != "points")
-    chosen = distribution(engine, workers, shards, device)
-    check_not_sharded(runtime, out is not None or engine != LOCAL)
-    if shards is not None and out is None:
+    _measure(model, of, prompts, asked, instance, bad)
+
+
+def _published_request(
+    model: str,
+    recipe: str,
+    of: SetOptions,
+    prompts: str | Path,
+    asked: PromptOptions,
+    published: PublishedOptions,
+) -> PublishedRequest:
+    return PublishedRequest(
+        model=model,
+        recipe=recipe,
+        calibration=published.calibration,
+        calibration_annotations=published.calibration_annotations,
+        images=of.images,
+        annotations=of.annotations,
+        prompts=prompts,
+        reference=of.reference,
+        limit=of.limit,
+        top_k=asked.top_k,
+        score_threshold=asked.score_threshold,
+        on_error=of.on_error,
+        exif=of.exif,
+        device=of.device,
+        json=of.json,
+    )
+
+
+def _measure(
+    model: str,
+    of: SetOptions,
+    prompts: str | Path,
+    asked: PromptOptions,
+    instance: InstanceOptions,
+    bad: BadEntries,
+) -> None:
+    """Segment, count, draw and print."""
+    zoom, clip_to_box, engine = instance.zoom, instance.clip_to_box, instance.engine
+    check_boxes_for(zoom, clip_to_box, prompts != "points")
+    chosen = distribution(instance.on, instance.workers, instance.shards, of.device)
+    check_not_sharded(engine, instance.out is not None or instance.on != LOCAL)
+    if instance.shards is not None and instance.out is None:
         raise UsageError("--shards needs --out DIR, where the shards are kept")
 
     from saqsam import api
     from saqsam.report.show import make_show_directory
 
-    make_show_directory(show_dir)
-    sam = load_for(runtime, model, device).answering_boxes(zoom, clip_to_box)
+    make_show_directory(of.show_dir)
+    here = instance.out is None and chosen.on == LOCAL
+    sam = load_for(engine, model, of.device).answering_boxes(zoom, clip_to_box)
     with progress() as report:
         judge = None
-        if reference is not None and (show_dir is not None or (out is None and chosen.engine == LOCAL)):
-            judge = load_where_packed(runtime, reference, device).answering_boxes(zoom, clip_to_box)
-        if out is None and chosen.engine == LOCAL:
+        if of.reference is not None and (of.show_dir is not None or here):
+            judge = load_where_packed(engine, of.reference, of.device).answering_boxes(zoom, clip_to_box)
+        if here:
             result = api.evaluate(
                 sam,
-                images,
-                annotations,
-                asked,
+                of.images,
+                of.annotations,
+                prompts,
                 reference=judge,
-                limit=limit,
-                top_k=top_k,
-                score_threshold=score_threshold,
+                limit=of.limit,
+                top_k=asked.top_k,
+                score_threshold=asked.score_threshold,
                 progress=report,
                 on_error=bad,
-                exif=exif,
+                exif=of.exif,
             )
         else:
             found = SetRequest(
-                images, annotations, asked, limit, top_k, score_threshold, bad, zoom, clip_to_box, exif
+                of.images,
+                of.annotations,
+                prompts,
+                of.limit,
+                asked.top_k,
+                asked.score_threshold,
+                bad,
+                zoom,
+                clip_to_box,
+                of.exif,
             )
-            result = evaluate_in_shards(sam, model, reference, found, out, chosen, report)
+            result = evaluate_in_shards(sam, model, of.reference, found, instance.out, chosen, report)
         drawn = []
-        if show_dir is not None:
+        if of.show_dir is not None:
             drawn = write_pictures(
-                show_dir,
+                of.show_dir,
                 {sam.bits: sam} if judge is None else {f"reference, {judge.bits}": judge, sam.bits: sam},
-                images,
-                annotations,
-                asked,
-                count=limit or result.images,
-                top_k=top_k,
-                score_threshold=score_threshold,
-                on_error=on_error,
+                of.images,
+                of.annotations,
+                prompts,
+                count=of.limit or result.images,
+                top_k=asked.top_k,
+                score_threshold=asked.score_threshold,
+                on_error=of.on_error,
                 report=report,
-                exif=exif,
-                limit=limit,
+                exif=of.exif,
+                limit=of.limit,
             )
-    if json:
-        print_json({**result.to_dict(), **pictures_entry(show_dir, drawn)})
+    if of.json:
+        print_json({**result.to_dict(), **pictures_entry(of.show_dir, drawn)})
     else:
         print_results([result])
-        print_pictures(show_dir, drawn)
-    print_notes(result.notes, json)
+        print_pictures(of.show_dir, drawn)
+    print_notes(result.notes, of.json)
     stop_on_nan(result.model, result.nan_count)

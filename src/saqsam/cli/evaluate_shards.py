@@ -1,4 +1,4 @@
-"""``saqsam evaluate --engine ray`` and ``--out DIR``: the same figures, from shards."""
+"""``saqsam evaluate --on ray`` and ``--out DIR``: the same figures, from shards."""
 
 from __future__ import annotations
 

@@ -22,11 +22,11 @@ from saqsam.cli.arguments import (
     check_file,
     check_outputs,
 )
+from saqsam.cli.engine import EngineOption, load_for
 from saqsam.cli.notes import print_notes
 from saqsam.cli.output import listed, print_json, print_lines
 from saqsam.cli.progress import Report, progress
 from saqsam.cli.results import stop_on_nan
-from saqsam.cli.runtime import RuntimeOption, load_for
 from saqsam.datasets.exif_words import AUTO, check_exif
 from saqsam.engines.names import TORCH
 from saqsam.errors import ImageError, InputError, UsageError
@@ -64,7 +64,7 @@ def everything(
     min_mask_region_area: Annotated[int, typer.Option(help="Smallest hole and island, in pixels.")] = 0,
     exif: ExifOption = AUTO,
     device: DeviceOption = "cpu",
-    runtime: RuntimeOption = TORCH,
+    engine: EngineOption = TORCH,
     max_pixels: MaxPixelsOption = None,
     force: ForceOption = False,
     json: JsonOption = False,
@@ -100,7 +100,7 @@ def everything(
     make_show_directory(show_dir)
     started = time.perf_counter()
     with progress() as report:
-        sam = load_for(runtime, model, device)
+        sam = load_for(engine, model, device)
         images, notes = _images(image, exif)
         run = _run(sam, images, options, overlay, show_dir, report)
     if not run.images:

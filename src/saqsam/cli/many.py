@@ -1,4 +1,4 @@
-"""``--engine``, ``--workers`` and ``--shards``: who works on a folder, and where finished images are kept."""
+"""``--on``, ``--workers`` and ``--shards``: who works on a folder, and where finished images are kept."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 LOCAL, RAY = "local", "ray"
 RESULTS = "results.json"
 
-EngineOption = Annotated[
+OnOption = Annotated[
     str,
     typer.Option(
-        "--engine",
+        "--on",
         help="local: this process. ray: --workers processes with Ray Data, here or on a cluster.",
         metavar="local|ray",
     ),
@@ -44,7 +44,7 @@ ShardsOption = Annotated[
 class Distribution:
     """Who works, and the kind of shards; made by :func:`distribution`."""
 
-    engine: str
+    on: str
     workers: int
     shards: str | None
     device: str
@@ -55,7 +55,7 @@ class Distribution:
         Raises:
             UsageError: it has to be a directory and cannot be one.
         """
-        shards_wanted = self.engine == RAY or self.shards is not None
+        shards_wanted = self.on == RAY or self.shards is not None
         return self.directory(out) if shards_wanted or out.is_dir() or not out.suffix else None
 
     def directory(self, out: Path) -> Path:
@@ -84,7 +84,7 @@ class Distribution:
         from saqsam.many.run import local, run_many
 
         engine: Engine = local
-        if self.engine == RAY:
+        if self.on == RAY:
             from saqsam.many.ray_workers import RayEngine
 
             engine = RayEngine(self.workers, self.device)
@@ -100,22 +100,22 @@ class Distribution:
         )
 
 
-def distribution(engine: str, workers: int | None, shards: str | None, device: str) -> Distribution:
+def distribution(on: str, workers: int | None, shards: str | None, device: str) -> Distribution:
     """The options checked, before any model is loaded.
 
     Raises:
         UsageError: an option does not exist, needs another, or its library is not installed.
     """
-    if engine not in (LOCAL, RAY):
-        raise UsageError(f"--engine {engine}: expected {LOCAL} or {RAY}")
-    if engine == LOCAL and workers is not None:
-        raise UsageError("--workers needs --engine ray; the engine local is one process")
+    if on not in (LOCAL, RAY):
+        raise UsageError(f"--on {on}: expected {LOCAL} or {RAY}")
+    if on == LOCAL and workers is not None:
+        raise UsageError("--workers needs --on ray; --on local is one process")
     if shards is not None:
         from saqsam.many.shards import check_kind
 
         check_kind(shards)
-    if engine == RAY:
+    if on == RAY:
         from saqsam.many.ray_workers import import_ray
 
         import_ray()
-    return Distribution(engine, workers or 2, shards, device)
+    return Distribution(on, workers or 2, shards, device)

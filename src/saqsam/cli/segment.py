@@ -21,9 +21,9 @@ from saqsam.cli.arguments import (
     check_choice_of_detections,
     check_exists,
 )
+from saqsam.cli.engine import EngineOption, check_engine
 from saqsam.cli.grouped import grouped
-from saqsam.cli.many import LOCAL, EngineOption, ShardsOption, WorkersOption, distribution
-from saqsam.cli.runtime import RuntimeOption, check_runtime
+from saqsam.cli.many import LOCAL, OnOption, ShardsOption, WorkersOption, distribution
 from saqsam.cli.segment_folder import FolderRequest, segment_folder
 from saqsam.cli.segment_image import ImageRequest, segment_image
 from saqsam.cli.segment_prompts import PromptOptions
@@ -68,7 +68,7 @@ class _FolderOptions:
     ] = None
     top_k: TopKOption = None
     score_threshold: ScoreThresholdOption = None
-    engine: EngineOption = LOCAL
+    on: OnOption = LOCAL
     workers: WorkersOption = None
     shards: ShardsOption = None
 
@@ -79,7 +79,7 @@ class _FolderOptions:
             "--annotations": self.annotations is not None,
             "--top-k": self.top_k is not None,
             "--score-threshold": self.score_threshold is not None,
-            "--engine": self.engine != LOCAL,
+            "--on": self.on != LOCAL,
             "--workers": self.workers is not None,
             "--shards": self.shards is not None,
         }
@@ -93,7 +93,7 @@ class _RunOptions:
     zoom: ZoomOption = None
     clip_to_box: ClipToBoxOption = None
     device: DeviceOption = "cpu"
-    runtime: RuntimeOption = TORCH
+    engine: EngineOption = TORCH
     exif: ExifOption = AUTO
     max_pixels: MaxPixelsOption = None
     force: ForceOption = False
@@ -119,7 +119,7 @@ def segment(
     ] = None,
 ) -> None:
     """Segment IMAGE; coordinates are pixels of it as displayed. Several boxes give out-1.png, out-2.png."""
-    check_runtime(run.runtime)
+    check_engine(run.engine)
     check_exif(run.exif, "--exif")
     if check_exists(image, "IMAGE").is_dir():
         _segment_folder(model, image, prompts, masks, folder, run, out)
@@ -150,7 +150,7 @@ def _segment_image(
             zoom=run.zoom,
             clip_to_box=run.clip_to_box,
             device=run.device,
-            runtime=run.runtime,
+            engine=run.engine,
             exif=run.exif,
         ),
         out,
@@ -189,11 +189,11 @@ def _segment_folder(
             zoom=run.zoom,
             clip_to_box=run.clip_to_box,
             device=run.device,
-            runtime=run.runtime,
+            engine=run.engine,
             exif=run.exif,
         ),
         out,
-        distribution(folder.engine, folder.workers, folder.shards, run.device),
+        distribution(folder.on, folder.workers, folder.shards, run.device),
         force=run.force,
         json=run.json,
     )

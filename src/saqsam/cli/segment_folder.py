@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from saqsam.cli.answers import load_answering
 from saqsam.cli.arguments import check_file, check_output
+from saqsam.cli.engine import check_not_sharded
 from saqsam.cli.many import RESULTS, Distribution
 from saqsam.cli.notes import print_notes
 from saqsam.cli.output import listed, print_json, print_lines
 from saqsam.cli.progress import Report, progress
 from saqsam.cli.results import stop_on_nan
-from saqsam.cli.runtime import check_not_sharded
 from saqsam.datasets.exif_words import AUTO
 from saqsam.errors import ImageError, InputError, UsageError
 from saqsam.files import atomic_write
@@ -43,7 +43,7 @@ class FolderRequest:
         score_threshold: drop detections with a lower score.
         zoom, clip_to_box: how boxes are answered; None as the model does.
         device: torch device.
-        runtime: what computes packed models.
+        engine: what computes packed models.
         exif: frame of the detections.
     """
 
@@ -56,12 +56,12 @@ class FolderRequest:
     zoom: bool | None
     clip_to_box: bool | None
     device: str
-    runtime: str
+    engine: str
     exif: str = AUTO
 
     def load(self) -> Sam:
         """The model, answering boxes as asked for; the bound method travels between processes."""
-        return load_answering(self.runtime, self.model, self.device, self.zoom, self.clip_to_box)
+        return load_answering(self.engine, self.model, self.device, self.zoom, self.clip_to_box)
 
 
 @dataclass
@@ -102,7 +102,7 @@ def segment_folder(
     if request.annotations is not None:
         check_file(request.annotations, "--annotations")
     directory = distribution.directory_or_file(out)
-    check_not_sharded(request.runtime, directory is not None)
+    check_not_sharded(request.engine, directory is not None)
     if directory is None:
         if out.suffix != ".json":
             raise UsageError(

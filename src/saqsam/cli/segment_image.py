@@ -25,7 +25,7 @@ class ImageRequest:
     """What is asked about one image, as the command line has it.
 
     Attributes:
-        model, image, device, runtime: as the options of these names.
+        model, image, device, engine: as the options of these names.
         prompts: ``boxes``, ``points`` and ``labels`` as far as given, arguments of ``Sam.segment``.
         masks: files of mask prompts.
         multimask_output, all_masks, zoom, clip_to_box: as of ``Sam.segment``.
@@ -41,7 +41,7 @@ class ImageRequest:
     zoom: bool | None
     clip_to_box: bool | None
     device: str
-    runtime: str
+    engine: str
     exif: str = AUTO
 
 
@@ -81,7 +81,7 @@ def segment_image(
 
 def _answers(request: ImageRequest, loaded: LoadedImage) -> tuple[Segmentation, int]:
     """The model's answers, and how many objects were asked for."""
-    sam = load_answering(request.runtime, request.model, request.device, request.zoom, request.clip_to_box)
+    sam = load_answering(request.engine, request.model, request.device, request.zoom, request.clip_to_box)
     given = dict(request.prompts)
     if request.masks:
         from saqsam.images.frame import frame_for

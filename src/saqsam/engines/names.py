@@ -1,4 +1,4 @@
-"""Who computes a model: names for ``load(..., engine=...)`` and ``--runtime``."""
+"""Who computes a model: names for ``load(..., engine=...)`` and ``--engine``."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def import_ray() -> Any:
         import ray.data
     except ImportError as error:
         raise UsageError(
-            "--engine ray needs Ray, which comes with an extra: pip install 'saqsam[ray]'"
+            "--on ray needs Ray, which comes with an extra: pip install 'saqsam[ray]'"
         ) from error
     return ray
 
@@ -164,8 +164,7 @@ def _session(ray: Any, cpus: int) -> Iterator[None]:
             else "see that this machine allows local ports"
         )
         raise RunError(
-            f"Ray did not start ({type(error).__name__}: {_reason(error)[:200]}); "
-            f"{hint}, or use --engine local"
+            f"Ray did not start ({type(error).__name__}: {_reason(error)[:200]}); {hint}, or use --on local"
         ) from error
     try:
         yield

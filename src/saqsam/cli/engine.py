@@ -1,4 +1,4 @@
-"""``--runtime``: who computes a packed model, in simulation or in integers."""
+"""``--engine``: who computes a packed model, in simulation or in integers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from saqsam.errors import UsageError
 if TYPE_CHECKING:
     from saqsam.sam import Sam
 
-RuntimeOption = Annotated[
+EngineOption = Annotated[
     str,
     typer.Option(
-        "--runtime",
+        "--engine",
         help="torch: integers simulated. onnxruntime: packed files in integers, on the CPU. "
         "int8: packed files, linear layers in int8 by PyTorch. compiled: as int8, with the encoder compiled "
         "for this machine, attention in half precision.",
@@ -25,43 +25,43 @@ RuntimeOption = Annotated[
 ]
 
 
-def check_runtime(runtime: str) -> str:
-    """The name, if there is such a runtime.
+def check_engine(engine: str) -> str:
+    """The name, if there is such an engine.
 
     Raises:
         UsageError: there is none.
     """
-    if runtime not in ENGINES:
-        raise UsageError(f"--runtime {runtime}: expected {', '.join(ENGINES[:-1])} or {ENGINES[-1]}")
-    return runtime
+    if engine not in ENGINES:
+        raise UsageError(f"--engine {engine}: expected {', '.join(ENGINES[:-1])} or {ENGINES[-1]}")
+    return engine
 
 
-def check_not_sharded(runtime: str, sharded: bool) -> None:
+def check_not_sharded(engine: str, sharded: bool) -> None:
     """Shards are continued by what computed them, and only PyTorch's models are identified so far.
 
     Raises:
-        UsageError: shards of another runtime.
+        UsageError: shards of another engine.
     """
-    if sharded and check_runtime(runtime) != TORCH:
-        raise UsageError(f"--runtime {runtime}: finished images are kept in shards by --runtime torch only")
+    if sharded and check_engine(engine) != TORCH:
+        raise UsageError(f"--engine {engine}: finished images are kept in shards by --engine torch only")
 
 
-def load_for(runtime: str, model: str, device: str) -> Sam:
-    """``api.load`` of a model to be computed by ``runtime``.
+def load_for(engine: str, model: str, device: str) -> Sam:
+    """``api.load`` of a model to be computed by ``engine``.
 
     Raises:
-        UsageError: no such runtime, or it cannot compute this model.
+        UsageError: no such engine, or it cannot compute this model.
     """
     from saqsam import api
 
-    return api.load(model, device=device, engine=check_runtime(runtime))
+    return api.load(model, device=device, engine=check_engine(engine))
 
 
-def load_where_packed(runtime: str, model: str, device: str) -> Sam:
+def load_where_packed(engine: str, model: str, device: str) -> Sam:
     """The same among several models: a float one is computed by PyTorch in any case."""
     from saqsam.drop_in.directory import packed_file
     from saqsam.pack.file import is_packed
 
     packed = is_packed(packed_file(model) or Path(model).expanduser())
-    check_runtime(runtime)
-    return load_for(runtime if packed else TORCH, model, device)
+    check_engine(engine)
+    return load_for(engine if packed else TORCH, model, device)
