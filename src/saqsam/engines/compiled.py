@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from saqsam.errors import UsageError
 from saqsam.families.record import Model
@@ -25,14 +25,28 @@ def compile_encoder(model: Model) -> None:
     Raises:
         UsageError: at the first call, if PyTorch finds no compiler: Triton on a GPU, C++ on a CPU.
     """
-    encoder = encoder_of(model).module
-    run = torch.compile(encoder.forward, dynamic=False)
+    encoder = encoder_of(model)
+    setattr(model, encoder.path, CompiledEncoder(encoder.module))
 
-    def forward(pixel_values: Tensor, **options: Any) -> Any:
+
+class CompiledEncoder(nn.Module):
+    """An image encoder in half precision, compiled, with the calls of the one it holds."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self._run = torch.compile(encoder.forward, dynamic=False)
+
+    def forward(self, pixel_values: Tensor, **options: Any) -> Any:
+        """As of the encoder; embeddings are float32.
+
+        Raises:
+            UsageError: PyTorch finds no compiler.
+        """
         device = pixel_values.device
         try:
             with torch.autocast(device.type, half_precision(device)):
-                output = run(pixel_values, **options)
+                output = self._run(pixel_values, **options)
         except torch._dynamo.exc.TorchDynamoException as error:
             reason = str(error).strip().splitlines()[0][:200]
             raise UsageError(
@@ -41,8 +55,6 @@ def compile_encoder(model: Model) -> None:
             ) from error
         output.last_hidden_state = output.last_hidden_state.float()
         return output
-
-    vars(encoder)["forward"] = forward
 
 
 def half_precision(device: torch.device) -> torch.dtype:
