@@ -22,15 +22,11 @@ from saqsam.cli.evaluate_options import (
     SemanticOptions,
     SetOptions,
 )
+from saqsam.cli.evaluate_oriented import evaluate_oriented_task
 from saqsam.cli.evaluate_published import PublishedRequest, evaluate_as_published
+from saqsam.cli.evaluate_semantic import ZeroAndVoid, evaluate_semantic_task
 from saqsam.cli.evaluate_shards import SetRequest, evaluate_in_shards
-from saqsam.cli.evaluate_tasks import (
-    TaskRequest,
-    ZeroAndVoid,
-    check_task,
-    evaluate_oriented_task,
-    evaluate_semantic_task,
-)
+from saqsam.cli.evaluate_tasks import TaskRequest, check_task
 from saqsam.cli.grouped import grouped
 from saqsam.cli.many import LOCAL, distribution
 from saqsam.cli.notes import print_notes
