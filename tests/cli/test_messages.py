@@ -154,7 +154,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
 
 BAD_INPUTS = [
     (("inspect", "nanno"), "nanno: no such model. Did you mean 'nano'?"),
-    (("inspect", "{tmp}/none.pth"), "none.pth: there is no such file"),
+    (("inspect", "{tmp}/none.pth"), "none.pth: no such file"),
     (("inspect", "{text}"), "notes.pth: damaged, or not a file of PyTorch weights"),
     (("inspect", "{html}"), "web page"),
     (("inspect", "{images}"), "no config.json"),

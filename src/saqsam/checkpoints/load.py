@@ -121,7 +121,9 @@ def _unknown(name: str) -> CheckpointError:
     if close:
         return CheckpointError(name, "no such model", f"Did you mean '{close[0]}'?")
     problem = what_is_there(Path(name).expanduser())
-    return CheckpointError(name, problem.replace("no such file", "no such file or directory"), _MODEL)
+    return CheckpointError(
+        name, problem.replace("there is no such file", "no such file or directory"), _MODEL
+    )
 
 
 def _from_file(path: Path, attention: str) -> Model:
