@@ -1,9 +1,10 @@
-"""Writing files so that a crash leaves the old file or the new one, never half of one."""
+"""What stands at a path; and writing so that a crash leaves the old file or the new, never half of one."""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,22 @@ from saqsam.errors import OutOfDisk
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What writing says when there is no room: the disk, a quota, a limit on the size of files."""
+
+
+def is_url(path: str | Path) -> bool:
+    """Whether this is an address on a network, also as a ``Path``, which makes one slash of two."""
+    return re.match(r"(https?|ftp|s3|gs|data|file):", str(path), re.IGNORECASE) is not None
+
+
+def what_is_there(path: Path) -> str:
+    """What stands at a path where a regular file was expected, in words."""
+    if path.is_dir():
+        return "it is a directory"
+    if path.is_fifo() or path.is_char_device() or path.is_block_device() or path.is_socket():
+        return "it is a pipe or a device; write its content to a file first"
+    if path.is_symlink():
+        return "it is a link to a file that is not there; give the file itself"
+    return "there is no such file"
 
 
 def stop_if_full(path: str | Path, error: OSError) -> None:

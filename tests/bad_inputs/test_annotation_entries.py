@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.bad_inputs.annotations import TRIANGLE, annotation, compressed, read, refused, square_mask
 
-from saqsam.tasks.instance import coco_truth
+from saqsam.tasks.coco_ap import coco_truth
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from saqsam.datasets.coco import read_instances
 from saqsam.datasets.masks import decode_mask
 from saqsam.errors import AnnotationError
 from saqsam.prompts.from_dataset import prompts_for
-from saqsam.tasks.instance import coco_truth
+from saqsam.tasks.coco_ap import coco_truth
 
 STRANGE = (
     None, True, False, 0, -1, 1, 2**31, 2**63, 10**30, 0.5, -1e300, 1e-300, "", "1", "a", "\0", "🐈",

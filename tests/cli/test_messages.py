@@ -163,7 +163,7 @@ BAD_INPUTS = [
     (("compare", "nano", "{text}", *COMPARE[3:]), "notes.pth"),
     (("segment", "{html}", *SEGMENT[2:], "--box", "1,2,30,40"), "web page"),
     (("segment", "{text}", *FOLDER[2:]), "notes.pth"),
-    (("verify", "{tmp}/none.safetensors"), "none.safetensors: no such file"),
+    (("verify", "{tmp}/none.safetensors"), "none.safetensors: there is no such file"),
     (("verify", "{images}"), "a directory"),
     (
         ("verify", "nano"),
@@ -172,7 +172,7 @@ BAD_INPUTS = [
     (("export", "nano", "--out", "{tmp}/new"), "is a float model. export reads packed models"),
     (("export", "{images}", "--out", "{tmp}/new"), "is a directory without a model in it"),
     (("bench", "nano"), "is a float model. bench reads packed models"),
-    (("bench", "/dev/null"), "is a device, not a file"),
+    (("bench", "/dev/null"), "it is a pipe or a device"),
     (
         ("export", "{float}", "--out", "{tmp}/new"),
         "is a file of float weights, not a packed model. export reads",

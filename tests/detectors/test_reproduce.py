@@ -90,7 +90,7 @@ def test_rows_are_filtered(saqsam: Command) -> None:
     assert "39.3 (CAR-SAM)" in text
     code, _, err = saqsam("reproduce", "--method", "brecqq")
     assert code == 2
-    assert "--method brecqq: no row that is left has it; there are ahcptq, " in err
+    assert "--method brecqq: no row that is left has it; give one of ahcptq, " in err
     code, _, err = saqsam("reproduce", "boxes-sam-b-float", "--size", "b")
     assert code == 2
     assert "leave boxes-sam-b-float or them out" in err

@@ -212,7 +212,7 @@ def test_the_reference_is_drawn_beside_the_model(
         (["--task", "rotated"], "expected instance, oriented, semantic"),
         (["--task", "oriented", "--labels", "noisy"], "--labels belongs to --task semantic"),
         (["--task", "oriented", "--prompts", "points"], "not points"),
-        (["--task", "oriented", "--task1-dir", "nowhere"], "no such directory"),
+        (["--task", "oriented", "--task1-dir", __file__], "this is a file; name a directory"),
         (["--task1-dir", "."], "--task1-dir belongs to --task oriented"),
     ],
 )

@@ -18,7 +18,8 @@ from saqsam.datasets.framed import framed
 from saqsam.datasets.instances import InstanceSet, open_listed
 from saqsam.datasets.listing import ListedImage, from_folder, in_frame
 from saqsam.errors import AnnotationError, ImageError, UnknownFrame, UsageError
-from saqsam.images.files import open_image, read_header
+from saqsam.images.files import open_image
+from saqsam.images.headers import read_header
 from saqsam.sam import Sam
 from saqsam.tasks.oriented_set import read_oriented
 from saqsam.tasks.semantic_maps import open_semantic_image, read_semantic

@@ -16,8 +16,8 @@ from saqsam.datasets.coco import read_instances
 from saqsam.datasets.masks import encode_mask
 from saqsam.prompts.from_dataset import prompts_for
 from saqsam.sam import Sam
-from saqsam.tasks.coco_ap import NAMES, _figures
-from saqsam.tasks.instance import coco_truth, evaluate_instances
+from saqsam.tasks.coco_ap import NAMES, _figures, coco_truth
+from saqsam.tasks.instance import evaluate_instances
 
 if TYPE_CHECKING:
     from tests.conftest import Coco50

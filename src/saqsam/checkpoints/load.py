@@ -21,13 +21,14 @@ from saqsam.checkpoints.directory import (
     read_weights,
 )
 from saqsam.checkpoints.official import CONFIG_KEY, is_official, official_names, to_transformers
-from saqsam.checkpoints.paths import kind_of, looks_like_url
+from saqsam.checkpoints.paths import looks_like_url
 from saqsam.checkpoints.reading import Checkpoint, read_checkpoint
 from saqsam.checkpoints.within import only_sam
 from saqsam.errors import CheckpointError
 from saqsam.families.foreign import is_quantized_state
 from saqsam.families.record import Config, Model
 from saqsam.families.sam_sizes import parts_from_shapes, size_name
+from saqsam.files import what_is_there
 from saqsam.models.device import check_device
 
 EMBEDDED = ("nano", "nano-outliers", "small")
@@ -119,9 +120,9 @@ def _unknown(name: str) -> CheckpointError:
     close = difflib.get_close_matches(name, EMBEDDED, n=1)
     if close:
         return CheckpointError(name, "no such model", f"Did you mean '{close[0]}'?")
-    problem = kind_of(Path(name).expanduser())
+    problem = what_is_there(Path(name).expanduser())
     return CheckpointError(
-        name, "no such file or directory" if problem == "no such file" else problem, _MODEL
+        name, problem.replace("there is no such file", "no such file or directory"), _MODEL
     )
 
 

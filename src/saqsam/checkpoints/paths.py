@@ -1,4 +1,4 @@
-"""What a path is that should have been a file of weights, in words."""
+"""What else than a file of weights a path may lead to: a placeholder, an address."""
 
 from __future__ import annotations
 
@@ -7,19 +7,6 @@ from pathlib import Path
 from saqsam.errors import CheckpointError
 
 _LFS = b"version https://git-lfs"
-
-
-def kind_of(path: Path) -> str:
-    """``no such file``, or what the path is if it is no regular file."""
-    kinds = {
-        "is a directory": path.is_dir,
-        "is a pipe, not a file; write what comes out of it to a file first": path.is_fifo,
-        "is a device, not a file": lambda: path.is_char_device() or path.is_block_device(),
-        "is a socket, not a file": path.is_socket,
-    }
-    if path.is_symlink() and not path.exists():
-        return "is a link to a file that does not exist"
-    return next((words for words, holds in kinds.items() if holds()), "no such file")
 
 
 def refuse_placeholder(path: Path, start: bytes) -> None:

@@ -26,9 +26,10 @@ from saqsam.checkpoints.archive import check_records, read_record
 from saqsam.checkpoints.legacy import check_legacy
 from saqsam.checkpoints.nested import flat_entries, levels
 from saqsam.checkpoints.official_files import is_official_file
-from saqsam.checkpoints.paths import kind_of, refuse_placeholder
+from saqsam.checkpoints.paths import refuse_placeholder
 from saqsam.checkpoints.pickles import refuse_globals, refuse_legacy
 from saqsam.errors import CheckpointError, CorruptCheckpoint, UnsafeCheckpoint
+from saqsam.files import what_is_there
 
 MAX_SAFETENSORS_HEADER = 4 * 2**20  # SAM-H needs 0.1 MB; a longer header only costs memory to parse
 MAX_PICKLE = 4 * 2**20
@@ -121,7 +122,7 @@ def read_checkpoint(
 def _first_bytes(path: Path) -> bytes:
     try:
         if not path.is_file():
-            raise CheckpointError(path, kind_of(path), "Give the path of a .pth or .safetensors file")
+            raise CheckpointError(path, what_is_there(path), "Give the path of a .pth or .safetensors file")
         with path.open("rb") as file:
             start = file.read(512)
     except (OSError, ValueError) as error:

@@ -12,6 +12,7 @@ import typer
 
 from saqsam.datasets.bad_entries import ON_ERROR, BadEntries
 from saqsam.errors import UsageError
+from saqsam.files import is_url, what_is_there
 
 Model = Annotated[
     str,
@@ -113,13 +114,11 @@ def check_exists(path: Path, option: str) -> Path:
         UsageError: there is nothing, or it is an address on a network.
     """
     if not path.exists():
-        raise UsageError(f"{option} {path}: expected a file or a directory; {_what_is_there(path)}")
+        raise UsageError(f"{option} {path}: expected a file or a directory; {_found_there(path)}")
     return path
 
 
-def _what_is_there(path: Path) -> str:
-    from saqsam.images.files import is_url, what_is_there
-
+def _found_there(path: Path) -> str:
     if is_url(path):
         return "this is an address, and nothing is fetched here; download it and give the file"
     return what_is_there(path)
@@ -135,7 +134,7 @@ def check_directory(path: Path, option: str) -> Path:
         found = (
             "it is a file"
             if path.exists()
-            else _what_is_there(path).replace("no such file", "no such directory")
+            else _found_there(path).replace("no such file", "no such directory")
         )
         raise UsageError(f"{option} {path}: expected a directory; {found}")
     return path
@@ -148,7 +147,7 @@ def check_file(path: Path, option: str) -> Path:
         UsageError: it is missing, or a directory, a pipe or a device.
     """
     if not path.is_file():
-        raise UsageError(f"{option} {path}: expected a file; {_what_is_there(path)}")
+        raise UsageError(f"{option} {path}: expected a file; {_found_there(path)}")
     return path
 
 

@@ -4,53 +4,38 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
 from saqsam.cli.arguments import (
-    AnnotationsOption,
     DeviceOption,
-    ExifOption,
     ForceOption,
-    ImagesOption,
     JsonOption,
-    LimitOption,
-    MaxPixelsOption,
-    OnErrorOption,
-    PromptsOption,
-    ScoreThresholdOption,
-    TopKOption,
-    check_choice_of_detections,
     check_directory,
-    check_file,
-    check_on_error,
     check_output,
-    check_prompts,
     make_directory,
 )
 from saqsam.cli.engine import EngineOption, check_engine, load_where_packed
+from saqsam.cli.grouped import grouped
 from saqsam.cli.notes import print_notes
 from saqsam.cli.output import print_json, print_lines
 from saqsam.cli.progress import progress, within
+from saqsam.cli.prompted_set import prompted_set
 from saqsam.cli.results import print_results, stop_on_nan
-from saqsam.datasets.exif_words import AUTO, check_exif
+from saqsam.cli.set_options import PromptOptions, SetOptions
 from saqsam.engines.names import TORCH
 from saqsam.errors import UsageError
 
 
-def compare(
-    models: Annotated[
-        list[str], typer.Argument(metavar="MODEL MODEL...", help="Models, as in 'saqsam evaluate'.")
-    ],
-    images: ImagesOption,
-    annotations: AnnotationsOption,
-    prompts: PromptsOption = "boxes",
-    reference: Annotated[
-        str | None,
-        typer.Option("--reference", help="Model to agree with; the first one by default.", metavar="MODEL"),
-    ] = None,
+@dataclass(frozen=True)
+class ShownOptions:
+    """What is drawn."""
+
+    TITLE: ClassVar[str] = "Pictures and page"
+
     out: Annotated[
         Path | None,
         typer.Option(
@@ -59,50 +44,40 @@ def compare(
             help="Folder for pictures: truth, each model, and what only one of two models has.",
             metavar="DIR",
         ),
-    ] = None,
-    pictures: Annotated[int, typer.Option("--pictures", help="Images to draw.", min=0, metavar="N")] = 6,
+    ] = None
+    pictures: Annotated[int, typer.Option("--pictures", help="Images to draw.", min=0, metavar="N")] = 6
     html: Annotated[
         Path | None, typer.Option("--html", help="One page with tables and figures.", metavar="FILE")
-    ] = None,
+    ] = None
     run: Annotated[
         Path | None, typer.Option("--run", help="Run directory whose losses --html shows.", metavar="DIR")
+    ] = None
+    force: ForceOption = False
+
+
+@grouped
+def compare(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL MODEL...", help="Models, as in 'saqsam evaluate'.")
+    ],
+    of: SetOptions,
+    asked: PromptOptions,
+    shown: ShownOptions,
+    reference: Annotated[
+        str | None,
+        typer.Option("--reference", help="Model to agree with; the first one by default.", metavar="MODEL"),
     ] = None,
-    exif: ExifOption = AUTO,
-    limit: LimitOption = None,
-    top_k: TopKOption = None,
-    score_threshold: ScoreThresholdOption = None,
-    on_error: OnErrorOption = "stop",
     device: DeviceOption = "cpu",
     engine: EngineOption = TORCH,
-    force: ForceOption = False,
-    max_pixels: MaxPixelsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Evaluate several models on the same images and prompts, side by side."""
     if len(models) < 2:
         raise UsageError("compare needs at least two models")
     check_engine(engine)
-    check_exif(exif, "--exif")
-    check_directory(images, "--images")
-    check_file(annotations, "--annotations")
-    asked = check_prompts(prompts)
-    check_choice_of_detections(asked, top_k, score_threshold)
-    check_on_error(on_error)
-    if run is not None and html is None:
-        raise UsageError("--run belongs to --html")
-    losses: dict[str, list[tuple[int, float]]] = {}
-    if html is not None:
-        from saqsam.report.extra import require_report
-        from saqsam.report.html import read_losses
+    found = prompted_set(of, asked)
+    losses = _checked(shown)
 
-        require_report()
-        check_output(html, "--html", force)
-        if run is not None:
-            losses = read_losses(check_directory(run, "--run"))
-    if out is not None:
-        make_directory(out, "--show-dir", force)
-
-    from saqsam import api
     from saqsam.cli.page import write_page
     from saqsam.cli.pictures import write_pictures
 
@@ -110,55 +85,14 @@ def compare(
         loaded = [load_where_packed(engine, name, device) for name in models]
         judge = loaded[0] if reference is None else load_where_packed(engine, reference, device)
         results = [
-            api.evaluate(
-                sam,
-                images,
-                annotations,
-                asked,
-                reference=judge,
-                limit=limit,
-                top_k=top_k,
-                score_threshold=score_threshold,
-                progress=within(report, name),
-                on_error=on_error,
-                exif=exif,
-            )
-            for name, sam in zip(models, loaded, strict=True)
+            found.evaluate(sam, judge, within(report, name)) for name, sam in zip(models, loaded, strict=True)
         ]
         by_label = dict(zip(different(models), loaded, strict=True))
         drawn = []
-        if out is not None:
-            drawn = write_pictures(
-                out,
-                by_label,
-                images,
-                annotations,
-                asked,
-                count=pictures,
-                top_k=top_k,
-                score_threshold=score_threshold,
-                on_error=on_error,
-                report=report,
-                exif=exif,
-                limit=limit,
-            )
-        if html is not None:
-            write_page(
-                html,
-                by_label,
-                judge,
-                results,
-                images,
-                annotations,
-                asked,
-                limit=limit,
-                top_k=top_k,
-                score_threshold=score_threshold,
-                exif=exif,
-                losses=losses,
-                report=report,
-                on_error=on_error,
-            )
+        if shown.out is not None:
+            drawn = write_pictures(shown.out, by_label, found, count=shown.pictures, report=report)
+        if shown.html is not None:
+            write_page(shown.html, by_label, judge, results, found, losses, report)
     if json:
         print_json(
             {
@@ -170,10 +104,32 @@ def compare(
     else:
         print_results(results, labels=models)
         if drawn:
-            print_lines([f"{len(drawn)} pictures in {out}"])
+            print_lines([f"{len(drawn)} pictures in {shown.out}"])
     print_notes([note for result in results for note in result.notes], json)
     for result in results:
         stop_on_nan(result.model, result.nan_count)
+
+
+def _checked(shown: ShownOptions) -> dict[str, list[tuple[int, float]]]:
+    """See that all can be written, and read the losses that the page shows.
+
+    Raises:
+        UsageError: a path cannot be written to, or an option lacks the one it belongs to.
+    """
+    if shown.run is not None and shown.html is None:
+        raise UsageError("--run belongs to --html")
+    losses: dict[str, list[tuple[int, float]]] = {}
+    if shown.html is not None:
+        from saqsam.report.extra import require_report
+        from saqsam.report.html import read_losses
+
+        require_report()
+        check_output(shown.html, "--html", shown.force)
+        if shown.run is not None:
+            losses = read_losses(check_directory(shown.run, "--run"))
+    if shown.out is not None:
+        make_directory(shown.out, "--show-dir", shown.force)
+    return losses
 
 
 def different(names: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from saqsam import api
 from saqsam.cli.pictures import write_pictures
 from saqsam.cli.progress import Report, within
+from saqsam.cli.prompted_set import PromptedSet
 from saqsam.errors import InvariantError
 from saqsam.pack.verify import verify_file
 from saqsam.recipe import load_recipe
@@ -131,4 +132,4 @@ def _packed_row(name: str, recipe: str, packed: Sam, sam: Sam, test: _Set, repor
 def _pictures(directory: Path, sam: Sam, packed: Sam, test: _Set, count: int) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     models = {"float": sam, f"packed {packed.bits}": packed}
-    return write_pictures(directory, models, test.images, test.annotations, "boxes", count=count)
+    return write_pictures(directory, models, PromptedSet(test.images, test.annotations), count=count)

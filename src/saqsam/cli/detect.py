@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
@@ -21,6 +21,7 @@ from saqsam.cli.arguments import (
     check_on_error,
     check_output,
 )
+from saqsam.cli.grouped import grouped
 from saqsam.cli.notes import print_notes
 from saqsam.cli.output import print_json, print_left_out, print_lines
 from saqsam.cli.progress import progress
@@ -36,8 +37,12 @@ if TYPE_CHECKING:
 _SHOWN = 5
 
 
-def detect(
-    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="A folder of images, or one image.")],
+@dataclass(frozen=True)
+class DetectorOptions:
+    """Who looks."""
+
+    TITLE: ClassVar[str] = "Detector"
+
     detector: Annotated[
         str,
         typer.Option(
@@ -46,12 +51,38 @@ def detect(
             "with --weights; or hf:DIRECTORY or hf:HUB-ID of a transformers detector.",
             metavar="NAME",
         ),
-    ],
-    out: Annotated[Path, typer.Option("--out", help="COCO-results json to write.", metavar="FILE")],
+    ]
     weights: Annotated[
         Path | None,
         typer.Option("--weights", help="The detector's published weight file.", metavar="FILE"),
-    ] = None,
+    ] = None
+    device: DeviceOption = "cpu"
+
+
+@dataclass(frozen=True)
+class BoxesOptions:
+    """Which boxes are written, and where."""
+
+    TITLE: ClassVar[str] = "Boxes"
+
+    out: Annotated[Path, typer.Option("--out", help="COCO-results json to write.", metavar="FILE")]
+    top_k: Annotated[
+        int | None,
+        typer.Option("--top-k", help="Keep the best K boxes of each image.", min=1, metavar="K"),
+    ] = None
+    score_threshold: Annotated[
+        float | None,
+        typer.Option("--score-threshold", help="Drop boxes with a lower score.", min=0, max=1, metavar="T"),
+    ] = None
+    force: ForceOption = False
+
+
+@dataclass(frozen=True)
+class ListedOptions:
+    """Which images are looked at, and what they are called."""
+
+    TITLE: ClassVar[str] = "Images"
+
     annotations: Annotated[
         Path | None,
         typer.Option(
@@ -60,42 +91,40 @@ def detect(
             "Without it, numbers in file names are ids and COCO's categories are used.",
             metavar="FILE",
         ),
-    ] = None,
-    exif: ExifOption = AUTO,
-    limit: LimitOption = None,
-    top_k: Annotated[
-        int | None,
-        typer.Option("--top-k", help="Keep the best K boxes of each image.", min=1, metavar="K"),
-    ] = None,
-    score_threshold: Annotated[
-        float | None,
-        typer.Option("--score-threshold", help="Drop boxes with a lower score.", min=0, max=1, metavar="T"),
-    ] = None,
-    on_error: OnErrorOption = "stop",
-    device: DeviceOption = "cpu",
-    force: ForceOption = False,
-    max_pixels: MaxPixelsOption = None,
+    ] = None
+    exif: ExifOption = AUTO
+    limit: LimitOption = None
+    on_error: OnErrorOption = "stop"
+    max_pixels: MaxPixelsOption = None
+
+
+@grouped
+def detect(
+    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="A folder of images, or one image.")],
+    by: DetectorOptions,
+    boxes: BoxesOptions,
+    of: ListedOptions,
     json: JsonOption = False,
 ) -> None:
     """Detect objects on IMAGES; give the file to 'evaluate', 'quantize' or 'segment' as prompts."""
     if not images.exists():
         raise UsageError(f"IMAGES {images}: there is no such file or directory; check the path")
-    check_exif(exif, "--exif")
-    if annotations is not None:
-        check_file(annotations, "--annotations")
+    check_exif(of.exif, "--exif")
+    if of.annotations is not None:
+        check_file(of.annotations, "--annotations")
         if not images.is_dir():
             raise UsageError(f"IMAGES {images}: with --annotations, give the folder its file names refer to")
-    check_output(out, "--out", force)
-    bad = check_on_error(on_error)
+    check_output(boxes.out, "--out", boxes.force)
+    bad = check_on_error(of.on_error)
 
     from saqsam.detectors.coco_names import category_ids, default_category_ids
     from saqsam.detectors.registry import load_detector
     from saqsam.detectors.run import detect_images, write_detections
 
-    dataset = _dataset(images, annotations, exif, limit, bad)
-    listed, notes = _listed(images, dataset, exif, limit)
+    dataset = _dataset(images, of.annotations, of.exif, of.limit, bad)
+    listed, notes = _listed(images, dataset, of.exif, of.limit)
     notes = bad.notes_beside(notes)
-    loaded = load_detector(detector, weights, device)
+    loaded = load_detector(by.detector, by.weights, by.device)
     if dataset is None:
         categories = default_category_ids(loaded.class_names)
     else:
@@ -105,20 +134,20 @@ def detect(
             loaded,
             listed,
             categories,
-            top_k=top_k,
-            score_threshold=score_threshold,
+            top_k=boxes.top_k,
+            score_threshold=boxes.score_threshold,
             progress=lambda done, total: report("detect", done, total),
         )
     if run.images == 0:
         raise InputError(
             f"no image could be read, nothing was written; give readable images: {_listing(run)}"
         )
-    write_detections(out, run)
-    _print(detector, out, run, notes, bad, json)
+    write_detections(boxes.out, run)
+    _print(by.detector, boxes.out, run, notes, bad, json)
     if run.failures:
         raise InputError(
-            f"{len(run.failures)} of {len(listed)} images could not be read and have no boxes in {out}; "
-            f"mend them and run it again: {_listing(run)}"
+            f"{len(run.failures)} of {len(listed)} images could not be read and have no boxes in "
+            f"{boxes.out}; mend them and run it again: {_listing(run)}"
         )
 
 

@@ -9,33 +9,19 @@ from typing import Annotated, ClassVar
 import typer
 
 from saqsam.cli.answers import ClipToBoxOption, ZoomOption
-from saqsam.cli.arguments import (
-    AnnotationsOption,
-    DeviceOption,
-    ExifOption,
-    ImagesOption,
-    JsonOption,
-    LimitOption,
-    MaxPixelsOption,
-    OnErrorOption,
-    PromptsOption,
-    ScoreThresholdOption,
-    TopKOption,
-)
+from saqsam.cli.arguments import DeviceOption, JsonOption
 from saqsam.cli.engine import EngineOption
 from saqsam.cli.many import LOCAL, OnOption, ShardsOption, WorkersOption
-from saqsam.datasets.exif_words import AUTO
+from saqsam.cli.set_options import PromptOptions
 from saqsam.engines.names import TORCH
 
 
 @dataclass(frozen=True)
-class SetOptions:
+class TaskOptions:
     """What is measured."""
 
     TITLE: ClassVar[str] = "Every task"
 
-    images: ImagesOption
-    annotations: AnnotationsOption
     task: Annotated[
         str,
         typer.Option(
@@ -53,26 +39,18 @@ class SetOptions:
             metavar="MODEL",
         ),
     ] = None
-    exif: ExifOption = AUTO
-    limit: LimitOption = None
-    on_error: OnErrorOption = "stop"
     show_dir: Annotated[
         Path | None, typer.Option("--show-dir", help="Folder for a picture of each image.", metavar="DIR")
     ] = None
     device: DeviceOption = "cpu"
-    max_pixels: MaxPixelsOption = None
     json: JsonOption = False
 
 
 @dataclass(frozen=True)
-class PromptOptions:
-    """What is asked."""
+class TaskPromptOptions(PromptOptions):
+    """What is asked, where the task asks."""
 
     TITLE: ClassVar[str] = "Instance and oriented: prompts"
-
-    prompts: PromptsOption = "boxes"
-    top_k: TopKOption = None
-    score_threshold: ScoreThresholdOption = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from saqsam.cli.arguments import check_directory, check_file
 from saqsam.cli.notes import print_notes
 from saqsam.cli.output import print_json, print_lines
 from saqsam.cli.progress import progress, within
+from saqsam.cli.prompted_set import PromptedSet
 from saqsam.cli.results import print_results, stop_on_nan
 from saqsam.datasets.exif_words import AUTO
 from saqsam.errors import UsageError
@@ -25,21 +26,15 @@ class PublishedRequest:
         recipe: a name or a file.
         calibration: folder of calibration images; not the set that is evaluated on.
         calibration_annotations: their COCO file; without it a grid of clicks is asked.
+        of: the set that all are evaluated on.
     """
 
     model: str
     recipe: str
     calibration: Path | None
     calibration_annotations: Path | None
-    images: Path
-    annotations: Path
-    prompts: str | Path
+    of: PromptedSet
     reference: str | None
-    limit: int | None
-    top_k: int | None
-    score_threshold: float | None
-    on_error: str
-    exif: str
     device: str
     json: bool
 
@@ -80,28 +75,16 @@ def evaluate_as_published(request: PublishedRequest) -> None:
                 f"give --as-published {given.quantization.name}"
             )
     data = (request.calibration, request.calibration_annotations)
-    exif = AUTO if request.calibration_annotations is None else request.exif
-    quantize = partial(api.quantize, on_error=request.on_error, exif=exif)
-    loosely = partial(quantize_as_published, on_error=request.on_error, exif=exif)
+    exif = AUTO if request.calibration_annotations is None else request.of.exif
+    quantize = partial(api.quantize, on_error=request.of.on_error, exif=exif)
+    loosely = partial(quantize_as_published, on_error=request.of.on_error, exif=exif)
     with progress() as report:
         if honest is None:
             honest = quantize(float_sam, recipe, *data, progress=within(report, "on the grid"))
         loose = loosely(float_sam, recipe, *data, progress=within(report, "as published"))
         loose.coins.manual_seed(recipe.calibration.seed)
         results = [
-            api.evaluate(
-                sam,
-                request.images,
-                request.annotations,
-                request.prompts,
-                reference=None if sam is float_sam else float_sam,
-                limit=request.limit,
-                top_k=request.top_k,
-                score_threshold=request.score_threshold,
-                progress=within(report, name),
-                on_error=request.on_error,
-                exif=request.exif,
-            )
+            request.of.evaluate(sam, None if sam is float_sam else float_sam, within(report, name))
             for name, sam in (("float", float_sam), ("on the grid", honest), ("as published", loose))
         ]
     shares = loose.records["off_grid"]

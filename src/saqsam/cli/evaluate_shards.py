@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,35 +15,22 @@ from saqsam.errors import InputError
 
 if TYPE_CHECKING:
     from saqsam.cli.progress import Report
-    from saqsam.datasets.bad_entries import BadEntries
+    from saqsam.cli.prompted_set import PromptedSet
     from saqsam.sam import Sam
     from saqsam.tasks.instance import InstanceResult
-
-
-@dataclass(frozen=True)
-class SetRequest:
-    """Which images are evaluated with which prompts, as the command line has it."""
-
-    images: Path
-    annotations: Path
-    prompts: str | Path
-    limit: int | None
-    top_k: int | None
-    score_threshold: float | None
-    bad: BadEntries
-    zoom: bool | None = None
-    clip_to_box: bool | None = None
-    exif: str = "auto"
 
 
 def evaluate_in_shards(
     sam: Sam,
     model: str,
     reference: str | None,
-    request: SetRequest,
+    of: PromptedSet,
     out: Path | None,
     distribution: Distribution,
     report: Report,
+    *,
+    zoom: bool | None = None,
+    clip_to_box: bool | None = None,
 ) -> InstanceResult:
     """Evaluate image by image into shards, continue what is there, and sum up in the order of the set.
 
@@ -52,29 +38,24 @@ def evaluate_in_shards(
         sam: the model, loaded here for its name and hash.
         model: what the workers load.
         reference: what the workers compare with.
-        request: the set.
+        of: the set.
         out: directory of shards; None for one that vanishes at the end.
         distribution: who works.
         report: told of every image.
+        zoom, clip_to_box: how the workers answer boxes, as ``Sam.answering_boxes``.
 
     Raises:
         InputError: images could not be read and are not to be left out, or none could.
     """
-    from saqsam.datasets.coco import read_instances
-    from saqsam.datasets.framed import framed
+    from saqsam.datasets.bad_entries import BadEntries
     from saqsam.datasets.listing import from_annotations
     from saqsam.many.tasks import EvaluateJob, figures_of, unreadable
     from saqsam.many.work import Item, identity_of
-    from saqsam.prompts.from_dataset import prompts_for
     from saqsam.tasks.instance import summary
 
-    bad = request.bad
-    dataset = read_instances(request.annotations, request.images, limit=request.limit, bad=bad)
-    dataset = framed(dataset, request.exif)
-    prompts = prompts_for(
-        dataset, request.prompts, top_k=request.top_k, score_threshold=request.score_threshold, bad=bad
-    )
-    load = partial(_load, device=distribution.device, zoom=request.zoom, clip_to_box=request.clip_to_box)
+    bad = BadEntries(of.on_error)
+    dataset, prompts = of.read(bad)
+    load = partial(_load, device=distribution.device, zoom=zoom, clip_to_box=clip_to_box)
     job = EvaluateJob(partial(load, model), None if reference is None else partial(load, reference))
     items = [
         Item(image, prompts.get(image.id), dataset.instances_of(image.id))
@@ -96,7 +77,7 @@ def evaluate_in_shards(
     read = {row["image_id"] for row in rows if row["unreadable"] is None}
     bad.refuse_nothing(len(read))
     kept = dataset.only([image for image in dataset.images if image.id in read])
-    return summary(sam, kept, prompts, str(request.prompts), figures_of(rows), bad)
+    return summary(sam, kept, prompts, str(of.prompts), figures_of(rows), bad)
 
 
 def _load(model: str, device: str, zoom: bool | None, clip_to_box: bool | None) -> Sam:

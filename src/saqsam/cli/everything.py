@@ -5,9 +5,9 @@ from __future__ import annotations
 import json as jsonlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -23,6 +23,7 @@ from saqsam.cli.arguments import (
     check_outputs,
 )
 from saqsam.cli.engine import EngineOption, load_for
+from saqsam.cli.grouped import grouped
 from saqsam.cli.notes import print_notes
 from saqsam.cli.output import listed, print_json, print_lines
 from saqsam.cli.progress import Report, progress
@@ -38,83 +39,99 @@ if TYPE_CHECKING:
     from saqsam.sam import Sam
 
 
+@dataclass(frozen=True)
+class WrittenOptions:
+    """What is written."""
+
+    TITLE: ClassVar[str] = "Files"
+
+    out: Annotated[
+        Path, typer.Option("--out", help="COCO-style json: images, and masks as RLE.", metavar="FILE")
+    ]
+    overlay: Annotated[
+        Path | None, typer.Option("--overlay", help="Picture of one image's masks.", metavar="PNG")
+    ] = None
+    show_dir: Annotated[
+        Path | None, typer.Option("--show-dir", help="Folder for a picture of each image.", metavar="DIR")
+    ] = None
+    force: ForceOption = False
+
+    def check(self, image: Path) -> None:
+        """See that all can be written.
+
+        Raises:
+            UsageError: a name does not end as it should, or cannot be written to.
+        """
+        if image.is_dir() and self.overlay is not None:
+            raise UsageError("--overlay is for one image; a folder's pictures go to --show-dir DIR")
+        if self.overlay is not None and self.overlay.suffix.lower() != ".png":
+            raise UsageError(f"--overlay {self.overlay}: the picture is written as .png")
+        if self.out.suffix != ".json":
+            raise UsageError(f"--out {self.out}: masks are written as .json")
+        check_outputs([(self.out, "--out"), (self.overlay, "--overlay")], self.force)
+
+
+@dataclass(frozen=True)
+class ClickOptions:
+    """Which clicks are made and which masks are kept: the fields of ``EverythingOptions``."""
+
+    TITLE: ClassVar[str] = "Clicks and masks"
+
+    points_per_side: Annotated[int, typer.Option(help="Clicks along each side of the image.")] = 32
+    points_per_batch: Annotated[int, typer.Option(help="Most clicks decoded together.")] = 64
+    pred_iou_thresh: Annotated[float, typer.Option(help="Keep masks predicted above this.")] = 0.88
+    stability_score_thresh: Annotated[float, typer.Option(help="Keep masks at least this stable.")] = 0.95
+    stability_score_offset: Annotated[float, typer.Option(help="Distance of the cuts from logit 0.")] = 1.0
+    box_nms_thresh: Annotated[float, typer.Option(help="Overlap that makes two masks one.")] = 0.7
+    crop_n_layers: Annotated[int, typer.Option(help="Also look at 2x2, 4x4 ... crops.")] = 0
+    crop_nms_thresh: Annotated[float, typer.Option(help="The same between crops.")] = 0.7
+    crop_overlap_ratio: Annotated[float, typer.Option(help="Overlap of crops, of the shorter side.")] = (
+        512 / 1500
+    )
+    crop_n_points_downscale_factor: Annotated[int, typer.Option(help="Fewer clicks on smaller crops.")] = 1
+    min_mask_region_area: Annotated[int, typer.Option(help="Smallest hole and island, in pixels.")] = 0
+
+
+@grouped
 def everything(
     model: Model,
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image, or a folder of images.")],
-    out: Annotated[
-        Path, typer.Option("--out", help="COCO-style json: images, and masks as RLE.", metavar="FILE")
-    ],
-    overlay: Annotated[
-        Path | None, typer.Option("--overlay", help="Picture of one image's masks.", metavar="PNG")
-    ] = None,
-    show_dir: Annotated[
-        Path | None, typer.Option("--show-dir", help="Folder for a picture of each image.", metavar="DIR")
-    ] = None,
-    points_per_side: Annotated[int, typer.Option(help="Clicks along each side of the image.")] = 32,
-    points_per_batch: Annotated[int, typer.Option(help="Most clicks decoded together.")] = 64,
-    pred_iou_thresh: Annotated[float, typer.Option(help="Keep masks predicted above this.")] = 0.88,
-    stability_score_thresh: Annotated[float, typer.Option(help="Keep masks at least this stable.")] = 0.95,
-    stability_score_offset: Annotated[float, typer.Option(help="Distance of the cuts from logit 0.")] = 1.0,
-    box_nms_thresh: Annotated[float, typer.Option(help="Overlap that makes two masks one.")] = 0.7,
-    crop_n_layers: Annotated[int, typer.Option(help="Also look at 2x2, 4x4 ... crops.")] = 0,
-    crop_nms_thresh: Annotated[float, typer.Option(help="The same between crops.")] = 0.7,
-    crop_overlap_ratio: Annotated[float, typer.Option(help="Overlap of crops, of the shorter side.")] = 512
-    / 1500,
-    crop_n_points_downscale_factor: Annotated[int, typer.Option(help="Fewer clicks on smaller crops.")] = 1,
-    min_mask_region_area: Annotated[int, typer.Option(help="Smallest hole and island, in pixels.")] = 0,
+    written: WrittenOptions,
+    clicks: ClickOptions,
     exif: ExifOption = AUTO,
     device: DeviceOption = "cpu",
     engine: EngineOption = TORCH,
     max_pixels: MaxPixelsOption = None,
-    force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
     """Segment everything on IMAGE from a grid of clicks; no prompts needed."""
     if not check_exists(image, "IMAGE").is_dir():
         check_file(image, "IMAGE")
     check_exif(exif, "--exif")
-    if image.is_dir() and overlay is not None:
-        raise UsageError("--overlay is for one image; a folder's pictures go to --show-dir DIR")
-    if overlay is not None and overlay.suffix.lower() != ".png":
-        raise UsageError(f"--overlay {overlay}: the picture is written as .png")
-    if out.suffix != ".json":
-        raise UsageError(f"--out {out}: masks are written as .json")
-    check_outputs([(out, "--out"), (overlay, "--overlay")], force)
+    written.check(image)
 
     from saqsam.everything import EverythingOptions
     from saqsam.report.show import make_show_directory
 
-    options = EverythingOptions(
-        points_per_side=points_per_side,
-        points_per_batch=points_per_batch,
-        pred_iou_thresh=pred_iou_thresh,
-        stability_score_thresh=stability_score_thresh,
-        stability_score_offset=stability_score_offset,
-        box_nms_thresh=box_nms_thresh,
-        crop_n_layers=crop_n_layers,
-        crop_nms_thresh=crop_nms_thresh,
-        crop_overlap_ratio=crop_overlap_ratio,
-        crop_n_points_downscale_factor=crop_n_points_downscale_factor,
-        min_mask_region_area=min_mask_region_area,
-    )
-    make_show_directory(show_dir)
+    options = EverythingOptions(**asdict(clicks))
+    make_show_directory(written.show_dir)
     started = time.perf_counter()
     with progress() as report:
         sam = load_for(engine, model, device)
         images, notes = _images(image, exif)
-        run = _run(sam, images, options, overlay, show_dir, report)
+        run = _run(sam, images, options, written, report)
     if not run.images:
         raise InputError(
             f"no image could be read, nothing was written; give readable images: {listed(run.failures)}"
         )
-    with atomic_write(out) as temporary:
+    with atomic_write(written.out) as temporary:
         temporary.write_text(run.document(), encoding="utf-8")
     notes = (*notes, *_advice(run, options))
-    _print(model, out, run, time.perf_counter() - started, notes, json)
+    _print(model, written.out, run, time.perf_counter() - started, notes, json)
     if run.failures:
         total = len(run.images) + len(run.failures)
         raise InputError(
-            f"{len(run.failures)} of {total} images could not be read and have no masks in {out}; "
+            f"{len(run.failures)} of {total} images could not be read and have no masks in {written.out}; "
             f"mend them and run it again: {listed(run.failures)}"
         )
 
@@ -153,8 +170,7 @@ def _run(
     sam: Sam,
     images: list[ListedImage],
     options: EverythingOptions,
-    overlay: Path | None,
-    show_dir: Path | None,
+    written: WrittenOptions,
     report: Report,
 ) -> _Run:
     from saqsam.report.show import save_picture
@@ -168,10 +184,10 @@ def _run(
         found = sam.everything(pixels, options, progress=clicks)
         stop_on_nan(sam.name, found.nan_count, f"predicted IoUs of {image.path}", so="")
         run.add(image, found)
-        if overlay is not None:
-            save_picture(overlay.parent, overlay.name, found.draw(pixels))
-        if show_dir is not None:
-            save_picture(show_dir, image.path.name, found.draw(pixels), taken)
+        if written.overlay is not None:
+            save_picture(written.overlay.parent, written.overlay.name, found.draw(pixels))
+        if written.show_dir is not None:
+            save_picture(written.show_dir, image.path.name, found.draw(pixels), taken)
     return run
 
 

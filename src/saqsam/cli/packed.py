@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from saqsam.errors import CheckpointError, CorruptCheckpoint
+from saqsam.files import what_is_there
 
 
 def packed_argument(model: str, verb: str) -> Path:
@@ -18,7 +19,6 @@ def packed_argument(model: str, verb: str) -> Path:
         CheckpointError: there is no such thing, or it is a float model; the message says how to pack one.
     """
     from saqsam.checkpoints.load import EMBEDDED, at_hand
-    from saqsam.checkpoints.paths import kind_of
     from saqsam.drop_in.directory import packed_file
     from saqsam.pack.file import is_packed
 
@@ -38,7 +38,7 @@ def packed_argument(model: str, verb: str) -> Path:
         raise CheckpointError(model, "is a directory without a model in it", "Name the packed file")
     if not path.is_file():
         raise CheckpointError(
-            model, kind_of(path), f"{verb} reads packed files, which 'saqsam quantize' writes"
+            model, what_is_there(path), f"{verb} reads packed files, which 'saqsam quantize' writes"
         )
     _check_float(path, model)
     raise CheckpointError(model, "is a file of float weights, not a packed model", pack)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from saqsam.cli.progress import Report
+    from saqsam.cli.prompted_set import PromptedSet
     from saqsam.datasets.instances import ImageRecord
     from saqsam.sam import Sam
     from saqsam.segment.result import Segmentation
@@ -26,37 +27,34 @@ def write_page(
     models: Mapping[str, Sam],
     judge: Sam,
     results: Sequence[InstanceResult],
-    images: Path,
-    annotations: Path,
-    prompts: str | Path,
-    *,
-    limit: int | None,
-    top_k: int | None,
-    score_threshold: float | None,
-    exif: str,
+    of: PromptedSet,
     losses: Mapping[str, Sequence[tuple[int, float]]],
     report: Report,
-    on_error: str = "stop",
 ) -> None:
     """Look at a few images again, and write the page.
+
+    Args:
+        path: the file.
+        models: by their names on the page.
+        judge: whom agreement is with.
+        results: of the models, in their order.
+        of: the set they are of.
+        losses: by part of a run, steps and losses; none for no such figure.
+        report: told of every image.
 
     Raises:
         UsageError: the file cannot be written.
     """
     from saqsam.datasets.bad_entries import BadEntries
-    from saqsam.datasets.coco import read_instances
-    from saqsam.datasets.framed import framed
     from saqsam.datasets.instances import can_be_read, open_listed
-    from saqsam.prompts.from_dataset import prompts_for
     from saqsam.report.compared import look_at, model_part
     from saqsam.report.curves import losses_plot
     from saqsam.report.errors_by_site import relative_errors
     from saqsam.report.html import methods, render
     from saqsam.report.plots import errors_plot
 
-    bad = BadEntries(on_error)
-    dataset = framed(read_instances(annotations, images, limit=limit, bad=bad), exif)
-    by_image = prompts_for(dataset, prompts, top_k=top_k, score_threshold=score_threshold, bad=bad)
+    bad = BadEntries(of.on_error)
+    dataset, by_image = of.read(bad)
     with_prompts = (image for image in dataset.images if image.id in by_image)
     listed = list(islice((image for image in with_prompts if can_be_read(image, bad)), RANKED))
 

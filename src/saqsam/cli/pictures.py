@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from saqsam.cli.progress import Report
+    from saqsam.cli.prompted_set import PromptedSet
     from saqsam.datasets.instances import ImageRecord, InstanceSet
     from saqsam.images.files import Pixels
     from saqsam.prompts.from_dataset import ImagePrompts
@@ -18,49 +19,31 @@ if TYPE_CHECKING:
 def write_pictures(
     directory: Path,
     models: Mapping[str, Sam],
-    images: Path,
-    annotations: Path,
-    prompts: str | Path,
+    of: PromptedSet,
     *,
     count: int,
-    top_k: int | None = None,
-    score_threshold: float | None = None,
-    on_error: str = "stop",
     report: Report = lambda stage, done, total: None,
-    exif: str = "auto",
-    limit: int | None = None,
 ) -> list[Path]:
     """Draw truth, each model's masks, and what only one of them has, on the first images with prompts.
 
     Args:
         directory: existing; gets one PNG for each image.
         models: by the title that stands above their masks; differences are from the first.
-        images: folder of images.
-        annotations: COCO instances json.
-        prompts: ``boxes``, ``points`` or a detections file.
+        of: the set; bad entries and images that cannot be read are left out if it says so.
         count: images to draw.
-        top_k: of detections, draw at most this many of each image.
-        score_threshold: leave out detections with a lower score.
-        on_error: ``skip`` leaves out bad entries, and images that cannot be read.
         report: told of every picture.
-        exif: frame of the annotations, as for ``api.evaluate``.
-        limit: look only at the first images of the set.
 
     Returns:
         The files written.
     """
     from saqsam.datasets.bad_entries import BadEntries
-    from saqsam.datasets.coco import read_instances
-    from saqsam.datasets.framed import framed
     from saqsam.datasets.instances import open_listed
     from saqsam.errors import ImageError
-    from saqsam.prompts.from_dataset import prompts_for
     from saqsam.report.compared_picture import compared_picture
     from saqsam.report.show import save_picture
 
-    bad = BadEntries(on_error)
-    dataset = framed(read_instances(annotations, images, limit=limit, bad=bad), exif)
-    by_image = prompts_for(dataset, prompts, top_k=top_k, score_threshold=score_threshold, bad=bad)
+    bad = BadEntries(of.on_error)
+    dataset, by_image = of.read(bad)
     written: list[Path] = []
     taken: set[str] = set()
     listed = [image for image in dataset.images if image.id in by_image][:count]

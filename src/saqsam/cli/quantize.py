@@ -6,142 +6,49 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from saqsam.cli.arguments import (
-    PROMPT_WORDS,
-    BitsOption,
-    DeviceOption,
-    ExifOption,
-    ForceOption,
-    ImagesOption,
-    JsonOption,
-    MaxPixelsOption,
-    Model,
-    OnErrorOption,
-    OnlyOption,
-    SetOption,
-    check_directory,
-    check_file,
-    check_on_error,
-    check_output,
-    check_prompts,
-)
+from saqsam.cli.arguments import PROMPT_WORDS, DeviceOption, JsonOption, Model, check_on_error
 from saqsam.cli.dry_run import say_dry_run
-from saqsam.cli.finished import check_unfinished, note_finished
+from saqsam.cli.finished import note_finished
+from saqsam.cli.grouped import grouped
 from saqsam.cli.output import megabytes, print_json, print_left_out, print_lines
 from saqsam.cli.progress import progress
-from saqsam.datasets.exif_words import AUTO, check_exif
+from saqsam.cli.quantize_options import CalibrationOptions, RecipeOptions, WrittenOptions
 from saqsam.errors import ImageError, UsageError
-from saqsam.recipe import Recipe, load_recipe
-from saqsam.recipe.fast import fast
-from saqsam.recipe.only import only
-
-CacheOption = Annotated[
-    float | None,
-    typer.Option(
-        "--cache-gb",
-        help="Memory for activations while learning; what is beyond goes to files in --run DIR or a "
-        "temporary directory, and vanishes again. Changes no result [all in memory].",
-        metavar="GB",
-        min=0.0,
-    ),
-]
+from saqsam.recipe import Recipe
 
 
+@grouped
 def quantize(
     model: Model,
-    images: ImagesOption,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", help="File to write, *.safetensors; not with --dry-run.", metavar="FILE"),
-    ] = None,
-    recipe: Annotated[
-        str, typer.Option("--recipe", help="A shipped recipe, name-wXaY, or a YAML file.", metavar="NAME")
-    ] = "saq-sam-star",
-    bits: BitsOption = None,
-    settings: SetOption = None,
-    hurry: Annotated[
-        bool, typer.Option("--fast", help="A fifth of the recipe's learning steps, for a first look.")
-    ] = False,
-    half: OnlyOption = None,
-    annotations: Annotated[
-        Path | None, typer.Option("--annotations", help="COCO instances json.", metavar="FILE")
-    ] = None,
-    prompts: Annotated[
-        str | None,
-        typer.Option(
-            "--prompts",
-            help="boxes or points (from --annotations), or a COCO-results detections json.",
-            metavar="boxes|points|FILE",
-        ),
-    ] = None,
-    on_error: OnErrorOption = "stop",
-    exif: ExifOption = AUTO,
+    on: CalibrationOptions,
+    how: RecipeOptions,
+    written: WrittenOptions,
     device: DeviceOption = "cpu",
-    run: Annotated[
-        Path | None,
-        typer.Option(
-            "--run",
-            help="Directory that keeps each finished part; 'saqsam resume' continues an interrupted run.",
-            metavar="DIR",
-        ),
-    ] = None,
-    cache_gb: CacheOption = None,
-    dry: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Only say what it takes: sites, passes, time, memory, disk; tries one picture.",
-        ),
-    ] = False,
-    force: ForceOption = False,
-    max_pixels: MaxPixelsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Quantize MODEL on calibration images, audit it, and pack it into one file."""
-    chosen = load_recipe(recipe, bits=bits, settings=settings or ())
-    if hurry:
-        chosen = fast(chosen)
-    if half is not None:
-        chosen = only(chosen, half)
-    check_directory(images, "--images")
-    if annotations is not None:
-        check_file(annotations, "--annotations")
-    asked = check_prompts(prompts) if prompts is not None else ("boxes" if annotations else None)
-    if asked is not None and annotations is None:
-        raise UsageError(f"--prompts {prompts}: needs --annotations FILE, which says what each image holds")
-    check_on_error(on_error)
-    if check_exif(exif, "--exif") != AUTO and annotations is None:
-        raise UsageError(f"--exif {exif}: needs --annotations FILE; without it images are taken as displayed")
-    if dry:
-        say_dry_run(model, chosen, images, annotations, asked, device, json, on_error, exif)
+    recipe, asked = how.chosen(), on.checked_prompts()
+    if written.dry:
+        say_dry_run(model, recipe, on.images, on.annotations, asked, device, json, on.on_error, on.exif)
         return
-    if out is None:
-        raise UsageError("option '--out' is missing: name the packed file to write, or give --dry-run")
-    if out.suffix != ".safetensors":
-        raise UsageError(f"--out {out}: a packed file's name ends in .safetensors")
-    if run is not None and not force:
-        check_unfinished(run, out)
-    check_output(out, "--out", force)
-
+    out = written.checked_out()
     command = Command(
         model=model,
-        recipe=chosen.to_dict(),
-        images=str(images.absolute()),
-        annotations=None if annotations is None else str(annotations.absolute()),
+        recipe=recipe.to_dict(),
+        images=str(on.images.absolute()),
+        annotations=None if on.annotations is None else str(on.annotations.absolute()),
         prompts=asked if asked in (None, *PROMPT_WORDS) else str(Path(str(asked)).absolute()),
         out=str(out),
         device=device,
-        cache_gb=cache_gb,
-        on_error=on_error,
-        exif=exif,
+        cache_gb=written.cache_gb,
+        on_error=on.on_error,
+        exif=on.exif,
     )
-    if run is not None:
-        begin_run(run, command)
-    carry_out(command, run, json=json)
+    if written.run is not None:
+        begin_run(written.run, command)
+    carry_out(command, written.run, json=json)
 
 
 @dataclass(frozen=True)

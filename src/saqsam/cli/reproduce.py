@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
 from saqsam.cli.arguments import DeviceOption, JsonOption, LimitOption, SetOption
+from saqsam.cli.grouped import grouped
 from saqsam.cli.output import print_json, print_lines, print_table
 from saqsam.cli.progress import progress
 from saqsam.cli.results import percent, stop_on_nan
@@ -20,18 +22,47 @@ if TYPE_CHECKING:
     from saqsam.tasks.instance import InstanceResult
 
 
-def reproduce(
-    row: Annotated[
+@dataclass(frozen=True)
+class WhichOptions:
+    """Which rows are listed."""
+
+    TITLE: ClassVar[str] = "Without ROW: which are listed"
+
+    detector: Annotated[
         str | None,
-        typer.Argument(metavar="[ROW]", help="Such as yolox-sam-b-w4a4; without it, all are listed."),
-    ] = None,
+        typer.Option(
+            "--detector", help="List only rows with these boxes; boxes: the ground truth's.", metavar="NAME"
+        ),
+    ] = None
+    size: Annotated[str | None, typer.Option("--size", help="List only rows of SAM b, l or h.")] = None
+    method: Annotated[
+        str | None,
+        typer.Option("--method", help="List only rows of this recipe, or float.", metavar="NAME"),
+    ] = None
+    bits: Annotated[
+        str | None, typer.Option("--bits", help="List only rows of these bits.", metavar="wXaY|float")
+    ] = None
+
+    def rows(self) -> list[PaperRow]:
+        """Those that fit; raises as :func:`saqsam.reproduce.rows.matching`."""
+        from saqsam.reproduce.rows import matching, paper_rows
+
+        return matching(paper_rows().values(), self.detector, self.size, self.method, self.bits)
+
+
+@dataclass(frozen=True)
+class FilesOptions:
+    """Where everything lies, and where results go."""
+
+    TITLE: ClassVar[str] = "Files"
+
     coco: Annotated[
         Path,
         typer.Option("--coco", help="Folder with train2017, val2017 and annotations.", metavar="DIR"),
-    ] = Path("data/coco"),
+    ] = Path("data/coco")
     weights: Annotated[
         Path, typer.Option("--weights", help="Folder with the published weight files.", metavar="DIR")
-    ] = Path("ckpt"),
+    ] = Path("ckpt")
     out: Annotated[
         Path,
         typer.Option(
@@ -39,28 +70,25 @@ def reproduce(
             help="Folder for results. Finished steps in it are used again, boxes by every row.",
             metavar="DIR",
         ),
-    ] = Path("runs/papers"),
+    ] = Path("runs/papers")
     sam: Annotated[
         str | None, typer.Option("--sam", help="Another float SAM than the published one.", metavar="MODEL")
-    ] = None,
+    ] = None
     detector_weights: Annotated[
         Path | None,
         typer.Option("--detector-weights", help="Another file than the published one.", metavar="FILE"),
-    ] = None,
-    detector: Annotated[
+    ] = None
+
+
+@grouped
+def reproduce(
+    row: Annotated[
         str | None,
-        typer.Option(
-            "--detector", help="List only rows with these boxes; boxes: the ground truth's.", metavar="NAME"
-        ),
+        typer.Argument(metavar="[ROW]", help="Such as yolox-sam-b-w4a4; without it, all are listed."),
     ] = None,
-    size: Annotated[str | None, typer.Option("--size", help="List only rows of SAM b, l or h.")] = None,
-    method: Annotated[
-        str | None,
-        typer.Option("--method", help="List only rows of this recipe, or float.", metavar="NAME"),
-    ] = None,
-    bits: Annotated[
-        str | None, typer.Option("--bits", help="List only rows of these bits.", metavar="wXaY|float")
-    ] = None,
+    *,
+    files: FilesOptions,
+    which: WhichOptions,
     check: Annotated[
         bool, typer.Option("--check", help="Only list what is needed and look whether it is there.")
     ] = False,
@@ -71,17 +99,17 @@ def reproduce(
 ) -> None:
     """Repeat ROW of the papers' tables: detect, quantize, evaluate. Downloads are listed, not made."""
     from saqsam.reproduce.files import Places, check_files
-    from saqsam.reproduce.rows import find_row, matching, paper_rows
+    from saqsam.reproduce.rows import find_row
 
     if row is None:
-        _print_rows(matching(paper_rows().values(), detector, size, method, bits), json)
+        _print_rows(which.rows(), json)
         return
-    if (detector, size, method, bits) != (None, None, None, None):
+    if which != WhichOptions():
         raise UsageError(
             f"--detector, --size, --method and --bits choose among rows; leave {row} or them out"
         )
     chosen = find_row(row)
-    places = Places(coco, weights, sam, detector_weights)
+    places = Places(files.coco, files.weights, files.sam, files.detector_weights)
     findings = check_files(chosen, places)
     bad = [one for one in findings if not one.is_good]
     if check or bad:
@@ -93,12 +121,12 @@ def reproduce(
         )
     if check:
         return
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out}: this is a file; name a directory")
-    out.mkdir(parents=True, exist_ok=True)
+    if files.out.exists() and not files.out.is_dir():
+        raise UsageError(f"--out {files.out}: this is a file; name a directory")
+    files.out.mkdir(parents=True, exist_ok=True)
     from saqsam.reproduce.run import Request
 
-    _run(Request(chosen, places, out, limit, tuple(settings or ()), device), findings, json)
+    _run(Request(chosen, places, files.out, limit, tuple(settings or ()), device), findings, json)
 
 
 def _run(request: Request, findings: list[Finding], json: bool) -> None:

@@ -10,7 +10,8 @@ import typer
 
 from saqsam.cli.arguments import ForceOption, JsonOption, check_directory, check_output
 from saqsam.cli.finished import finished_file, say_finished
-from saqsam.cli.quantize import CacheOption, Command, carry_out
+from saqsam.cli.quantize import Command, carry_out
+from saqsam.cli.quantize_options import CacheOption
 from saqsam.errors import RunError
 
 

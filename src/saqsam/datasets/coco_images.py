@@ -12,7 +12,8 @@ from saqsam.datasets.fields import as_id, id_problem, is_id, is_object, missing_
 from saqsam.datasets.instances import ImageRecord
 from saqsam.datasets.picture_files import PictureFiles
 from saqsam.errors import ImageError
-from saqsam.images.files import MAX_PIXELS, stated_size
+from saqsam.images.files import MAX_PIXELS
+from saqsam.images.headers import stated_size
 
 BELIEVED_PIXELS = 16_000_000
 """A stated size above this is held against the file at once, since masks are drawn at the stated size."""

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from saqsam.datasets.exif_words import AUTO, DISPLAYED, STORED, check_exif
 from saqsam.errors import UnknownFrame
-from saqsam.images.files import ImageHeader, read_header
+from saqsam.images.headers import ImageHeader, read_header
 
 _AGREED = 0.9
 """Boxes are made by people and detectors, and some stray: so large a share of those that tell decides."""

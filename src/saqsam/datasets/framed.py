@@ -9,7 +9,7 @@ from saqsam.datasets.exif_words import AUTO
 from saqsam.datasets.instances import ImageRecord, Instance, InstanceSet
 from saqsam.datasets.masks import outline_problem
 from saqsam.errors import AnnotationError
-from saqsam.images.files import ImageHeader
+from saqsam.images.headers import ImageHeader
 
 
 def framed(dataset: InstanceSet, exif: str = AUTO, *, limit: int | None = None) -> InstanceSet:

@@ -11,7 +11,8 @@ from typing import Any
 from saqsam.datasets.bad_entries import BadEntries
 from saqsam.datasets.masks import Mask, Rle, decode_mask, mask_box, rasterise
 from saqsam.errors import ImageError, UnknownFrame
-from saqsam.images.files import LoadedImage, open_image, read_header
+from saqsam.images.files import LoadedImage, open_image
+from saqsam.images.headers import read_header
 
 
 @dataclass(frozen=True)

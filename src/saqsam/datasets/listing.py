@@ -9,8 +9,9 @@ from pathlib import Path
 from saqsam.datasets.exif_words import DISPLAYED, STORED, check_exif
 from saqsam.datasets.instances import ImageRecord, InstanceSet, open_listed
 from saqsam.errors import UsageError
-from saqsam.images.files import IMAGE_SUFFIXES, Pixels, open_image, read_header
+from saqsam.images.files import IMAGE_SUFFIXES, Pixels, open_image
 from saqsam.images.folder import image_files
+from saqsam.images.headers import read_header
 
 
 @dataclass(frozen=True)

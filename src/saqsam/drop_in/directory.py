@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saqsam.checkpoints.config import PARTS, checked_config
-from saqsam.checkpoints.paths import kind_of
 from saqsam.drop_in.names import CARD, CONFIG, METHOD, PROCESSOR, WEIGHTS
 from saqsam.drop_in.settings import processor_settings, write_json, write_text
 from saqsam.errors import CheckpointError, CorruptCheckpoint, UsageError
+from saqsam.files import what_is_there
 from saqsam.models.lookup import image_side
 from saqsam.pack.container import FORMAT_VERSION, SEAL_BYTES
 from saqsam.pack.contents import PackedModel
@@ -110,7 +110,7 @@ def read_verified(path: Path, config: Mapping[str, Any], sha256: object) -> Pack
 def _check_place(path: Path) -> None:
     """The file itself, or a link inside its directory; the hub's cache keeps files beside its snapshots."""
     if not path.is_file():
-        raise CheckpointError(path, kind_of(path), _AGAIN)
+        raise CheckpointError(path, what_is_there(path), _AGAIN)
     directory = path.parent.resolve()
     allowed = [directory]
     if directory.parent.name == "snapshots":

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from saqsam import __version__
-from saqsam.checkpoints.paths import kind_of, refuse_placeholder
+from saqsam.checkpoints.paths import refuse_placeholder
 from saqsam.errors import CheckpointError, CorruptCheckpoint
+from saqsam.files import what_is_there
 from saqsam.pack.bits import unpack
 from saqsam.pack.container import (
     FORMAT_VERSION,
@@ -71,7 +72,7 @@ def read_packed(path: str | Path) -> PackedModel:
     """
     path = Path(path)
     if path.exists() and not path.is_file():
-        raise CheckpointError(path, kind_of(path), "A packed model is one file; give its path")
+        raise CheckpointError(path, what_is_there(path), "A packed model is one file; give its path")
     try:
         raw, header = _read_file(path)
         if header.version != str(FORMAT_VERSION):

@@ -13,11 +13,39 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from saqsam.errors import SaqsamError
 
+if TYPE_CHECKING:
+    from saqsam.datasets.instances import InstanceSet
+
 NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+
+
+def coco_truth(dataset: InstanceSet) -> dict[str, Any]:
+    """The set as a COCO document with RLE masks, for the metric library."""
+    annotations = []
+    for image in dataset.images:
+        for one in dataset.instances_of(image.id):
+            x0, y0, x1, y1 = one.box_xyxy
+            code = one.segmentation
+            annotations.append(
+                {
+                    "id": one.id,
+                    "image_id": image.id,
+                    "category_id": one.category_id,
+                    "area": one.area,
+                    "iscrowd": int(one.iscrowd),
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "segmentation": {"size": list(code["size"]), "counts": code["counts"].decode("ascii")},
+                }
+            )
+    return {
+        "images": [{"id": one.id, "height": one.height, "width": one.width} for one in dataset.images],
+        "categories": [{"id": key, "name": name} for key, name in dataset.categories.items()],
+        "annotations": annotations,
+    }
 
 
 def coco_mask_ap(truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> dict[str, float]:

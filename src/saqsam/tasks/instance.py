@@ -23,7 +23,7 @@ from saqsam.images.files import Pixels
 from saqsam.prompts.from_dataset import ImagePrompts
 from saqsam.prompts.plausible import implausible
 from saqsam.segment.zoom import segment_parts
-from saqsam.tasks.coco_ap import coco_mask_ap
+from saqsam.tasks.coco_ap import coco_mask_ap, coco_truth
 from saqsam.torch_state import as_documented
 
 if TYPE_CHECKING:
@@ -281,28 +281,3 @@ def _overlap(mask: Rle | None, other: Rle | None) -> float:
     if mask_area(mask) == mask_area(other) == 0:
         return 1.0
     return float(pairwise_iou([mask], [other])[0, 0])
-
-
-def coco_truth(dataset: InstanceSet) -> dict[str, Any]:
-    """The set as a COCO document with RLE masks, for the metric library."""
-    annotations = []
-    for image in dataset.images:
-        for one in dataset.instances_of(image.id):
-            x0, y0, x1, y1 = one.box_xyxy
-            code = one.segmentation
-            annotations.append(
-                {
-                    "id": one.id,
-                    "image_id": image.id,
-                    "category_id": one.category_id,
-                    "area": one.area,
-                    "iscrowd": int(one.iscrowd),
-                    "bbox": [x0, y0, x1 - x0, y1 - y0],
-                    "segmentation": {"size": list(code["size"]), "counts": code["counts"].decode("ascii")},
-                }
-            )
-    return {
-        "images": [{"id": one.id, "height": one.height, "width": one.width} for one in dataset.images],
-        "categories": [{"id": key, "name": name} for key, name in dataset.categories.items()],
-        "annotations": annotations,
-    }

@@ -16,7 +16,8 @@ from saqsam.datasets.exif import Picture, decide
 from saqsam.datasets.exif_words import AUTO
 from saqsam.datasets.listing import ListedImage, from_folder
 from saqsam.errors import ImageError, UsageError
-from saqsam.images.files import MAX_PIXELS, Pixels, read_header
+from saqsam.images.files import MAX_PIXELS, Pixels
+from saqsam.images.headers import read_header
 
 LabelMap = npt.NDArray[np.int64]
 """``(H, W)``; 0 often means "none of the classes", as in ADE20K."""
