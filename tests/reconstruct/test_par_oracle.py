@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import SamModel
 
-from saqsam.calibrate.choose_range import settle_activation, settle_weight
+from saqsam.calibrate.choose_range import choose_activation_range, choose_weight_range
 from saqsam.calibrate.images import CalibrationImage, pixels_of
 from saqsam.calibrate.observers import observer_for
 from saqsam.grids.affine import Affine
@@ -30,8 +30,8 @@ from saqsam.recipe import Recipe, load_recipe
 from saqsam.reconstruct.learner import Learner
 from saqsam.reconstruct.loss import Problem
 from saqsam.reconstruct.optimise import optimise
+from saqsam.reconstruct.overrides import overridden, unquantized
 from saqsam.reconstruct.prompting import Prompting
-from saqsam.reconstruct.replace import replaced, unquantized
 from saqsam.reconstruct.units import Unit, decoder_units, encoder_units
 
 STEPS = 3
@@ -62,9 +62,9 @@ def case(
     for site, quantizer in all_quantizers(model).items():
         ranges = plan[site.name].ranges
         if site.role == WEIGHT:
-            settle_weight(quantizer, ranges, model.get_submodule(site.path).weight)
+            choose_weight_range(quantizer, ranges, model.get_submodule(site.path).weight)
         else:
-            settle_activation(quantizer, ranges)
+            choose_activation_range(quantizer, ranges)
     return tiny_sam, model, recipe, image
 
 
@@ -163,7 +163,7 @@ def learn(
 ) -> tuple[list[float], Learner]:
     learner = Learner(model, own, recipe.reconstruct)
     rest = [q for q in all_quantizers(model).values() if q not in own.values()]
-    with replaced(unquantized(rest)):
+    with overridden(unquantized(rest)):
         losses = optimise(problem, learner, recipe.reconstruct, torch.Generator().manual_seed(0))
     return losses, learner
 
@@ -222,7 +222,7 @@ def test_encoder_stage_loss_and_first_steps(
 def problem_of(model: SamModel, unit: Unit, state: tuple[Tensor, ...], recipe: Recipe) -> Problem:
     from saqsam.reconstruct.loss import balanced
 
-    with torch.no_grad(), replaced(unquantized(all_quantizers(model).values())):
+    with torch.no_grad(), overridden(unquantized(all_quantizers(model).values())):
         target = unit.run(state)
         view = unit.view(target, [0])
     weights = balanced(unit, [target], [view], 1.0, recipe.reconstruct.local_weight)

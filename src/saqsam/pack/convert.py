@@ -37,7 +37,7 @@ def to_packed(model: Model, recipe: Recipe, records: dict[str, Any]) -> PackedMo
     weights: dict[str, PackedWeight] = {}
     activations: dict[str, PackedActivation] = {}
     for site, quantizer in all_quantizers(model).items():
-        quantizer.check_settled()
+        quantizer.check_has_range()
         if site.role != WEIGHT:
             activations[site.name] = quantizer.grid.to_packed()
             continue

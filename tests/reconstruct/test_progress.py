@@ -85,13 +85,13 @@ def test_single_layers_have_a_time_left_too(tiny_sam: SamModel, scenes: Path) ->
 def test_steps_that_are_done_again_are_heard_once(
     tiny_sam: SamModel, scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def short(problem, learner, settings, generator, report, at_once):  # type: ignore[no-untyped-def]
+    def short(problem, learner, settings, generator, report, together):  # type: ignore[no-untyped-def]
         def tell(done: int, terms: Mapping[str, float]) -> None:
             report(done, terms)
-            if problem.unit.name == "neck" and at_once > 1 and done == 3:
+            if problem.unit.name == "neck" and together > 1 and done == 3:
                 raise torch.OutOfMemoryError("CUDA out of memory")
 
-        return optimise(problem, learner, settings, generator, tell, at_once)
+        return optimise(problem, learner, settings, generator, tell, together)
 
     monkeypatch.setattr(memory, "optimise", short)
     result, heard = listened(tiny_sam, scenes, "saq-sam-w4a4", None, "reconstruct.batch=2")

@@ -19,8 +19,8 @@ from saqsam.models.sites import WEIGHT
 from saqsam.pipeline import Report, calibrated_copy
 from saqsam.recipe import Recipe, load_recipe
 from saqsam.reconstruct.loss import Problem
+from saqsam.reconstruct.overrides import overridden, unquantized
 from saqsam.reconstruct.prompting import Prompting
-from saqsam.reconstruct.replace import replaced, unquantized
 from saqsam.reconstruct.units import Unit, encoder_units
 
 Quantized = Callable[..., tuple[SamModel, Report]]
@@ -46,7 +46,7 @@ def blocks(tiny_sam: SamModel, images_for: ImagesFor) -> list[tuple[SamModel, Un
     model = calibrated_copy(tiny_sam, recipe, images)
     asked = [(image.prompts, pixels_of(model, image)[1]) for image in images]
     prompting = Prompting.of(model, asked, 2, torch.Generator())
-    units = [unit for unit in encoder_units(model, prompting, "block") if unit.strips is not None][:2]
+    units = [unit for unit in encoder_units(model, prompting, "block") if unit.rows is not None][:2]
     windows = [layer.window_size for layer in model.vision_encoder.layers[:2]]
     assert windows[0] > 0 == windows[1]
     return [(model, unit) for unit in units]
@@ -55,12 +55,12 @@ def blocks(tiny_sam: SamModel, images_for: ImagesFor) -> list[tuple[SamModel, Un
 def test_a_strip_is_what_the_whole_block_gives_there(blocks: list[tuple[SamModel, Unit]]) -> None:
     x = torch.randn(2, 8, 8, 48, generator=torch.Generator().manual_seed(0))
     for model, unit in blocks:
-        assert unit.strips is not None
+        assert unit.rows is not None
         for answers in ({}, unquantized(all_quantizers(model).values())):
-            with torch.no_grad(), replaced(answers):
+            with torch.no_grad(), overridden(answers):
                 (whole,) = unit.run((x,))
-                for rows in unit.strips.split(8, 0.3):
-                    found = unit.strips.run(x, rows)
+                for rows in unit.rows.split(8, 0.3):
+                    found = unit.rows.run(x, rows)
                     assert found.shape == whole[:, rows].shape
                     apart = float((found - whole[:, rows]).norm() / whole.norm())
                     assert apart < (1e-6 if answers else 1e-3)
@@ -86,12 +86,12 @@ def test_losses_of_strips_average_to_the_loss_of_all_rows(blocks: list[tuple[Sam
     generator = torch.Generator().manual_seed(0)
     x, target = (torch.randn(1, 8, 8, 48, generator=generator) for _ in range(2))
     for model, unit in blocks:
-        assert unit.strips is not None
+        assert unit.rows is not None
         problem = Problem(unit, [(x,)], [(x,)], [(target,)], None, (0.0, 1.0))
-        with torch.no_grad(), replaced(unquantized(all_quantizers(model).values())):
+        with torch.no_grad(), overridden(unquantized(all_quantizers(model).values())):
             expected = float(problem.terms(problem.run([0], None), [0])["local"])
             found = 0.0
-            for rows in unit.strips.split(8, 0.3):
+            for rows in unit.rows.split(8, 0.3):
                 part = problem.terms(problem.run([0], None, rows), [0], rows=rows)["local"]
                 found += float(part) * (rows.stop - rows.start) / 8
         assert found == pytest.approx(expected, rel=1e-5)
