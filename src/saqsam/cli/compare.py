@@ -92,7 +92,7 @@ def compare(
         raise UsageError("--run belongs to --html")
     losses: dict[str, list[tuple[int, float]]] = {}
     if html is not None:
-        from saqsam.report.extra import require_report
+        from saqsam.extras import require_report
         from saqsam.report.html import read_losses
 
         require_report()
