@@ -92,7 +92,7 @@ def test_slopes_agree_with_quantizing_one_site_for_real(
         assert errors[site][0] / probes == pytest.approx(real, rel=0.35), site.name
 
 
-def test_large_maps_are_worked_through_in_strips_with_the_same_slopes(
+def test_large_maps_are_worked_through_in_subsets_of_rows_with_the_same_slopes(
     tiny_sam: SamModel, scenes: tuple[CalibrationImage, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = load_recipe("saq-sam-star-w8a8", settings=("clip.method=none",))
