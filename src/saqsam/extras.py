@@ -23,7 +23,7 @@ def require(user: str, extra: str, *packages: str) -> None:
             import_module(name)
         except ImportError as error:
             raise UsageError(
-                f"{user} needs the package {name.partition('.')[0]}, which cannot be imported ({error}); "
+                f"{user} needs the package {name}, which cannot be imported ({error}); "
                 f"install it with: pip install 'saqsam[{extra}]'"
             ) from error
 
@@ -40,9 +40,9 @@ def require_report() -> None:
 
 def require_ray() -> None:
     """``ray``, behind many processes; see ``require``."""
-    require("--on ray", "ray", "ray.data")
+    require("--on ray", "ray", "ray", "ray.data")
 
 
 def require_parquet() -> None:
     """``pyarrow``, behind shards in Parquet; see ``require``."""
-    require("--shards parquet", "ray", "pyarrow.parquet")
+    require("--shards parquet", "ray", "pyarrow", "pyarrow.parquet")
