@@ -23,7 +23,7 @@ from saqsam.errors import UsageError
 from saqsam.families.record import Model
 from saqsam.jobs.directory import open_run
 from saqsam.jobs.identity import identity_of
-from saqsam.mixed.choose import spend_bits
+from saqsam.mixed.choose import allocate_bits
 from saqsam.models.device import check_device
 from saqsam.pack.convert import from_packed
 from saqsam.pack.file import is_packed, read_packed
@@ -102,7 +102,7 @@ def quantize(
         cache_gb: GB of activations that learning holds in memory; what is beyond goes to files in ``run_dir``
             (or a temporary directory) that vanish again. Changes no result. ``None``: all in memory.
         listener: called after each learning step with the unit's name, its steps so far, the terms of the
-            loss by name, and the seconds left for all of learning; see ``reconstruct.telling.Listener``.
+            loss by name, and the seconds left for all of learning; see ``reconstruct.progress.Listener``.
         on_error: ``"stop"`` refuses annotations or detections with a bad entry, ``"skip"`` leaves out such
             entries, and images that are missing or cannot be read. Hand in a ``BadEntries("skip")`` to read
             from its ``left_out`` afterwards which they were.
@@ -128,7 +128,7 @@ def quantize(
     chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
     found = calibration_set(chosen, images, annotations, prompts, on_error, exif)
     found.log()
-    chosen = spend_bits(sam.model, chosen, found.images, progress)
+    chosen = allocate_bits(sam.model, chosen, found.images, progress)
     model = copy.deepcopy(sam.model)
     if run_dir is None:
         report = quantize_model(model, chosen, found.images, progress, None, cache_gb, listener)

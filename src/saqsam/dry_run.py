@@ -29,7 +29,7 @@ from saqsam.reconstruct.seeds import seeded
 from saqsam.reconstruct.walk import looked_ahead
 
 _AUDIT = 1.5
-"""What freezing and its audit take, as a multiple of what settling all weights takes with one picture."""
+"""What freezing and its audit take, as a multiple of what the ranges of all weights take with one picture."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
+def first_line(error: BaseException) -> str:
+    """What another library's exception says, short enough to stand in a message of ours."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 class SaqsamError(Exception):
     """Base of all errors saqsam raises on purpose; ``exit_code`` is what the command line returns."""
 

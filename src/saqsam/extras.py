@@ -1,4 +1,4 @@
-"""The optional packages behind export and runtime."""
+"""Packages that saqsam uses if they are installed, and the extra that brings each."""
 
 from __future__ import annotations
 
@@ -7,17 +7,42 @@ from importlib import import_module
 from saqsam.errors import UsageError
 
 
-def require_onnx() -> None:
-    """See that ``onnx`` and ``onnxruntime`` can be imported.
+def require(user: str, extra: str, *packages: str) -> None:
+    """See that packages can be imported.
+
+    Args:
+        user: what needs them, as it stands at the beginning of a message.
+        extra: brings all of them.
+        packages: names to import.
 
     Raises:
-        UsageError: one of them is not installed; the message names the extra that brings both.
+        UsageError: one of them is not installed; the message names it and the extra.
     """
-    for name in ("onnx", "onnxruntime"):
+    for name in packages:
         try:
             import_module(name)
         except ImportError as error:
             raise UsageError(
-                f"ONNX needs the package {name}, which cannot be imported ({error}); "
-                "install it with: pip install 'saqsam[onnx]'"
+                f"{user} needs the package {name}, which cannot be imported ({error}); "
+                f"install it with: pip install 'saqsam[{extra}]'"
             ) from error
+
+
+def require_onnx() -> None:
+    """``onnx`` and ``onnxruntime``, behind export and engines; see ``require``."""
+    require("ONNX", "onnx", "onnx", "onnxruntime")
+
+
+def require_report() -> None:
+    """``jinja2`` and ``matplotlib``, behind the page; see ``require``."""
+    require("--html", "report", "jinja2", "matplotlib")
+
+
+def require_ray() -> None:
+    """``ray``, behind many processes; see ``require``."""
+    require("--on ray", "ray", "ray", "ray.data")
+
+
+def require_parquet() -> None:
+    """``pyarrow``, behind shards in Parquet; see ``require``."""
+    require("--shards parquet", "ray", "pyarrow", "pyarrow.parquet")

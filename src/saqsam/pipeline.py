@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from saqsam.calibrate.choose_range import SiteRange, settle_activation, settle_weight
+from saqsam.calibrate.choose_range import SiteRange, choose_activation_range, choose_weight_range
 from saqsam.calibrate.images import CalibrationImage, Encoded, decode_each, decoder_batch, pixels_of
 from saqsam.calibrate.observers import observer_for
 from saqsam.clip.pcc import clip_decoder
@@ -170,7 +170,7 @@ class _Run:
         if self.recipe.clip.method == "pcc":
             self.timed("clip", lambda: self.clip(encoded))
         self.timed("decoder ranges", lambda: self.observe_decoder(encoded))
-        self.timed("weights", self.settle_weights)
+        self.timed("weights", self.choose_weight_ranges)
 
     def keep_calibration(self) -> None:
         """Store ranges and folded weights, so that a resumed run begins with the same numbers."""
@@ -215,7 +215,7 @@ class _Run:
             pixels, frame = pixels_of(self.model, image)
             encoded.append(Encoded(image.path.name, embed(self.model, pixels), image.prompts, frame))
             self.report.encoder_passes += 1
-        self._settle(sites)
+        self._choose_ranges(sites)
         self.progress("encoder ranges", len(self.images), len(self.images))
         return encoded
 
@@ -251,15 +251,17 @@ class _Run:
             self.progress("decoder ranges", done, len(encoded))
             decode_each(self.model, [one])
             self.report.decoder_prompts += len(one.prompts)
-        self._settle(sites)
+        self._choose_ranges(sites)
         self.progress("decoder ranges", len(encoded), len(encoded))
 
-    def settle_weights(self) -> None:
+    def choose_weight_ranges(self) -> None:
         weights = [(site, found) for site, found in self._quantizers() if site.role == WEIGHT]
         for done, (site, quantizer) in enumerate(weights):
             self.progress("weights", done, len(weights))
             weight = layer_at(self.model, site).weight
-            self.report.ranges[site.name] = settle_weight(quantizer, self.plan[site.name].ranges, weight)
+            self.report.ranges[site.name] = choose_weight_range(
+                quantizer, self.plan[site.name].ranges, weight
+            )
         self.progress("weights", len(weights), len(weights))
 
     def reconstruct(self, cache_gb: float | None, listener: Listener) -> None:
@@ -285,10 +287,10 @@ class _Run:
             quantizer.observer = observer_for(quantizer, self.plan[site.name].ranges)
         return sites
 
-    def _settle(self, sites: list[tuple[Site, Quantizer]]) -> None:
+    def _choose_ranges(self, sites: list[tuple[Site, Quantizer]]) -> None:
         """Turn what was observed into ranges; a site that saw nothing is left for the audit to name."""
         for site, quantizer in sites:
             choice = self.plan[site.name]
-            settled = settle_activation(quantizer, choice.ranges, choice.groups)
-            if settled is not None:
-                self.report.ranges[site.name] = settled
+            found = choose_activation_range(quantizer, choice.ranges, choice.groups)
+            if found is not None:
+                self.report.ranges[site.name] = found

@@ -140,7 +140,7 @@ class Sam:
         """
         loaded = as_pixels(image)
         height, width = loaded.pixels.shape[:2]
-        prompts, clipped = checked_prompts(
+        prompts = checked_prompts(
             width,
             height,
             boxes=boxes,
@@ -161,7 +161,7 @@ class Sam:
             multimask_output=multimask_output, all_masks=all_masks, zoom=zoom, clip_to_box=clip_to_box
         )
         found = segment(self.model, loaded.pixels, prompts, how)
-        return replace(found, clipped_boxes=clipped, notes=loaded.notes)
+        return replace(found, notes=loaded.notes)
 
     @as_documented
     def segment_many(

@@ -15,16 +15,16 @@ from transformers import SamModel
 from saqsam import api
 from saqsam.calibrate.images import CalibrationImage, pixels_of
 from saqsam.mixed import sensitivity
-from saqsam.mixed.allocate import spend
-from saqsam.mixed.choose import spend_bits
+from saqsam.mixed.allocate import allocate
+from saqsam.mixed.choose import allocate_bits
 from saqsam.mixed.sensitivity import sensitivities
 from saqsam.models.attach import all_quantizers
 from saqsam.models.sites import ATTENTION, INPUT, VALUE, WEIGHT
 from saqsam.pipeline import calibrated_copy
 from saqsam.recipe import Override, load_recipe
 from saqsam.reconstruct.end_to_end import masks_and_scores
+from saqsam.reconstruct.overrides import overridden, unquantized
 from saqsam.reconstruct.prompting import Prompting
-from saqsam.reconstruct.replace import replaced, unquantized
 from saqsam.sam import Sam
 from saqsam.scenes import write_scenes
 
@@ -42,7 +42,7 @@ curves = st.dictionaries(
 def test_spending(curves: dict[str, dict[int, float]], sizes: list[int], spare: int) -> None:
     size = dict(zip("abcd", sizes, strict=True))
     least = sum(min(curve) * size[site] for site, curve in curves.items())
-    chosen = spend(curves, size, least + spare)
+    chosen = allocate(curves, size, least + spare)
     cost = sum(bits * size[site] for site, bits in chosen.items())
     assert cost <= least + spare
     error = sum(curves[site][bits] for site, bits in chosen.items())
@@ -57,7 +57,7 @@ def test_spending(curves: dict[str, dict[int, float]], sizes: list[int], spare: 
 
 
 def test_the_upgrade_that_buys_most_comes_first() -> None:
-    found = spend(
+    found = allocate(
         {"cheap": {3: 9.0, 5: 1.0}, "dear": {3: 10.0, 5: 1.0}, "flat": {3: 1.0, 5: 1.0}},
         {"cheap": 1, "dear": 10, "flat": 1},
         3 * 12 + 2,
@@ -79,7 +79,7 @@ def test_slopes_agree_with_quantizing_one_site_for_real(
     quantizers = all_quantizers(model)
 
     def run(only: object) -> torch.Tensor:
-        with torch.no_grad(), replaced(unquantized(q for q in quantizers.values() if q is not only)):
+        with torch.no_grad(), overridden(unquantized(q for q in quantizers.values() if q is not only)):
             embedding = model.vision_encoder(pixels).last_hidden_state
             return masks_and_scores(model, prompting, embedding, [0]).double()
 
@@ -92,7 +92,7 @@ def test_slopes_agree_with_quantizing_one_site_for_real(
         assert errors[site][0] / probes == pytest.approx(real, rel=0.35), site.name
 
 
-def test_large_maps_are_worked_through_in_strips_with_the_same_slopes(
+def test_large_maps_are_worked_through_in_subsets_of_rows_with_the_same_slopes(
     tiny_sam: SamModel, scenes: tuple[CalibrationImage, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = load_recipe("saq-sam-star-w8a8", settings=("clip.method=none",))
@@ -128,9 +128,9 @@ def test_budgets_hold_and_the_choice_is_repeatable(
 ) -> None:
     recipe = load_recipe("saq-sam-star", bits=bits, settings=MIXED)
     few = scenes[:2]
-    found = spend_bits(tiny_sam, recipe, few)
-    assert found == spend_bits(tiny_sam, recipe, few)
-    assert spend_bits(tiny_sam, found, few) == found
+    found = allocate_bits(tiny_sam, recipe, few)
+    assert found == allocate_bits(tiny_sam, recipe, few)
+    assert allocate_bits(tiny_sam, found, few) == found
     assert found.bits == f"{bits} mixed"
     model = calibrated_copy(tiny_sam, found, list(scenes[:2]))
     _, sizes = sensitivities([model], scenes[:2], 1, torch.Generator().manual_seed(0))
@@ -148,7 +148,7 @@ def test_sites_that_the_recipe_fixes_are_left_alone(
     fixed = {"mask_decoder.*:attention": "bits=6", "vision_encoder.neck.*": "keep_float=true"}
     settings = [f"overrides.{pattern}.{value}" for pattern, value in fixed.items()]
     recipe = load_recipe("saq-sam-star-w4a4", settings=(*MIXED, *settings))
-    model = calibrated_copy(tiny_sam, spend_bits(tiny_sam, recipe, scenes[:2]), list(scenes[:1]))
+    model = calibrated_copy(tiny_sam, allocate_bits(tiny_sam, recipe, scenes[:2]), list(scenes[:1]))
     quantizers = all_quantizers(model)
     assert {q.bits for s, q in quantizers.items() if s.part == "decoder" and s.role == ATTENTION} == {6}
     assert not any(site.path.startswith("vision_encoder.neck") for site in quantizers)

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import SamModel
 
 from saqsam.pipeline import Report
-from saqsam.reconstruct.acceptance import JUDGES, judges
+from saqsam.reconstruct.acceptance import MOST_JUDGING, judging_images
 
 Quantized = Callable[..., tuple[SamModel, Report]]
 IMAGES, BLOCKS = 8, 4
@@ -53,7 +53,7 @@ def test_two_passes_of_the_images_and_a_few_whatever_the_number_of_units(
     """Float path, quantized path, judging; one image for the estimate. Rates of 0 keep what was learned."""
     still = ("reconstruct.weight_rate=0", "reconstruct.scale_rate=0")
     settings = (*still, f"reconstruct.unit={unit}", f"reconstruct.encoder={objective}")
-    assert passes(quantized, tiny_sam, *settings) <= 2 * IMAGES + JUDGES + 1
+    assert passes(quantized, tiny_sam, *settings) <= 2 * IMAGES + MOST_JUDGING + 1
 
 
 def test_a_unit_that_did_not_profit_costs_its_judges_once_more(
@@ -62,13 +62,13 @@ def test_a_unit_that_did_not_profit_costs_its_judges_once_more(
     ruin = ("reconstruct.weight_rate=1", "reconstruct.scale_rate=1", "reconstruct.iterations=3")
     _, report = quantized("saq-sam-w4a4", *MANY, *ruin)
     assert "nearest" in {unit["kept"] for unit in report.units}
-    assert passes(quantized, tiny_sam, *ruin) <= 2 * IMAGES + 2 * JUDGES + 1
+    assert passes(quantized, tiny_sam, *ruin) <= 2 * IMAGES + 2 * MOST_JUDGING + 1
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, [0]), (3, [0, 1, 2]), (4, [0, 1, 2, 3])])
 def test_few_images_all_judge(count: int, expected: list[int]) -> None:
-    assert judges(count) == expected
+    assert judging_images(count) == expected
 
 
 def test_judges_are_spread_over_the_set() -> None:
-    assert judges(32) == [0, 8, 16, 24]
+    assert judging_images(32) == [0, 8, 16, 24]

@@ -23,7 +23,7 @@ from saqsam.reconstruct.learner import Learner
 from saqsam.reconstruct.loss import Problem
 from saqsam.reconstruct.memory import is_out_of_memory
 from saqsam.reconstruct.optimise import optimise
-from saqsam.reconstruct.replace import replaced
+from saqsam.reconstruct.overrides import overridden
 
 Quantized = Callable[..., tuple[SamModel, Report]]
 BATCH = "reconstruct.batch=4"
@@ -37,7 +37,7 @@ def gradients(
     loss, total = 0.0, torch.zeros(sum(tensor.numel() for tensor in tensors))
     with torch.enable_grad(), learner.learning():
         for part in parts:
-            with replaced(learner.answers(None)):
+            with overridden(learner.overrides(None)):
                 share = problem.loss(part, None, [0, 1, 2, 3])
             found = torch.autograd.grad(share, tensors, allow_unused=True)
             total += torch.cat(
@@ -101,13 +101,13 @@ def same(first: SamModel, second: SamModel) -> bool:
 def scarce(monkeypatch: pytest.MonkeyPatch, room: int, unit: str, error: Exception) -> None:
     """From now on memory runs out in the third step of a unit if more than ``room`` images meet there."""
 
-    def short(problem: Problem, learner, settings, generator, report, at_once: int):  # type: ignore[no-untyped-def]
+    def short(problem: Problem, learner, settings, generator, report, together: int):  # type: ignore[no-untyped-def]
         def tell(done: int, terms: dict[str, float]) -> None:
             report(done, terms)
-            if problem.unit.name == unit and at_once > room and done == 3:
+            if problem.unit.name == unit and together > room and done == 3:
                 raise error
 
-        return optimise(problem, learner, settings, generator, tell, at_once)
+        return optimise(problem, learner, settings, generator, tell, together)
 
     monkeypatch.setattr(memory, "optimise", short)
 
@@ -145,7 +145,7 @@ def test_a_unit_begins_again_in_smaller_parts_and_gives_what_those_give(
     for later in ("decoder-layer-0", "decoder-layer-1", "final-attention"):
         (tmp_path / f"run/parts/{later}.safetensors").unlink()
 
-    def small(problem, learner, settings, generator, report, at_once):  # type: ignore[no-untyped-def]
+    def small(problem, learner, settings, generator, report, together):  # type: ignore[no-untyped-def]
         return optimise(problem, learner, settings, generator, report, 1)
 
     monkeypatch.setattr(memory, "optimise", small)
@@ -217,7 +217,7 @@ def _planned(quantized: Quantized, caplog: pytest.LogCaptureFixture) -> tuple[fl
         return 4
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(estimate.Estimate, "at_once", look)
+        patch.setattr(estimate.Estimate, "fitting_together", look)
         quantized("saq-sam-w4a4", BATCH)
     caplog.clear()
     return seen[0]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import SamModel
 
-from saqsam.calibrate.choose_range import settle_activation, settle_weight
+from saqsam.calibrate.choose_range import choose_activation_range, choose_weight_range
 from saqsam.calibrate.images import CalibrationImage, pixels_of
 from saqsam.calibrate.observers import observer_for
 from saqsam.grids.affine import Affine
@@ -30,8 +30,8 @@ from saqsam.recipe import Recipe, load_recipe
 from saqsam.reconstruct.learner import Learner
 from saqsam.reconstruct.loss import Problem
 from saqsam.reconstruct.optimise import optimise
+from saqsam.reconstruct.overrides import overridden, unquantized
 from saqsam.reconstruct.prompting import Prompting
-from saqsam.reconstruct.replace import replaced, unquantized
 from saqsam.reconstruct.units import Unit, decoder_units, encoder_units
 
 STEPS = 3
@@ -62,19 +62,19 @@ def case(
     for site, quantizer in all_quantizers(model).items():
         ranges = plan[site.name].ranges
         if site.role == WEIGHT:
-            settle_weight(quantizer, ranges, model.get_submodule(site.path).weight)
+            choose_weight_range(quantizer, ranges, model.get_submodule(site.path).weight)
         else:
-            settle_activation(quantizer, ranges)
+            choose_activation_range(quantizer, ranges)
     return tiny_sam, model, recipe, image
 
 
 class Oracle:
     """Softly rounded weights and learned scales of the given sites, by hooks on their quantizers."""
 
-    def __init__(self, model: SamModel, own: dict[Site, Quantizer]) -> None:
-        self.model, self.own = model, own
+    def __init__(self, model: SamModel, quantizers: dict[Site, Quantizer]) -> None:
+        self.model, self.quantizers = model, quantizers
         self.alpha, self.ratio = {}, {}
-        for site, quantizer in own.items():
+        for site, quantizer in quantizers.items():
             if site.role == WEIGHT:
                 weight = model.get_submodule(site.path).weight.data
                 scale = quantizer.affine.scale.view(-1, *[1] * (weight.ndim - 1))
@@ -112,7 +112,7 @@ class Oracle:
         for site, quantizer in all_quantizers(self.model).items():
 
             def answer(module: Any, inputs: Any, output: Tensor, site: Site = site) -> Tensor:
-                return self.value(site, module, inputs[0]) if site in self.own else inputs[0]
+                return self.value(site, module, inputs[0]) if site in self.quantizers else inputs[0]
 
             handles.append(quantizer.register_forward_hook(answer))
         try:
@@ -159,11 +159,11 @@ def cit(sam: SamModel, embedding: Tensor, tokens: Tensor, dense: Tensor, positio
 
 
 def learn(
-    problem: Problem, model: SamModel, recipe: Recipe, own: dict[Site, Quantizer]
+    problem: Problem, model: SamModel, recipe: Recipe, quantizers: dict[Site, Quantizer]
 ) -> tuple[list[float], Learner]:
-    learner = Learner(model, own, recipe.reconstruct)
-    rest = [q for q in all_quantizers(model).values() if q not in own.values()]
-    with replaced(unquantized(rest)):
+    learner = Learner(model, quantizers, recipe.reconstruct)
+    rest = [q for q in all_quantizers(model).values() if q not in quantizers.values()]
+    with overridden(unquantized(rest)):
         losses = optimise(problem, learner, recipe.reconstruct, torch.Generator().manual_seed(0))
     return losses, learner
 
@@ -199,9 +199,9 @@ def test_encoder_stage_loss_and_first_steps(
     start = encoder.patch_embed(pixels) + encoder.pos_embed
     y = encoder.layers[1](encoder.layers[0](start))
     wanted = cit(float_sam, encoder.neck(y), tokens, dense, positions)
-    own = {site: q for site, q in all_quantizers(model).items() if site.path.split(".")[2] in ("0", "1")}
-    own = {site: q for site, q in own.items() if site.path.startswith("vision_encoder.layers.")}
-    oracle, expected, state = Oracle(model, own), [], {}
+    blocks = ("vision_encoder.layers.0.", "vision_encoder.layers.1.")
+    quantizers = {site: q for site, q in all_quantizers(model).items() if site.path.startswith(blocks)}
+    oracle, expected, state = Oracle(model, quantizers), [], {}
     relative = 0.1 * float(wanted.square().sum(-1).mean() / y.square().sum(-1).mean())
     for step in range(STEPS):
         with torch.enable_grad(), oracle.active():
@@ -214,15 +214,15 @@ def test_encoder_stage_loss_and_first_steps(
 
     prompting = Prompting.of(model, [(image.prompts, frame)], 16, torch.Generator())
     unit = next(encoder_units(model, prompting, "stage"))
-    assert list(unit.quantizers(all_quantizers(model))) == list(own)
+    assert list(unit.quantizers(all_quantizers(model))) == list(quantizers)
     problem = problem_of(model, unit, (start,), recipe)
-    compare(learn(problem, model, recipe, own), oracle, expected)
+    compare(learn(problem, model, recipe, quantizers), oracle, expected)
 
 
 def problem_of(model: SamModel, unit: Unit, state: tuple[Tensor, ...], recipe: Recipe) -> Problem:
     from saqsam.reconstruct.loss import balanced
 
-    with torch.no_grad(), replaced(unquantized(all_quantizers(model).values())):
+    with torch.no_grad(), overridden(unquantized(all_quantizers(model).values())):
         target = unit.run(state)
         view = unit.view(target, [0])
     weights = balanced(unit, [target], [view], 1.0, recipe.reconstruct.local_weight)
@@ -251,8 +251,8 @@ def test_decoder_layer_loss_and_first_steps(
 
     q, k, wanted = rest(float_sam.mask_decoder.transformer.layers, tokens, keys)
     prefix = "mask_decoder.transformer.layers.0."
-    own = {site: x for site, x in all_quantizers(model).items() if site.path.startswith(prefix)}
-    oracle, expected, state = Oracle(model, own), [], {}
+    quantizers = {site: x for site, x in all_quantizers(model).items() if site.path.startswith(prefix)}
+    oracle, expected, state = Oracle(model, quantizers), [], {}
 
     def norm(x: Tensor) -> Tensor:
         return x.square().sum(-1).mean()
@@ -268,4 +268,4 @@ def test_decoder_layer_loss_and_first_steps(
     prompting = Prompting.of(model, [(image.prompts, frame)], 16, torch.Generator())
     unit = next(decoder_units(model, prompting, recipe.reconstruct.token_weight))
     problem = problem_of(model, unit, prompting.start(embedding, [0]), recipe)
-    compare(learn(problem, model, recipe, own), oracle, expected)
+    compare(learn(problem, model, recipe, quantizers), oracle, expected)

@@ -16,7 +16,7 @@ from saqsam.pack.audit import audit
 from saqsam.pack.freeze import freeze
 from saqsam.pipeline import Report
 from saqsam.recipe import Recipe, Reconstruct, load_recipe
-from saqsam.reconstruct.replace import replaced, unquantized
+from saqsam.reconstruct.overrides import overridden, unquantized
 from saqsam.reconstruct.seeds import seeded
 from saqsam.reconstruct.units import encoder_groups
 
@@ -117,7 +117,7 @@ def test_a_weight_that_is_still_softly_rounded_cannot_be_frozen(
     fresh = type(quantizer)(site.name, 4, channels=quantizer.channels)
     fresh.set(quantizer.grid)
     with (
-        replaced(unquantized([fresh])),
+        overridden(unquantized([fresh])),
         pytest.raises(InvariantError, match="another function answers in its place"),
     ):
         fresh.freeze()

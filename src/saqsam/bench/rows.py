@@ -26,7 +26,7 @@ def torch_float(packed: PackedModel, path: Path) -> Any:
     config._attn_implementation = "sdpa"
     config.vision_config._attn_implementation = "sdpa"
     model = family_of_config(config).model_class(config).eval().requires_grad_(False)
-    model.load_state_dict(float_contents(packed).rest, strict=False)
+    model.load_state_dict(packed.float_state(), strict=False)
     model.tie_weights()
     return model
 
@@ -100,6 +100,4 @@ def build_row(row: str, path: Path) -> Any:
 
 def float_contents(packed: PackedModel) -> PackedModel:
     """The same model with its weights as float32 and nothing quantized."""
-    rest = {name: tensor.float() for name, tensor in packed.rest.items()}
-    rest |= {f"{name}.weight": weight.values() for name, weight in packed.weights.items()}
-    return PackedModel(packed.config, {}, {}, {}, rest, {})
+    return PackedModel(packed.config, {}, {}, {}, packed.float_state(), {})

@@ -12,7 +12,7 @@ from saqsam.modules.quantizer import Quantizer
 from saqsam.recipe import Ranges
 
 
-def settle_activation(quantizer: Quantizer, ranges: Ranges, groups: int = 1) -> SiteRange | None:
+def choose_activation_range(quantizer: Quantizer, ranges: Ranges, groups: int = 1) -> SiteRange | None:
     """Choose the range of an observed quantizer and start it quantizing; ``None`` if it saw nothing.
 
     ``groups`` is how many groups of channels a grouped grid may have.
@@ -20,7 +20,7 @@ def settle_activation(quantizer: Quantizer, ranges: Ranges, groups: int = 1) -> 
     return rule_for(quantizer.kind).choose(quantizer, ranges, groups)
 
 
-def settle_weight(quantizer: Quantizer, ranges: Ranges, weight: Tensor) -> SiteRange:
+def choose_weight_range(quantizer: Quantizer, ranges: Ranges, weight: Tensor) -> SiteRange:
     """Choose the ranges of a weight, one for each output channel, and start it quantizing."""
     scale, zero_point = weight_parameters(
         weight,

@@ -24,7 +24,7 @@ from saqsam.checkpoints.official import CONFIG_KEY, is_official, official_names,
 from saqsam.checkpoints.paths import looks_like_url
 from saqsam.checkpoints.reading import Checkpoint, read_checkpoint
 from saqsam.checkpoints.within import only_sam
-from saqsam.errors import CheckpointError
+from saqsam.errors import CheckpointError, first_line
 from saqsam.families.foreign import is_quantized_state
 from saqsam.families.record import Config, Model
 from saqsam.families.sam_sizes import parts_from_shapes, size_name
@@ -81,7 +81,7 @@ def _load(source: str | Path, attention: str) -> Model:
         path = path.expanduser()
         is_directory, exists = path.is_dir(), path.exists()
     except (OSError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{name:.200}", f"not a usable path ({_first_line(error)})", _MODEL) from error
+        raise CheckpointError(f"{name:.200}", f"not a usable path ({first_line(error)})", _MODEL) from error
     if is_directory:
         return _from_directory(path, attention)
     if exists:
@@ -227,7 +227,3 @@ def _tables(told: object) -> dict[str, dict[str, Any]]:
     """The tables of a file's own account of itself, without whatever else it may hold."""
     items = told.items() if isinstance(told, dict) else ()
     return {part: values for part, values in items if isinstance(values, dict)}
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -28,7 +28,7 @@ from saqsam.checkpoints.nested import flat_entries, levels
 from saqsam.checkpoints.official_files import is_official_file
 from saqsam.checkpoints.paths import refuse_placeholder
 from saqsam.checkpoints.pickles import refuse_globals, refuse_legacy
-from saqsam.errors import CheckpointError, CorruptCheckpoint, UnsafeCheckpoint
+from saqsam.errors import CheckpointError, CorruptCheckpoint, UnsafeCheckpoint, first_line
 from saqsam.files import what_is_there
 
 MAX_SAFETENSORS_HEADER = 4 * 2**20  # SAM-H needs 0.1 MB; a longer header only costs memory to parse
@@ -193,10 +193,10 @@ def _read_pickled(path: Path, also: Sequence[type], *, mapped: bool, nested: boo
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise UnsafeCheckpoint(
-            path, f"not a plain dictionary of tensors ({_first_line(error)}); nothing was run", _SAVE_STATE
+            path, f"not a plain dictionary of tensors ({first_line(error)}); nothing was run", _SAVE_STATE
         ) from error
     except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError, OSError) as error:
-        raise CorruptCheckpoint(path, f"damaged PyTorch file ({_first_line(error)})", _REDOWNLOAD) from error
+        raise CorruptCheckpoint(path, f"damaged PyTorch file ({first_line(error)})", _REDOWNLOAD) from error
     if nested:
         return _all_levels(path, content)
     state = _unwrapped(path, content)
@@ -314,7 +314,3 @@ def _without_module_prefix(tensors: Mapping[str, StoredTensor]) -> Mapping[str, 
     while tensors and all(name.startswith(prefix) for name in tensors):
         tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     return tensors
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

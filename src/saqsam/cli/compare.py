@@ -120,7 +120,7 @@ def _checked(shown: ShownOptions) -> dict[str, list[tuple[int, float]]]:
         raise UsageError("--run belongs to --html")
     losses: dict[str, list[tuple[int, float]]] = {}
     if shown.html is not None:
-        from saqsam.report.extra import require_report
+        from saqsam.extras import require_report
         from saqsam.report.html import read_losses
 
         require_report()

@@ -113,7 +113,7 @@ class BadEntries:
         self._notes: Counter[str] = Counter()
         self._hints: dict[str, None] = {}
 
-    def settle(self, path: str | Path, faults: Sequence[Fault], hints: Sequence[str] = ()) -> None:
+    def resolve(self, path: str | Path, faults: Sequence[Fault], hints: Sequence[str] = ()) -> None:
         """Refuse a file for the faults of its entries, or note that those entries are left out.
 
         Args:

@@ -73,9 +73,9 @@ def read_instances(
     )
     objects.read(document["annotations"])
     if annotated:
-        bad.settle(path, [*listed.faults, *objects.faults])
+        bad.resolve(path, [*listed.faults, *objects.faults])
     else:
-        bad.settle(path, listed.faults)
+        bad.resolve(path, listed.faults)
         if objects.faults:
             bad.note("faults of annotations, which are not needed here", len(objects.faults))
     if not listed.records:

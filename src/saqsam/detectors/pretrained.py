@@ -107,7 +107,7 @@ def load_pretrained(source: str, device: str = "cpu") -> PretrainedDetector:
                 f"install; pip install {package}, or use a model without it (D-FINE, RT-DETRv2)"
             ) from error
         raise CheckpointError(
-            directory, f"no detector could be opened ({_first_line(error)})", _HELP
+            directory, f"no detector could be opened ({_on_one_line(error)})", _HELP
         ) from error
     missing = sorted(report["missing_keys"])
     if missing:
@@ -177,5 +177,5 @@ def _class_names(id2label: Mapping[int, str]) -> tuple[str, ...]:
     return names
 
 
-def _first_line(error: BaseException) -> str:
+def _on_one_line(error: BaseException) -> str:
     return (" ".join(str(error).split()) or type(error).__name__)[:300]

@@ -39,11 +39,11 @@ class _Watch(importlib.abc.MetaPathFinder):
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Telling(spec.loader)
+            spec.loader = _RegisteringLoader(spec.loader)
         return spec
 
 
-class _Telling(importlib.abc.Loader):
+class _RegisteringLoader(importlib.abc.Loader):
     """A loader that registers saqsam after the module has run."""
 
     def __init__(self, loader: importlib.abc.Loader) -> None:

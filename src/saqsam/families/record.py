@@ -194,15 +194,15 @@ class Decoder(Protocol):
     def final_attention(self, queries: Tensor, keys: Tensor, tokens: Tensor, positions: Tensor) -> Tensor:
         """Tokens after the last attention, before their norm."""
 
-    def settled(self, queries: Tensor) -> Tensor:
+    def final_norm(self, queries: Tensor) -> Tensor:
         """The norm after the last attention, ``(P, T, C)``."""
 
     def masks(self, tokens: Tensor, keys: Tensor, size: tuple[int, int]) -> Tensor:
-        """All masks' logits ``(P, 16 * N, M)``, pixels row by row, of settled tokens ``(P, T, C)`` and image
-        tokens ``(P, 1, N, C)`` of a ``size`` grid."""
+        """All masks' logits ``(P, 16 * N, M)``, pixels row by row, of tokens ``(P, T, C)`` after the
+        last norm and image tokens ``(P, 1, N, C)`` of a ``size`` grid."""
 
     def scores(self, tokens: Tensor) -> Tensor:
-        """Predicted IoU ``(P, M)`` of settled tokens."""
+        """Predicted IoU ``(P, M)`` of tokens after the last norm."""
 
 
 Adapter = Callable[[nn.Module, AttentionQuantizers, Attention, bool], nn.Module]

@@ -100,7 +100,7 @@ class SamDecoder:
         attended, _ = self.final(query=queries + tokens, key=keys + positions, value=keys)
         return cast(Tensor, attended + queries)
 
-    def settled(self, queries: Tensor) -> Tensor:
+    def final_norm(self, queries: Tensor) -> Tensor:
         """The norm after the last attention: ``(P, 1, T, C) -> (P, T, C)``."""
         return cast(Tensor, self._two_way.layer_norm_final_attn(queries))[:, 0]
 

@@ -9,7 +9,7 @@ from typing import Any
 import onnxruntime
 import torch
 
-from saqsam.errors import CheckpointError
+from saqsam.errors import CheckpointError, first_line
 
 _ERRORS_ONLY = 3
 _AS_REQUESTED = 1
@@ -57,7 +57,7 @@ def open_session(
             raise
         raise CheckpointError(
             name,
-            f"ONNX Runtime {onnxruntime.__version__} cannot open it ({_first_line(error)})",
+            f"ONNX Runtime {onnxruntime.__version__} cannot open it ({first_line(error)})",
             "Export it again, or with a lower --opset",
         ) from error
 
@@ -87,9 +87,5 @@ def run_session(
         if not isinstance(error, ValueError) and not type(error).__module__.startswith("onnxruntime"):
             raise
         raise CheckpointError(
-            name, f"it does not run ({_first_line(error)})", "Was it made from another model?"
+            name, f"it does not run ({first_line(error)})", "Was it made from another model?"
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 
-from saqsam.errors import RunError, SaqsamError, UsageError
+from saqsam.errors import RunError, SaqsamError
+from saqsam.extras import require_ray
 from saqsam.images.files import current_pixel_limit, pixel_limit
 from saqsam.many.run import ShardWriter
 from saqsam.many.work import Chunk, Job
@@ -131,13 +132,9 @@ def import_ray() -> Any:
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise UsageError(
-            "--on ray needs Ray, which comes with an extra: pip install 'saqsam[ray]'"
-        ) from error
+    require_ray()
+    import ray.data
+
     return ray
 
 

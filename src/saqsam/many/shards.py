@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from saqsam.errors import RunError, UsageError
+from saqsam.extras import require_parquet
 from saqsam.files import atomic_write
 from saqsam.many.work import Row
 
@@ -104,13 +105,9 @@ def check_kind(kind: str) -> None:
 
 
 def _arrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise UsageError(
-            "Parquet shards need pyarrow, which comes with an extra: pip install 'saqsam[ray]'"
-        ) from error
+    require_parquet()
+    import pyarrow.parquet
+
     return pyarrow, pyarrow.parquet
 
 

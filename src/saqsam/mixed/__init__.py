@@ -1,1 +1,1 @@
-"""Mixed precision: the recipe's bits, spent where the model's answers need them."""
+"""Mixed precision: the recipe's bits, allocated where the model's answers need them."""

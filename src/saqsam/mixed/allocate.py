@@ -15,7 +15,7 @@ Curve = Mapping[int, float]
 """Error of one site by its bits."""
 
 
-def spend(curves: Mapping[str, Curve], sizes: Mapping[str, int], budget: int) -> dict[str, int]:
+def allocate(curves: Mapping[str, Curve], sizes: Mapping[str, int], budget: int) -> dict[str, int]:
     """Bits of every site.
 
     Args:

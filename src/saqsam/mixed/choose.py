@@ -10,7 +10,7 @@ import torch
 
 from saqsam.calibrate.images import CalibrationImage
 from saqsam.families.record import Model
-from saqsam.mixed.allocate import spend
+from saqsam.mixed.allocate import allocate
 from saqsam.mixed.sensitivity import sensitivities
 from saqsam.models.plan import plan_sites
 from saqsam.pipeline import Progress, calibrated_copy
@@ -22,7 +22,7 @@ LEAST, MOST = 2, 8
 
 
 @torch.no_grad()
-def spend_bits(
+def allocate_bits(
     model: Model,
     recipe: Recipe,
     images: Sequence[CalibrationImage],
@@ -67,7 +67,7 @@ def spend_bits(
             for site in part
             if site.name in mine
         }
-        chosen |= spend(curves, mine, sum(size * plan[site].bits for site, size in mine.items()))
+        chosen |= allocate(curves, mine, sum(size * plan[site].bits for site, size in mine.items()))
     overrides = {site: Override(bits=chosen[site]) for site in free}
     return replace(recipe, overrides={**recipe.overrides, **overrides})
 

@@ -25,15 +25,15 @@ from saqsam.models.attach import all_quantizers
 from saqsam.models.lookup import layer_at, module_at
 from saqsam.models.sites import ATTENTION, INPUT, KEY, QUERY, VALUE, WEIGHT, Site, attention_rows
 from saqsam.modules.layers import QuantizedLayer
-from saqsam.modules.quantizer import Quantizer
+from saqsam.modules.quantizer import Override, Quantizer
 from saqsam.reconstruct.end_to_end import masks_and_scores
+from saqsam.reconstruct.overrides import overridden
 from saqsam.reconstruct.prompting import Prompting
-from saqsam.reconstruct.replace import Answer, replaced
 
 _PROMPTS = 8
 """Prompts used of each image."""
-_LARGE_MAP, _STRIP = 1 << 22, 0.25
-"""Elements of an attention map beyond which a block is worked through strip by strip, and a strip's share."""
+_LARGE_MAP, _ROW_SHARE = 1 << 22, 0.25
+"""Elements of an attention map beyond which a block is worked through by subsets of rows, and their share."""
 
 Errors = dict[Site, list[float]]
 """Squared change of the outputs by site, one for each calibrated model."""
@@ -66,14 +66,14 @@ def sensitivities(
     first = models[0]
     quantizers = [all_quantizers(model) for model in models]
     scales = {site: torch.zeros(len(models), requires_grad=True) for site in quantizers[0]}
-    answers: dict[Quantizer, Answer] = {}
+    overrides: dict[Quantizer, Override] = {}
     for site, quantizer in quantizers[0].items():
-        answers[quantizer] = partial(_moved, [found[site] for found in quantizers], scales[site])
+        overrides[quantizer] = partial(_moved, [found[site] for found in quantizers], scales[site])
     errors = {site: [0.0] * len(models) for site in scales}
     for image in images:
         pixels, frame = pixels_of(first, image)
         prompting = Prompting.of(first, [(image.prompts, frame)], _PROMPTS, generator)
-        with torch.enable_grad(), replaced(answers):
+        with torch.enable_grad(), overridden(overrides):
             embedding = _embed(first, pixels)
             for slopes in _slopes(first, prompting, embedding, list(scales.values()), probes, generator):
                 for site, own in zip(scales, slopes, strict=True):
@@ -88,11 +88,11 @@ def _embed(model: Model, pixels: Tensor) -> Tensor:
     encoder = encoder_of(model)
     x = encoder.start(pixels.to(model.device, model.dtype))
     for block in encoder.blocks:
-        strips = encoder.rows_of(block)
-        large = strips.is_global(x) and (x.shape[1] * x.shape[2]) ** 2 > _LARGE_MAP
+        subset = encoder.rows_of(block)
+        large = subset.is_global(x) and (x.shape[1] * x.shape[2]) ** 2 > _LARGE_MAP
         parts = [
-            checkpoint(strips.run, x, rows, use_reentrant=False, preserve_rng_state=False)
-            for rows in strips.split(x.shape[1], _STRIP if large else 1.0)
+            checkpoint(subset.run, x, rows, use_reentrant=False, preserve_rng_state=False)
+            for rows in subset.split(x.shape[1], _ROW_SHARE if large else 1.0)
         ]
         x = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
     embedding: Tensor = encoder.neck(x)
@@ -153,7 +153,7 @@ def _sizes(model: Model, quantizers: Mapping[Site, Quantizer], pixels: Tensor, p
         elements[site] = elements.get(site, 0) + x.numel()
         return x
 
-    with torch.no_grad(), replaced({q: partial(counted, site) for site, q in quantizers.items()}):
+    with torch.no_grad(), overridden({q: partial(counted, site) for site, q in quantizers.items()}):
         embedding = encoder_of(model).plain(pixels.to(model.device, model.dtype))
         masks_and_scores(model, prompting, embedding, [0])
     weights = {site: layer_at(model, site).weight.numel() for site in quantizers if site.role == WEIGHT}

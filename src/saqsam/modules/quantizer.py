@@ -59,7 +59,7 @@ class Quantizer(nn.Module):
     Attributes:
         channel_ranges: ``(2, channels)``, scale and zero point of each channel that groups of channels were
             made of, with which learning begins; gone once frozen, and ``None`` on any other grid.
-        override: answers in place of the stage, as long as it is set; see ``reconstruct.replace``.
+        override: answers in place of the stage, as long as it is set; see ``reconstruct.overrides``.
     """
 
     _device: Tensor
@@ -148,13 +148,13 @@ class Quantizer(nn.Module):
         """Make the present grid final.
 
         Raises:
-            InvariantError: no range was ever set, or an observer still watches; see ``check_settled``.
+            InvariantError: no range was ever set, or an observer still watches; see ``check_has_range``.
         """
-        self.check_settled()
+        self.check_has_range()
         self.channel_ranges = None
         self.stage = Stage.FROZEN
 
-    def check_settled(self) -> None:
+    def check_has_range(self) -> None:
         """Nothing is left to decide here.
 
         Raises:

@@ -78,6 +78,11 @@ class PackedModel:
     rest: dict[str, Tensor]
     records: dict[str, Any]
 
+    def float_state(self) -> dict[str, Tensor]:
+        """Every parameter and buffer as float32, by its name in the state dict; weights from their codes."""
+        state = {name: tensor.float() for name, tensor in self.rest.items()}
+        return state | {f"{name}.weight": weight.values() for name, weight in self.weights.items()}
+
 
 def check_contents(packed: PackedModel) -> None:
     """Hold contents against the format's rules; used before writing and after reading.

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from saqsam.checkpoints.official import POSITIONS, TIED_POSITIONS
 from saqsam.errors import CorruptCheckpoint, SaqsamError
@@ -37,7 +36,7 @@ def to_packed(model: Model, recipe: Recipe, records: dict[str, Any]) -> PackedMo
     weights: dict[str, PackedWeight] = {}
     activations: dict[str, PackedActivation] = {}
     for site, quantizer in all_quantizers(model).items():
-        quantizer.check_settled()
+        quantizer.check_has_range()
         if site.role != WEIGHT:
             activations[site.name] = quantizer.grid.to_packed()
             continue
@@ -82,8 +81,7 @@ def from_packed(packed: PackedModel, path: str | Path) -> tuple[Model, Recipe]:
 
 
 def _load_parameters(model: Model, packed: PackedModel) -> None:
-    state: dict[str, Tensor] = {name: tensor.float() for name, tensor in packed.rest.items()}
-    state |= {f"{name}.weight": weight.values() for name, weight in packed.weights.items()}
+    state = packed.float_state()
     if POSITIONS in state:
         state.setdefault(TIED_POSITIONS, state[POSITIONS])
     model.load_state_dict(state, strict=True, assign=True)

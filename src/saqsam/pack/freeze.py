@@ -37,7 +37,7 @@ def freeze(
     """
     quantizers = all_quantizers(model)
     for quantizer in quantizers.values():
-        quantizer.check_settled()  # all of them, before any weight is changed for good
+        quantizer.check_has_range()  # all of them, before any weight is changed for good
     for site, quantizer in quantizers.items():
         if site.role == WEIGHT:
             layer_at(model, site).freeze_weight()

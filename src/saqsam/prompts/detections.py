@@ -102,7 +102,7 @@ def read_detections(
             if not (is_id(entry["image_id"]) and is_id(entry["category_id"])):
                 bad.note(LENIENT_IDS)
     hints = list(_shifted(entries, dataset, any_category)) if faults else []
-    bad.settle(path, faults, hints)
+    bad.resolve(path, faults, hints)
     if len({fault.entry for fault in faults}) == len(entries) > 0:
         raise AnnotationError(path, ["no detection can be used", *hints, *by_kind(faults)], "mend the file")
     return {key: _best(group, top_k, score_threshold) for key, group in sorted(found.items())}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -93,6 +93,18 @@ class Prompts:
         return Prompts(**{name: field.to(device) for name, field in self._given()})
 
 
+class CheckedPrompts(NamedTuple):
+    """What :func:`checked_prompts` has found good for one image.
+
+    Attributes:
+        prompts: with a meaning on the image.
+        clipped: boxes that reached past the image and were clipped to it.
+    """
+
+    prompts: Prompts
+    clipped: int
+
+
 def checked_prompts(
     width: int,
     height: int,
@@ -103,11 +115,8 @@ def checked_prompts(
     masks: Any = None,
     mask_side: int | None = None,
     where: str = "prompts",
-) -> tuple[Prompts, int]:
+) -> CheckedPrompts:
     """Prompts from lists, arrays or tensors, checked against the image they belong to.
-
-    Returns:
-        The prompts, and the number of boxes that reached past the image and were clipped to it.
 
     Raises:
         PromptError: as :func:`checked_boxes`, :func:`checked_points` and :func:`checked_masks`; or a prompt
@@ -127,7 +136,7 @@ def checked_prompts(
         empty = torch.nonzero((clean_labels == PADDING).all(1)).flatten().tolist()
         if empty:
             raise PromptError(f"{where}: prompt {empty[0]} has neither a box nor a click; give it one")
-    return Prompts(clean_boxes, clean_points, clean_labels, clean_masks), clipped
+    return CheckedPrompts(Prompts(clean_boxes, clean_points, clean_labels, clean_masks), clipped)
 
 
 def checked_boxes(boxes: Any, width: int, height: int, *, where: str) -> tuple[Tensor, int]:

@@ -17,16 +17,17 @@ from torch import Tensor
 from saqsam.errors import RecipeError
 from saqsam.families.record import Model
 from saqsam.models.sites import INPUT, WEIGHT, Site
-from saqsam.modules.quantizer import Quantizer
+from saqsam.modules.quantizer import Override, Quantizer
 from saqsam.recipe import Recipe, Reconstruct
-from saqsam.reconstruct.acceptance import UnitRecord, judges, loss_of, outputs_of
+from saqsam.reconstruct.acceptance import UnitRecord, judging_images, loss_of, outputs_of
 from saqsam.reconstruct.cache import Cache
 from saqsam.reconstruct.learner import Learner, write_weight
 from saqsam.reconstruct.loss import Problem
 from saqsam.reconstruct.mixing import Mixing
+from saqsam.reconstruct.overrides import override_for_good
 from saqsam.reconstruct.progress import Progress
-from saqsam.reconstruct.replace import Answer, replaced_for_good
-from saqsam.reconstruct.unit_solver import Own, Rows, Solved, Solver
+from saqsam.reconstruct.unit_solver import Rows, Solved, Solver
+from saqsam.reconstruct.units import UnitQuantizers
 from saqsam.reconstruct.walk import Asked, Walk
 
 
@@ -64,18 +65,20 @@ class PublishedSolver(Solver):
 
     coins: torch.Generator
 
-    def learn(self, problem: Problem, own: Own, settings: Reconstruct, rows: Rows) -> Solved:
+    def learn(
+        self, problem: Problem, quantizers: UnitQuantizers, settings: Reconstruct, rows: Rows
+    ) -> Solved:
         """Learn a unit; what comes of it is kept, better or worse."""
         del rows
-        images = judges(len(problem.inputs))
+        images = judging_images(len(problem.inputs))
         before = loss_of(problem, outputs_of(problem, images))
-        learner = Learner(self.model, own, settings)
+        learner = Learner(self.model, quantizers, settings)
         steps = self.optimise(problem, learner, settings)
-        leave(learner, own, Mixing(settings.quantized_share, self.coins))
+        leave(learner, quantizers, Mixing(settings.quantized_share, self.coins))
         outputs = outputs_of(problem, images)
         after = loss_of(problem, outputs)
         record = UnitRecord(
-            problem.unit.name, steps, before, after, "as published", self.at_once, len(images)
+            problem.unit.name, steps, before, after, "as published", self.together, len(images)
         )
         return Solved(record, outputs)
 
@@ -98,29 +101,29 @@ class PublishedWalk(Walk):
         coins: torch.Generator,
     ) -> None:
         super().__init__(model, recipe, asked, progress, None, cache)
-        solver = PublishedSolver(model, self.settings.batch, self.seed, None, self.telling)
+        solver = PublishedSolver(model, self.settings.batch, self.seed, None, self.progress_log)
         solver.coins = coins
         self.solver = solver
 
 
 @torch.no_grad()
-def leave(learner: Learner, own: Own, mixing: Mixing) -> None:
+def leave(learner: Learner, quantizers: UnitQuantizers, mixing: Mixing) -> None:
     """End a unit as the released code does: one layer on its grid, the others soft, coins at every input."""
-    answers: dict[Quantizer, Answer] = {}
+    overrides: dict[Quantizer, Override] = {}
     for quantizer, learned in learner.scales.items():
-        quantizer.set(learned.settled())
+        quantizer.set(learned.final_grid())
     for order, (quantizer, rounding) in enumerate(learner.roundings.items()):
         if order == 0:
             write_weight(learner.layers[quantizer], quantizer, rounding.harden())
         else:
-            answers[quantizer] = partial(_soft, rounding.soft().detach())
-    for site, quantizer in own.items():
+            overrides[quantizer] = partial(_soft, rounding.soft().detach())
+    for site, quantizer in quantizers.items():
         if site.role == INPUT:
-            answers[quantizer] = partial(_coin, quantizer, mixing)
-    replaced_for_good(answers)
+            overrides[quantizer] = partial(_coin, quantizer, mixing)
+    override_for_good(overrides)
 
 
-def unquantized_weights(quantizers: dict[Site, Quantizer], weights: dict[Site, Tensor]) -> float:
+def unquantized_weights(quantizers: UnitQuantizers, weights: dict[Site, Tensor]) -> float:
     """Share of elements that are not their own round trip.
 
     Args:
@@ -134,10 +137,10 @@ def unquantized_weights(quantizers: dict[Site, Quantizer], weights: dict[Site, T
 class Count:
     """Counts elements of activations that leave their quantizers off the grid; one for a model."""
 
-    def __init__(self, quantizers: dict[Site, Quantizer]) -> None:
+    def __init__(self, quantizers: UnitQuantizers) -> None:
         self.seen = self.off = 0
-        self.answers: dict[Quantizer, Answer] = {
-            quantizer: partial(self._answer, quantizer, quantizer.override or quantizer.by_stage)
+        self.overrides: dict[Quantizer, Override] = {
+            quantizer: partial(self._counted, quantizer, quantizer.override or quantizer.by_stage)
             for site, quantizer in quantizers.items()
             if site.role != WEIGHT
         }
@@ -147,7 +150,7 @@ class Count:
         """Of all elements seen."""
         return self.off / max(1, self.seen)
 
-    def _answer(self, quantizer: Quantizer, present: Answer, x: Tensor, value: Tensor | None) -> Tensor:
+    def _counted(self, quantizer: Quantizer, present: Override, x: Tensor, value: Tensor | None) -> Tensor:
         found = present(x, value)
         self.seen += x.numel()
         self.off += int((found != quantizer.grid.round_trip(x)).sum())

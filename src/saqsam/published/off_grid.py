@@ -16,7 +16,7 @@ from saqsam.datasets.bad_entries import STOP, BadEntries
 from saqsam.datasets.exif_words import AUTO
 from saqsam.errors import UsageError
 from saqsam.families.record import Model
-from saqsam.mixed.choose import spend_bits
+from saqsam.mixed.choose import allocate_bits
 from saqsam.models.attach import all_quantizers
 from saqsam.models.lookup import layer_at
 from saqsam.models.sites import WEIGHT
@@ -24,7 +24,7 @@ from saqsam.pipeline import Progress, calibrated_copy
 from saqsam.published.learning import Count, PublishedWalk, as_published, unquantized_weights
 from saqsam.recipe import Recipe, load_recipe
 from saqsam.reconstruct.cache import Cache
-from saqsam.reconstruct.replace import replaced
+from saqsam.reconstruct.overrides import overridden
 from saqsam.reconstruct.seeds import seeded
 from saqsam.reconstruct.walk import begin
 from saqsam.sam import Sam
@@ -105,7 +105,7 @@ def quantize_as_published(
     found = [x for x in images_found if len(x.prompts)]
     if not found:
         raise UsageError("calibration needs at least one image with at least one prompt")
-    chosen = spend_bits(sam.model, chosen, found, progress)
+    chosen = allocate_bits(sam.model, chosen, found, progress)
     model = calibrated_copy(sam.model, chosen, found)
     coins = seeded(chosen.calibration.seed, "coins", model.device)
     cache = Cache()
@@ -128,7 +128,7 @@ def off_grid_shares(model: Model, images: Sequence[CalibrationImage]) -> dict[st
     quantizers = all_quantizers(model)
     weights = {site: layer_at(model, site).effective_weight() for site in quantizers if site.role == WEIGHT}
     count = Count(quantizers)
-    with replaced(count.answers):
+    with overridden(count.overrides):
         for image in images:
             pixels, frame = pixels_of(model, image)
             encoded = Encoded(image.path.name, embed(model, pixels), image.prompts, frame)

@@ -16,7 +16,7 @@ import torch
 from saqsam.reconstruct.loss import Problem, total
 from saqsam.reconstruct.units import State
 
-JUDGES = 4
+MOST_JUDGING = 4
 """At most so many calibration images decide."""
 LEARNED, NEAREST = "learned", "nearest"
 
@@ -49,9 +49,9 @@ class UnitRecord:
         return asdict(self)
 
 
-def judges(count: int) -> list[int]:
-    """Which of ``count`` calibration images decide: at most ``JUDGES``, spread evenly, always the same."""
-    few = min(JUDGES, count)
+def judging_images(count: int) -> list[int]:
+    """Which of ``count`` calibration images decide: at most ``MOST_JUDGING``, spread evenly."""
+    few = min(MOST_JUDGING, count)
     return [index * count // few for index in range(few)]
 
 

@@ -19,7 +19,7 @@ from saqsam.reconstruct.prompting import Prompting
 from saqsam.reconstruct.units import State, Unit
 
 
-def whole_model(model: Model, prompting: Prompting) -> Unit:
+def end_to_end_unit(model: Model, prompting: Prompting) -> Unit:
     """Patch tokens ``(images, H, W, D)`` in, embeddings ``(images, C, g, g)`` out; the view is the masks."""
     encoder = encoder_of(model)
 
@@ -51,9 +51,9 @@ def masks_and_scores(model: Model, prompting: Prompting, embedding: Tensor, imag
     tokens, counts = prompting.batch(images)
     decoder = decoder_of(model)
     image = (embedding + prompting.dense).repeat_interleave(counts, dim=0)
-    found, keys = decoder.transform(tokens, image, prompting.positions)
-    settled = found[:, 0]
+    tokens, keys = decoder.transform(tokens, image, prompting.positions)
+    tokens = tokens[:, 0]
     height, width = embedding.shape[-2:]
-    masks = torch.sigmoid(decoder.masks(settled, keys, (height, width)))
-    scores = decoder.scores(settled)[:, None] * masks.shape[1] ** 0.5
+    masks = torch.sigmoid(decoder.masks(tokens, keys, (height, width)))
+    scores = decoder.scores(tokens)[:, None] * masks.shape[1] ** 0.5
     return torch.cat([masks, scores], dim=1)

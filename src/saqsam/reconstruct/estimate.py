@@ -6,20 +6,19 @@ Everything is tried out on one image: a forward pass of each unit, and one step 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 import torch
 
 from saqsam.families.record import Model
-from saqsam.models.sites import WEIGHT, Site
-from saqsam.modules.quantizer import Quantizer
+from saqsam.models.sites import WEIGHT
 from saqsam.reconstruct.layerwise import LayerInputs, layer_of, rows_of
 from saqsam.reconstruct.learner import Learner
 from saqsam.reconstruct.measure import tried
 from saqsam.reconstruct.plan import How, Step
-from saqsam.reconstruct.units import State
+from saqsam.reconstruct.units import State, UnitQuantizers
 
 _T = TypeVar("_T")
 RUNTIME = 30_000_000
@@ -92,14 +91,12 @@ class Estimate:
     together: int | None = None
     held: list[Held] = field(default_factory=list)
 
-    def step(
-        self, step: Step, own: Mapping[Site, Quantizer], state: State, *, paths: int, beside: int
-    ) -> State:
+    def step(self, step: Step, quantizers: UnitQuantizers, state: State, *, paths: int, beside: int) -> State:
         """Try what is done with a unit on one image; returns the state after it.
 
         Args:
             step: what is done.
-            own: the quantizers of its unit.
+            quantizers: those of its unit.
             state: what enters it.
             paths: different states of each image that enter it: 1 as long as nothing is quantized, else 2.
             beside: bytes of activations of one image that are held for later.
@@ -115,34 +112,34 @@ class Estimate:
             self._held(held + 2 * size(after), 0, 0)  # float and quantized outputs
             return after
         if step.how is How.CLOSED_FORM:
-            return self._one_pass(step, own, state, held)
+            return self._one_pass(step, quantizers, state, held)
         if step.how is How.LAYERS:
-            return self._layers(step, own, state, held)
+            return self._layers(step, quantizers, state, held)
         if step.how is How.TUNED:
-            return self._tuned(step, own, state)
-        return self._steps(step, own, state, held)
+            return self._tuned(step, quantizers, state)
+        return self._steps(step, quantizers, state, held)
 
-    def _one_pass(self, step: Step, own: Mapping[Site, Quantizer], state: State, held: int) -> State:
+    def _one_pass(self, step: Step, quantizers: UnitQuantizers, state: State, held: int) -> State:
         unit = step.unit
         after, seconds = timed(lambda: unit.run(state))
         self.units[unit.name] = Cost(0, 0.0, 3 * self.images * seconds)
-        self.codes += sum(layer_of(unit, q).weight.numel() for s, q in own.items() if s.role == WEIGHT)
+        self.codes += sum(layer_of(unit, q).weight.numel() for s, q in quantizers.items() if s.role == WEIGHT)
         # Float and quantized outputs, those with nearest rounding and those in closed form.
-        self._held(held + 3 * size(after), 0, self._moments(step, own))
+        self._held(held + 3 * size(after), 0, self._moments(step, quantizers))
         return after
 
-    def _steps(self, step: Step, own: Mapping[Site, Quantizer], state: State, held: int) -> State:
+    def _steps(self, step: Step, quantizers: UnitQuantizers, state: State, held: int) -> State:
         unit, settings = step.unit, step.settings
         passes = 2
         if step.sees_layers:
-            _, rows = rows_of(unit, own, state, settings.tokens, 0, 0)
+            _, rows = rows_of(unit, quantizers, state, settings.tokens, 0, 0)
             passes += len(rows)
             held += sum(row.nbytes for row in rows.values())
-            self._held(held, 0, self._moments(step, own))
+            self._held(held, 0, self._moments(step, quantizers))
         seen = self.image if step.prompt_aware else None
-        once = tried(self.model, unit, own, state, settings, self.generator, view=seen)
+        once = tried(self.model, unit, quantizers, state, settings, self.generator, view=seen)
         view = 0 if seen is None else size((unit.view(once.after, [seen]),))
-        learner = Learner(self.model, own, settings)
+        learner = Learner(self.model, quantizers, settings)
         steps = settings.iterations if learner.learns else 0
         # A step is about three passes: forward, and backward to inputs and to what is learned.
         per_image = once.seconds / (3 if learner.learns else 1)
@@ -156,11 +153,11 @@ class Estimate:
 
     def _row_share(self, step: Step, state: State) -> float:
         """Of a block's rows of tokens, those that a step looks at."""
-        if step.unit.strips is None:
+        if step.unit.rows is None:
             return 1.0
-        return 1 / len(step.unit.strips.split(state[0].shape[1], step.settings.row_share))
+        return 1 / len(step.unit.rows.split(state[0].shape[1], step.settings.row_share))
 
-    def at_once(self, memory: float) -> int:
+    def fitting_together(self, memory: float) -> int:
         """Images of a step to work through together, so that all fits in ``memory`` bytes."""
         together = self.batch
         for activations, graph, learned in self.held:
@@ -171,7 +168,7 @@ class Estimate:
 
     @property
     def peak(self) -> int:
-        """Bytes at once at most."""
+        """Bytes at one moment at most."""
         at_work = (states + round(self._share * graph) + learned for states, graph, learned in self.held)
         return max(at_work) + RUNTIME
 
@@ -180,21 +177,21 @@ class Estimate:
         """Of a step's images, those worked through together."""
         return 1.0 if self.together is None else min(1.0, self.together / self._batch)
 
-    def _tuned(self, step: Step, own: Mapping[Site, Quantizer], state: State) -> State:
+    def _tuned(self, step: Step, quantizers: UnitQuantizers, state: State) -> State:
         unit, settings = step.unit, step.settings
-        once = tried(self.model, unit, own, state, settings, self.generator, view=self.image)
+        once = tried(self.model, unit, quantizers, state, settings, self.generator, view=self.image)
         held = size(state) + size(once.after) + size((unit.view(once.after, [self.image]),))
         self.units[unit.name] = Cost(settings.iterations, self._batch * once.seconds, 8 * once.seconds / 3)
         self._held(held, self._batch * once.graph, once.learned)
         return once.after
 
-    def _layers(self, step: Step, own: Mapping[Site, Quantizer], state: State, beside: int) -> State:
+    def _layers(self, step: Step, quantizers: UnitQuantizers, state: State, beside: int) -> State:
         unit, settings = step.unit, step.settings
-        (after, rows), seconds = timed(lambda: rows_of(unit, own, state, settings.tokens, 0, 0))
+        (after, rows), seconds = timed(lambda: rows_of(unit, quantizers, state, settings.tokens, 0, 0))
         held = beside + size(after) + sum(row.nbytes for row in rows.values())
         # Beside one pass to see what enters each layer, one on each path for the unit.
         seconds *= 1 + 2 / len(rows)
-        for site, quantizer in own.items():
+        for site, quantizer in quantizers.items():
             row = rows.get(site.name)
             if row is None:
                 continue
@@ -203,7 +200,7 @@ class Estimate:
             if problem.unit.name in self.finished:
                 self.units[problem.unit.name] = Cost(0, 0.0, self.images * seconds)
                 continue
-            mine = problem.unit.quantizers(dict(own))
+            mine = problem.unit.quantizers(quantizers)
             once = tried(self.model, problem.unit, mine, (row,), settings, self.generator, view=None)
             cost = Cost(settings.iterations, self._batch * once.seconds, self.images * seconds)
             self.units[problem.unit.name] = cost
@@ -212,9 +209,11 @@ class Estimate:
         self._held(held + size(after), 0, 0)
         return after
 
-    def _moments(self, step: Step, own: Mapping[Site, Quantizer]) -> int:
+    def _moments(self, step: Step, quantizers: UnitQuantizers) -> int:
         """Bytes of what closed-form rounding of a unit knows of its layers' inputs, and works with."""
-        layers = [layer_of(step.unit, quantizer) for site, quantizer in own.items() if site.role == WEIGHT]
+        layers = [
+            layer_of(step.unit, quantizer) for site, quantizer in quantizers.items() if site.role == WEIGHT
+        ]
         squares = [8 * layer.weight[0].numel() ** 2 for layer in layers]
         known = sum(squares) if step.how is How.CLOSED_FORM else max(squares)
         return MATRICES * known + WORKED * max(squares)
@@ -228,7 +227,7 @@ class Estimate:
 
     @property
     def activations(self) -> int:
-        """Bytes of activations at once at most."""
+        """Bytes of activations at one moment at most."""
         return max(moment.activations for moment in self.held)
 
     @property
@@ -245,9 +244,9 @@ class Estimate:
             pace: how much longer steps really took so far than they were tried out to take.
         """
         names = list(self.units)
-        own = self.units[name]
+        unit = self.units[name]
         later = sum(self.units[each].seconds for each in names[names.index(name) + 1 :])
-        return pace * (own.seconds - done * own.step + later)
+        return pace * (unit.seconds - done * unit.step + later)
 
     def said(self, budget: float, stored: int | None) -> str:
         """All of it in words.

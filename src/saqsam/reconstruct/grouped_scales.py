@@ -40,7 +40,7 @@ class LearnedGroups(LearnedScale):
         """The present scale of each group, differentiable in ``log_ratio``."""
         return group_means(self.log_scale + self.log_ratio, self.groups).exp()
 
-    def answer(self, x: Tensor, mixing: Mixing | None) -> Tensor:
+    def round_trip(self, x: Tensor, mixing: Mixing | None) -> Tensor:
         """``x`` ``(..., channels)`` on the present grids."""
         mask = None if mixing is None else mixing.mask(x)
         scale, zero_point = self.numbers()[self.groups], self.zero_point[self.groups]
@@ -53,7 +53,7 @@ class LearnedGroups(LearnedScale):
             self.joined = len(due)
             self._join(due[-1] * self.wanted)
 
-    def settled(self) -> Grid:
+    def final_grid(self) -> Grid:
         """The grid that was learned, all channels joined."""
         self.advance(1.0)
         return Grouped(self.bits, self.numbers(), self.zero_point, self.groups)

@@ -20,8 +20,8 @@ from saqsam.models.sites import WEIGHT, Site
 from saqsam.modules.layers import QuantConv2d, QuantizedLayer
 from saqsam.modules.quantizer import Quantizer
 from saqsam.reconstruct.loss import Problem
-from saqsam.reconstruct.replace import replaced, unquantized
-from saqsam.reconstruct.units import State, Unit
+from saqsam.reconstruct.overrides import overridden, unquantized
+from saqsam.reconstruct.units import State, Unit, UnitQuantizers
 
 
 @contextmanager
@@ -34,9 +34,12 @@ def seeing_inputs(
     for name, layer in layers.items():
 
         def see(
-            module: torch.nn.Module, inputs: tuple[Tensor, ...], name: str = name, own: QuantizedLayer = layer
+            module: torch.nn.Module,
+            inputs: tuple[Tensor, ...],
+            name: str = name,
+            layer: QuantizedLayer = layer,
         ) -> None:
-            seen[name] = keep(own, inputs[0])
+            seen[name] = keep(layer, inputs[0])
 
         handles.append(layer.register_forward_pre_hook(see))
     try:
@@ -110,7 +113,7 @@ def _no_view(state: State, images: Sequence[int]) -> Tensor:
 
 def layer_by_layer(
     unit: Unit,
-    own: Mapping[Site, Quantizer],
+    quantizers: UnitQuantizers,
     quantized: Sequence[State],
     original: Sequence[dict[str, Tensor]],
     tokens: int,
@@ -122,18 +125,18 @@ def layer_by_layer(
 
     Args:
         unit: its layers are visited.
-        own: the unit's quantizers.
+        quantizers: the unit's quantizers.
         quantized: states that enter the unit in the quantized model, by image.
         original: what enters each layer in the float model, by image; see ``rows_of``. It is used up.
         tokens: at most so many of each image.
         seed: of the draw of tokens.
     """
-    model_layers = {site: quantizer for site, quantizer in own.items() if site.role == WEIGHT}
+    model_layers = {site: quantizer for site, quantizer in quantizers.items() if site.role == WEIGHT}
     layers = {site.name: layer_of(unit, quantizer) for site, quantizer in model_layers.items()}
     unfinished = dict(model_layers)
     for site in model_layers:
         name, layer = site.name, layers[site.name]
-        with replaced(unquantized(unfinished.values())):
+        with overridden(unquantized(unfinished.values())):
             rows = [
                 rows_seen(unit, {name: layer}, state, tokens, seed, i)[1][name]
                 for i, state in enumerate(quantized)
@@ -143,10 +146,12 @@ def layer_by_layer(
 
 
 def rows_of(
-    unit: Unit, own: Mapping[Site, Quantizer], state: State, tokens: int, seed: int, image: int
+    unit: Unit, quantizers: UnitQuantizers, state: State, tokens: int, seed: int, image: int
 ) -> tuple[State, dict[str, Tensor]]:
     """As ``rows_seen``, for all layers of a unit by the names of their sites."""
-    layers = {site.name: layer_of(unit, quantizer) for site, quantizer in own.items() if site.role == WEIGHT}
+    layers = {
+        site.name: layer_of(unit, quantizer) for site, quantizer in quantizers.items() if site.role == WEIGHT
+    }
     return rows_seen(unit, layers, state, tokens, seed, image)
 
 
@@ -165,8 +170,8 @@ def rows_seen(
 
 def layer_of(unit: Unit, quantizer: Quantizer) -> QuantizedLayer:
     """The layer inside the unit whose weight a quantizer belongs to."""
-    for own in unit.modules:
-        for module in own.modules():
+    for part in unit.modules:
+        for module in part.modules():
             if isinstance(module, QuantizedLayer) and module.weight_quantizer is quantizer:
                 return module
     raise InvariantError(quantizer.site, "its layer is not inside the unit")

@@ -1,24 +1,23 @@
-"""Everything that is learned in one unit, as answers in place of its quantizers."""
+"""Everything that is learned in one unit, as overrides of its quantizers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import cast
 
 import torch
 from torch import Tensor
 
 from saqsam.errors import InvariantError
 from saqsam.families.record import Model
+from saqsam.models.lookup import layer_at
 from saqsam.models.sites import WEIGHT, Site
 from saqsam.modules.layers import QuantizedLayer
-from saqsam.modules.quantizer import Quantizer
+from saqsam.modules.quantizer import Override, Quantizer
 from saqsam.recipe import Reconstruct
 from saqsam.reconstruct.grouped_scales import LearnedGroups
 from saqsam.reconstruct.mixing import Mixing
-from saqsam.reconstruct.replace import Answer
 from saqsam.reconstruct.rounding import LearnedRounding
 from saqsam.reconstruct.scales import LearnedScale
 
@@ -86,18 +85,18 @@ class Learner:
             for bias in self.biases:
                 bias.requires_grad_(False)
 
-    def answers(self, mixing: Mixing | None) -> dict[Quantizer, Answer]:
+    def overrides(self, mixing: Mixing | None) -> dict[Quantizer, Override]:
         """What the unit's quantizers say while it learns; ``None`` mixes nothing in."""
-        answers: dict[Quantizer, Answer] = {
+        overrides: dict[Quantizer, Override] = {
             quantizer: partial(_soft, rounding) for quantizer, rounding in self.roundings.items()
         }
         for quantizer in self.activations:
             learned = self.scales.get(quantizer)
             if learned is not None:
-                answers[quantizer] = partial(_learned, learned, mixing)
+                overrides[quantizer] = partial(_learned, learned, mixing)
             else:
-                answers[quantizer] = partial(_fixed, quantizer, mixing)
-        return answers
+                overrides[quantizer] = partial(_fixed, quantizer, mixing)
+        return overrides
 
     def advance(self, share: float) -> None:
         """Called before each step with the share of steps done: groups of channels join on the way."""
@@ -110,14 +109,14 @@ class Learner:
         return torch.stack(terms).sum() if terms else torch.zeros(())
 
     @torch.no_grad()
-    def settle(self) -> None:
+    def finish(self) -> None:
         """Write the result into the model: weights on their grids, scales into their quantizers.
 
         Raises:
             InvariantError: a hardened weight is not its own round trip, or a scale is not positive.
         """
         for quantizer, learned in self.scales.items():
-            quantizer.set(learned.settled())
+            quantizer.set(learned.final_grid())
         for quantizer, rounding in self.roundings.items():
             write_weight(self.layers[quantizer], quantizer, rounding.harden())
 
@@ -145,11 +144,6 @@ def learned_grid(quantizer: Quantizer) -> LearnedScale:
     return LearnedScale(quantizer.grid)
 
 
-def layer_at(model: Model, site: Site) -> QuantizedLayer:
-    """The layer that owns a weight or an input."""
-    return cast(QuantizedLayer, model.get_submodule(site.path))
-
-
 def write_weight(layer: QuantizedLayer, quantizer: Quantizer, weight: Tensor) -> None:
     """Replace a layer's weight by one that is on the grid.
 
@@ -171,7 +165,7 @@ def _soft(rounding: LearnedRounding, x: Tensor, value: Tensor | None) -> Tensor:
 def _learned(learned: LearnedScale, mixing: Mixing | None, x: Tensor, value: Tensor | None) -> Tensor:
     """A grid that is learned, in float32 also where autocast gives something smaller."""
     del value
-    return learned.answer(x.float(), mixing)
+    return learned.round_trip(x.float(), mixing)
 
 
 def _fixed(quantizer: Quantizer, mixing: Mixing | None, x: Tensor, value: Tensor | None) -> Tensor:

@@ -54,7 +54,7 @@ class Problem:
         return total(self.terms(self.run(images, mixing), images, among))
 
     def run(self, images: Sequence[int], mixing: Mixing | None, rows: slice | None = None) -> State:
-        """What leaves the unit for some images; see ``loss``. With ``rows``, only a strip of it."""
+        """What leaves the unit for some images; see ``loss``. With ``rows``, only those rows of it."""
         state = joined(self.inputs, images)
         if mixing is not None:
             float_state = joined(self.references, images)
@@ -62,8 +62,8 @@ class Problem:
                 mixing.between(x, float_state[index]) if index in self.unit.mixed else x
                 for index, x in enumerate(state)
             )
-        if rows is not None and self.unit.strips is not None:
-            return (self.unit.strips.run(state[0], rows),)
+        if rows is not None and self.unit.rows is not None:
+            return (self.unit.rows.run(state[0], rows),)
         return self.unit.run(state)
 
     def terms(
@@ -78,7 +78,7 @@ class Problem:
         Args:
             found: what left the unit.
             images, among: as in ``loss``.
-            rows: the strip that ``found`` is, if it is not all; there is no prompt-aware term then.
+            rows: the rows that ``found`` has, if not all; there is no prompt-aware term then.
         """
         local_share, prompt_share = self._shares(images, among)
         prompt_weight, local_weight = self.weights

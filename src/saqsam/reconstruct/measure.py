@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,14 +12,12 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from saqsam.errors import OutOfMemory
 from saqsam.families.record import Model
-from saqsam.models.sites import Site
-from saqsam.modules.quantizer import Quantizer
 from saqsam.recipe import Reconstruct
 from saqsam.reconstruct.learner import Learner, precision
 from saqsam.reconstruct.machine import usable_memory
 from saqsam.reconstruct.mixing import Mixing
-from saqsam.reconstruct.replace import replaced
-from saqsam.reconstruct.units import State, Unit
+from saqsam.reconstruct.overrides import overridden
+from saqsam.reconstruct.units import State, Unit, UnitQuantizers
 
 COPIES = 7
 """Numbers held for each learned one: itself, its gradient, Adam's two, where it began; of a weight besides
@@ -58,7 +55,7 @@ class Tried:
 def tried(
     model: Model,
     unit: Unit,
-    own: Mapping[Site, Quantizer],
+    quantizers: UnitQuantizers,
     state: State,
     settings: Reconstruct,
     generator: torch.Generator,
@@ -70,7 +67,7 @@ def tried(
     Args:
         model: attached, its weights float.
         unit: to be tried.
-        own: its quantizers.
+        quantizers: its quantizers.
         state: what enters it.
         settings: the recipe's section.
         generator: of coins.
@@ -80,7 +77,7 @@ def tried(
         OutOfMemory: on a CPU, the graph of the step is larger than memory, which the system would notice too
             late to say so.
     """
-    learner = Learner(model, own, settings)
+    learner = Learner(model, quantizers, settings)
     mixing = Mixing(settings.quantized_share, generator) if settings.quantized_share < 1.0 else None
     learned = COPIES * sum(tensor.nbytes for group in learner.groups().values() for tensor in group)
     begin = time.perf_counter()
@@ -106,7 +103,7 @@ def _step(
     tensors = [tensor for group in learner.groups().values() for tensor in group]
     saved = _Saved(unit, state[0].device)
     with torch.enable_grad(), learner.learning(), saved_tensors_hooks(saved.see, _same):
-        with replaced(learner.answers(mixing)), precision(settings, state[0].device):
+        with overridden(learner.overrides(mixing)), precision(settings, state[0].device):
             # Images of a step are joined and mixed, so what enters the unit is a copy.
             after = unit.run(tuple(x.clone() for x in state))
             compared = [x for x in after if x.requires_grad]

@@ -26,7 +26,7 @@ def optimise_within_memory(
     settings: Reconstruct,
     generator: Callable[[], torch.Generator],
     report: Step,
-    at_once: int,
+    together: int,
     again: Callable[[], None] = lambda: None,
 ) -> int:
     """Learn one unit with as many images at once as memory allows; see ``optimise``.
@@ -34,7 +34,7 @@ def optimise_within_memory(
     Args:
         problem, learner, settings, report: as ``optimise`` takes them.
         generator: makes the unit's generator anew.
-        at_once: images worked through together at first, halved when memory runs out.
+        together: images worked through together at first, halved when memory runs out.
         again: called before the unit begins again.
 
     Returns:
@@ -45,17 +45,17 @@ def optimise_within_memory(
         NumericalError: the loss became NaN or infinite.
     """
     began = [(tensor, tensor.detach().clone()) for group in learner.groups().values() for tensor in group]
-    while not _fits(problem, learner, settings, generator(), report, at_once):
-        at_once = (at_once + 1) // 2
+    while not _fits(problem, learner, settings, generator(), report, together):
+        together = (together + 1) // 2
         logger.warning(
-            "%s: out of memory; begun again with %d image(s) of a step at once", problem.unit.name, at_once
+            "%s: out of memory; begun again with %d image(s) of a step at once", problem.unit.name, together
         )
         for tensor, value in began:
             tensor.data.copy_(value)
         again()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-    return at_once
+    return together
 
 
 def _fits(
@@ -64,13 +64,13 @@ def _fits(
     settings: Reconstruct,
     generator: torch.Generator,
     report: Step,
-    at_once: int,
+    together: int,
 ) -> bool:
     """Learn; whether memory was enough. Returning frees what the failed step held."""
     try:
-        optimise(problem, learner, settings, generator, report, at_once)
+        optimise(problem, learner, settings, generator, report, together)
     except (MemoryError, RuntimeError) as error:
-        if at_once == 1 or not is_out_of_memory(error):
+        if together == 1 or not is_out_of_memory(error):
             raise
         return False
     return True

@@ -14,7 +14,7 @@ from saqsam.recipe import Reconstruct
 from saqsam.reconstruct.learner import Learner, precision
 from saqsam.reconstruct.loss import Problem, total
 from saqsam.reconstruct.mixing import Mixing
-from saqsam.reconstruct.replace import replaced
+from saqsam.reconstruct.overrides import overridden
 
 Step = Callable[[int, Mapping[str, float]], None]
 """Called after each step with the number of steps done and the terms of this one: ``loss``, its parts
@@ -55,7 +55,7 @@ def optimise(
     settings: Reconstruct,
     generator: torch.Generator,
     report: Step = lambda done, terms: None,
-    at_once: int | None = None,
+    together: int | None = None,
 ) -> list[float]:
     """Learn one unit; returns the loss of every step. The results stay in ``learner``.
 
@@ -65,7 +65,7 @@ def optimise(
         settings: the recipe's section.
         generator: draws images and coins; on the device of the model.
         report: see ``Step``.
-        at_once: images of a step that are worked through together, their gradients added up; bounds
+        together: images of a step that are worked through together, their gradients added up; bounds
             memory. ``None``: all of them.
 
     Raises:
@@ -81,13 +81,13 @@ def optimise(
             for group in optimiser.param_groups:
                 group["lr"] = schedule.rate(group["kind"], step)
             images = _draw(problem, settings.batch, generator)
-            rows = _strip(problem, settings.row_share, generator)
+            rows = _drawn_rows(problem, settings.row_share, generator)
             learner.advance(step / settings.iterations)
             optimiser.zero_grad(set_to_none=True)
             seen, beta = _Seen(), schedule.beta(step)
-            for begin in range(0, len(images), at_once or len(images)):
-                part = images[begin : begin + (at_once or len(images))]
-                with replaced(learner.answers(mixing)), precision(settings, generator.device):
+            for begin in range(0, len(images), together or len(images)):
+                part = images[begin : begin + (together or len(images))]
+                with overridden(learner.overrides(mixing)), precision(settings, generator.device):
                     terms = problem.terms(problem.run(part, mixing, rows), part, images, rows)
                 share = total(terms)
                 if begin == 0 and beta is not None and learner.roundings:
@@ -128,10 +128,10 @@ def _draw(problem: Problem, count: int, generator: torch.Generator) -> list[int]
     return [image for image, shape in zip(order, shapes, strict=True) if shape == shapes[0]][:count]
 
 
-def _strip(problem: Problem, share: float, generator: torch.Generator) -> slice | None:
+def _drawn_rows(problem: Problem, share: float, generator: torch.Generator) -> slice | None:
     """Rows of tokens that a step looks at, ``None`` for all; every row is as likely as any other."""
-    if share >= 1.0 or problem.unit.strips is None:
+    if share >= 1.0 or problem.unit.rows is None:
         return None
-    strips = problem.unit.strips.split(problem.shapes[0][0][0], share)
-    heights = torch.tensor([float(rows.stop - rows.start) for rows in strips], device=generator.device)
-    return strips[int(torch.multinomial(heights, 1, generator=generator))]
+    subsets = problem.unit.rows.split(problem.shapes[0][0][0], share)
+    heights = torch.tensor([float(rows.stop - rows.start) for rows in subsets], device=generator.device)
+    return subsets[int(torch.multinomial(heights, 1, generator=generator))]

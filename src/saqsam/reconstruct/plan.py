@@ -9,7 +9,7 @@ from enum import Enum
 from saqsam.families.record import Model
 from saqsam.models.sites import ENCODER
 from saqsam.recipe import Reconstruct
-from saqsam.reconstruct.end_to_end import whole_model
+from saqsam.reconstruct.end_to_end import end_to_end_unit
 from saqsam.reconstruct.prompting import Prompting
 from saqsam.reconstruct.units import Unit, decoder_units, encoder_units
 
@@ -59,7 +59,7 @@ class Plan:
         """The steps of a recipe; a decoder that nothing is learned of is left out."""
         tuning = None
         if settings.whole_iterations:
-            unit = whole_model(model, prompting)
+            unit = end_to_end_unit(model, prompting)
             tuning = Step(unit, How.TUNED, _tuning_settings(settings), prompt_aware=True)
         encoder = encoder_units(model, prompting, settings.unit)
         decoder: Iterator[Unit] = iter(())

@@ -29,8 +29,8 @@ def nobody(unit: str, step: int, terms: Mapping[str, float], seconds_left: float
     """A listener that does not listen."""
 
 
-class Telling:
-    """Tells of steps and finished units.
+class ProgressLog:
+    """Passes on steps and finished units to all who hear of them.
 
     Args:
         progress: see ``Progress``.

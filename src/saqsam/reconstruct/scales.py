@@ -31,7 +31,7 @@ class LearnedScale:
         """The present numbers, differentiable in ``log_ratio``."""
         return self.begin.numbers() * torch.exp(self.log_ratio)
 
-    def answer(self, x: Tensor, mixing: Mixing | None) -> Tensor:
+    def round_trip(self, x: Tensor, mixing: Mixing | None) -> Tensor:
         """``x`` on the present grid, differentiable in ``x`` and ``log_ratio``."""
         mask = None if mixing is None else mixing.mask(x)
         return self.begin.differentiable(x, mask, self.numbers())
@@ -39,6 +39,6 @@ class LearnedScale:
     def advance(self, share: float) -> None:
         """Called before each step with the share of steps done; nothing changes on the way."""
 
-    def settled(self) -> Grid:
+    def final_grid(self) -> Grid:
         """The grid that was learned."""
         return self.begin.with_numbers(self.numbers())

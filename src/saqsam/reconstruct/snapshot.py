@@ -12,10 +12,12 @@ from saqsam.errors import InvariantError
 from saqsam.families.record import Model
 from saqsam.grids.packed import PackedActivation
 from saqsam.models.attach import all_quantizers
+from saqsam.models.lookup import layer_at
 from saqsam.models.sites import WEIGHT, Site
 from saqsam.modules.layers import QuantizedLayer
 from saqsam.modules.quantizer import Quantizer, Stage
-from saqsam.reconstruct.learner import layer_at, write_weight
+from saqsam.reconstruct.learner import write_weight
+from saqsam.reconstruct.units import UnitQuantizers
 
 Tensors = dict[str, Tensor]
 _PARAMETER = "/parameter"
@@ -60,15 +62,15 @@ def restore_calibrated(model: Model, tensors: Tensors, granularities: Mapping[st
             parameter.data.copy_(tensors[f"{name}{_PARAMETER}"])
 
 
-def learned(model: Model, own: Mapping[Site, Quantizer]) -> Tensors:
+def learned(model: Model, quantizers: UnitQuantizers) -> Tensors:
     """Integers and grids of the weights of some sites, grids of the activations, biases.
 
     Args:
         model: the weights of the sites lie on their grids.
-        own: sites and quantizers of the part.
+        quantizers: sites and quantizers of the part.
     """
     tensors: Tensors = {}
-    for site, quantizer in own.items():
+    for site, quantizer in quantizers.items():
         tensors |= _range(site, quantizer)
         if site.role == WEIGHT:
             layer = layer_at(model, site)
@@ -78,13 +80,13 @@ def learned(model: Model, own: Mapping[Site, Quantizer]) -> Tensors:
 
 
 @torch.no_grad()
-def restore_learned(model: Model, own: Mapping[Site, Quantizer], tensors: Tensors) -> None:
+def restore_learned(model: Model, quantizers: UnitQuantizers, tensors: Tensors) -> None:
     """The inverse of ``learned``.
 
     Raises:
         InvariantError: the weights' grids are not the ones the integers were found on.
     """
-    for site, quantizer in own.items():
+    for site, quantizer in quantizers.items():
         if site.role != WEIGHT:
             detail = quantizer.grid.to_packed().detail
             _set(quantizer, site, tensors, 0 if isinstance(detail, tuple) else detail)

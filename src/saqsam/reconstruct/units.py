@@ -6,7 +6,7 @@ the neck. Decoder: each two-way layer; then the final attention.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -22,6 +22,10 @@ State = tuple[Tensor, ...]
 Decoder: queries ``(P, 1, T, C)``, keys ``(P, 1, N, C)``, prompt tokens ``(P, 1, T, C)``."""
 
 
+UnitQuantizers = Mapping[Site, Quantizer]
+"""A unit's quantizers by site, in the order of the model's."""
+
+
 @dataclass(frozen=True)
 class Unit:
     """One part that is learned together.
@@ -35,7 +39,7 @@ class Unit:
         mixed: indices of the state's tensors that QDrop mixes at the unit's input.
         local: weight of each of the state's tensors in the local term; 0 leaves it out.
         channels: dimension over which the local term sums squares.
-        strips: of a single block of the encoder: its rows of tokens can be learned apart.
+        rows: of a single block of the encoder, whose rows of tokens can be learned apart.
     """
 
     name: str
@@ -46,11 +50,11 @@ class Unit:
     mixed: tuple[int, ...]
     local: tuple[float, ...]
     channels: int = -1
-    strips: RowSubset | None = None
+    rows: RowSubset | None = None
 
-    def quantizers(self, quantizers: dict[Site, Quantizer]) -> dict[Site, Quantizer]:
+    def quantizers(self, quantizers: UnitQuantizers) -> UnitQuantizers:
         """Those of the model's quantizers that lie inside this unit, in the same order."""
-        inside = {id(module) for own in self.modules for module in own.modules()}
+        inside = {id(module) for part in self.modules for module in part.modules()}
         return {site: quantizer for site, quantizer in quantizers.items() if id(quantizer) in inside}
 
 
@@ -65,9 +69,9 @@ def encoder_units(model: Model, prompting: Prompting, kind: str) -> Iterator[Uni
 
     for index, blocks in enumerate(encoder_groups(model, kind)):
         modules = tuple(encoder.blocks[block] for block in blocks)
-        strips = encoder.rows_of(modules[0]) if len(modules) == 1 else None
+        rows = encoder.rows_of(modules[0]) if len(modules) == 1 else None
         name = f"encoder-{word}-{index}"
-        yield Unit(name, ENCODER, modules, _chain(modules), view, (0,), (1.0,), strips=strips)
+        yield Unit(name, ENCODER, modules, _chain(modules), view, (0,), (1.0,), rows=rows)
 
     def after_neck(state: State, images: Sequence[int]) -> Tensor:
         return prompting.image_tokens(state[0], images)
@@ -116,12 +120,12 @@ def decoder_units(model: Model, prompting: Prompting, token_weight: float) -> It
         def view(state: State, images: Sequence[int], after: int = index + 1) -> Tensor:
             for later in list(decoder.layers)[after:]:
                 state = layer(later, state)
-            return decoder.settled(final(state)[0])
+            return decoder.final_norm(final(state)[0])
 
         weights = (token_weight, 1.0, 0.0)
         yield Unit(f"decoder-layer-{index}", DECODER, (module,), run, view, (0, 1), weights)
 
-    def settled(state: State, images: Sequence[int]) -> Tensor:
-        return decoder.settled(state[0])
+    def tokens(state: State, images: Sequence[int]) -> Tensor:
+        return decoder.final_norm(state[0])
 
-    yield Unit("final-attention", DECODER, (decoder.final,), final, settled, (0, 1), (1.0, 0.0, 0.0))
+    yield Unit("final-attention", DECODER, (decoder.final,), final, tokens, (0, 1), (1.0, 0.0, 0.0))

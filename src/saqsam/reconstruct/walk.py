@@ -3,8 +3,8 @@
 Activations of all calibration images are carried from unit to unit. Outside of learning, each unit runs once
 for each image on the float path (its targets) and once on the quantized one (what the next unit is given),
 whatever the number of units. Besides, one image passes through all units for the estimate, and a few tell how
-good nearest rounding is (``judge.JUDGES``, twice if it is kept). Closed-form rounding learns from passes
-instead of steps: one more for each image, or one for each layer.
+good nearest rounding is (``acceptance.MOST_JUDGING``, twice if it is kept). Closed-form rounding learns from
+passes instead of steps: one more for each image, or one for each layer.
 """
 
 from __future__ import annotations
@@ -22,12 +22,11 @@ from saqsam.families.registry import encoder_of
 from saqsam.images.frame import Frame
 from saqsam.jobs.directory import RunDirectory
 from saqsam.models.attach import all_quantizers
-from saqsam.models.sites import WEIGHT, Site
+from saqsam.models.sites import WEIGHT
 from saqsam.modules.quantizer import Quantizer
 from saqsam.prompts.prompts import Prompts
 from saqsam.recipe import Recipe, Reconstruct
 from saqsam.reconstruct.acceptance import UnitRecord
-from saqsam.reconstruct.at_once import round_at_once
 from saqsam.reconstruct.cache import Cache, opened_cache
 from saqsam.reconstruct.durations import in_words
 from saqsam.reconstruct.end_to_end import masks_and_scores
@@ -36,13 +35,14 @@ from saqsam.reconstruct.layerwise import layer_by_layer, rows_of
 from saqsam.reconstruct.loss import Problem, balanced
 from saqsam.reconstruct.machine import usable_memory
 from saqsam.reconstruct.memory import is_out_of_memory
+from saqsam.reconstruct.one_pass import round_in_one_pass
+from saqsam.reconstruct.overrides import overridden, unquantized
 from saqsam.reconstruct.plan import How, Plan, Step
-from saqsam.reconstruct.progress import Listener, Progress, Telling, nobody
+from saqsam.reconstruct.progress import Listener, Progress, ProgressLog, nobody
 from saqsam.reconstruct.prompting import Prompting
-from saqsam.reconstruct.replace import replaced, unquantized
 from saqsam.reconstruct.seeds import seeded
-from saqsam.reconstruct.unit_solver import Own, Rows, Solver
-from saqsam.reconstruct.units import State, Unit
+from saqsam.reconstruct.unit_solver import Rows, Solver
+from saqsam.reconstruct.units import State, Unit, UnitQuantizers
 
 logger = logging.getLogger("saqsam")
 
@@ -161,8 +161,8 @@ class Walk:
         finished = frozenset() if directory is None else directory.finished()
         usual, batch = self.prompting.usual(), self.settings.batch
         self.estimate = Estimate(model, batch, len(asked), usual, coins, finished)
-        self.telling = Telling(progress, listener, directory, self.estimate)
-        self.solver = Solver(model, batch, self.seed, directory, self.telling)
+        self.progress_log = ProgressLog(progress, listener, directory, self.estimate)
+        self.solver = Solver(model, batch, self.seed, directory, self.progress_log)
 
     def estimate_all(self, patches: State) -> None:
         """Time, memory and disk of what lies ahead, tried out on one image's ``patches``; logged."""
@@ -173,10 +173,10 @@ class Walk:
             "reconstruct: %d units on %d images, roughly %s; %s",
             *(units, estimate.images, in_words(estimate.seconds), self.said()),
         )
-        if self.solver.at_once < self.settings.batch:
+        if self.solver.together < self.settings.batch:
             logger.warning(
                 "reconstruct: %d of a step's %d images are worked through at once, more would not fit",
-                *(self.solver.at_once, self.settings.batch),
+                *(self.solver.together, self.settings.batch),
             )
 
     def try_out(self, patches: State) -> None:
@@ -184,9 +184,9 @@ class Walk:
         estimate, plan = self.estimate, self.plan
         usual, state = estimate.image, patches
         beside, paths = 0, 1
-        with replaced(unquantized(self.quantizers.values())):
+        with overridden(unquantized(self.quantizers.values())):
             for step in plan.encoder:
-                state = estimate.step(step, self._own(step.unit), state, paths=paths, beside=beside)
+                state = estimate.step(step, self._quantizers_of(step.unit), state, paths=paths, beside=beside)
                 beside, paths = 0 if plan.tuning is None else size(patches), 2
             if plan.tuning is not None:
                 masks = masks_and_scores(self.model, self.prompting, state[0], [usual])
@@ -194,11 +194,11 @@ class Walk:
             if plan.decoder:
                 state = self.prompting.start(state[0], [usual])
             for step in plan.decoder:
-                state = estimate.step(step, self._own(step.unit), state, paths=2, beside=beside)
+                state = estimate.step(step, self._quantizers_of(step.unit), state, paths=2, beside=beside)
             if plan.tuning is not None:
-                estimate.step(plan.tuning, self._own(plan.tuning.unit), patches, paths=2, beside=0)
+                estimate.step(plan.tuning, self._quantizers_of(plan.tuning.unit), patches, paths=2, beside=0)
         if self.model.device.type == "cpu":
-            self.solver.at_once = estimate.together = estimate.at_once(usable_memory())
+            self.solver.together = estimate.together = estimate.fitting_together(usable_memory())
 
     def said(self) -> str:
         """Memory and disk in words."""
@@ -227,7 +227,7 @@ class Walk:
         if tuning is not None:
             yield self._tune(tuning, patches, embeddings, masks)
 
-    def _own(self, unit: Unit) -> dict[Site, Quantizer]:
+    def _quantizers_of(self, unit: Unit) -> UnitQuantizers:
         return unit.quantizers(self.quantizers)
 
     def _started(self, embeddings: Sequence[State]) -> Sequence[State]:
@@ -238,7 +238,7 @@ class Walk:
 
     def _masks(self, reached: Reached) -> Sequence[State]:
         """Masks of the float model, while its decoder is still float."""
-        with replaced(unquantized(reached.pending)):
+        with overridden(unquantized(reached.pending)):
             return self.cache.keep(
                 (masks_and_scores(self.model, self.prompting, embedding, [image]),)
                 for image, (embedding,) in enumerate(reached.float)
@@ -250,33 +250,33 @@ class Walk:
         settings = step.settings
         weights = balanced(step.unit, embeddings, masks, settings.prompt_weight, settings.local_weight)
         problem = Problem(step.unit, patches, patches, embeddings, masks, weights)
-        return self.solver.solve(problem, self._own(step.unit), settings).record
+        return self.solver.solve(problem, self._quantizers_of(step.unit), settings).record
 
     def _unit(self, step: Step, reached: Reached) -> Generator[UnitRecord, None, Reached]:
         """Do one step: yields a record of each part that was learned, returns where the next one begins."""
         do = self._one_pass if step.how is How.CLOSED_FORM else self._passes
-        return (yield from do(step, self._own(step.unit), reached))
+        return (yield from do(step, self._quantizers_of(step.unit), reached))
 
     def _passes(
-        self, step: Step, own: dict[Site, Quantizer], reached: Reached
+        self, step: Step, quantizers: UnitQuantizers, reached: Reached
     ) -> Generator[UnitRecord, None, Reached]:
         """A float pass for the targets, learning if there is any, a quantized pass for the next step."""
         unit, settings = step.unit, step.settings
         references = reached.quantized if settings.targets == "quantized-input" else reached.float
         views = None
-        with replaced(unquantized(reached.pending)):
-            targets, rows = self._targets(step, own, references)
+        with overridden(unquantized(reached.pending)):
+            targets, rows = self._targets(step, quantizers, references)
             if step.prompt_aware:
                 views = self.cache.keep((unit.view(state, [image]),) for image, state in enumerate(targets))
-        pending = reached.pending - _switched_on(own, settings)
+        pending = reached.pending - _switched_on(quantizers, settings)
         known: Mapping[int, State] = {}
-        with replaced(unquantized(pending)):
+        with overridden(unquantized(pending)):
             if step.how is How.LAYERS:
-                yield from self._layers(step, own, reached.quantized, rows)
+                yield from self._layers(step, quantizers, reached.quantized, rows)
             elif step.how is How.STEPS:
                 weights = balanced(unit, targets, views, settings.prompt_weight, settings.local_weight)
                 problem = Problem(unit, reached.quantized, references, targets, views, weights)
-                solved = self.solver.solve(problem, own, settings, rows)
+                solved = self.solver.solve(problem, quantizers, settings, rows)
                 known = solved.outputs
                 yield solved.record
             quantized = self.cache.keep(
@@ -285,59 +285,63 @@ class Walk:
             )
         return Reached(quantized, targets, pending)
 
-    def _targets(self, step: Step, own: Own, references: Sequence[State]) -> tuple[Sequence[State], Rows]:
+    def _targets(
+        self, step: Step, quantizers: UnitQuantizers, references: Sequence[State]
+    ) -> tuple[Sequence[State], Rows]:
         """What leaves the float unit, of each image, and what enters its layers, where that is needed."""
         unit = step.unit
         if not step.sees_layers:
             return self.cache.keep(unit.run(state) for state in references), ()
         targets, rows = self.cache.new(), []
         for image, state in enumerate(references):
-            target, seen = rows_of(unit, own, state, step.settings.tokens, self.seed, image)
+            target, seen = rows_of(unit, quantizers, state, step.settings.tokens, self.seed, image)
             targets.append(target)
             rows.append(seen)
         return targets, rows
 
     def _one_pass(
-        self, step: Step, own: dict[Site, Quantizer], reached: Reached
+        self, step: Step, quantizers: UnitQuantizers, reached: Reached
     ) -> Generator[UnitRecord, None, Reached]:
-        """Closed form from one pass; see ``at_once``."""
+        """Closed form from one pass; see ``one_pass``."""
         unit = step.unit
-        later = reached.pending - set(own.values())
+        later = reached.pending - set(quantizers.values())
         targets: Sequence[State]
         outputs: Sequence[State]
         part = self.solver.stored(unit.name)
         if part is not None:
-            with replaced(unquantized(reached.pending)):
+            with overridden(unquantized(reached.pending)):
                 targets = self.cache.keep(unit.run(state) for state in reached.float)
-            record = self.solver.restore(part, own)
-            with replaced(unquantized(later)):
+            record = self.solver.restore(part, quantizers)
+            with overridden(unquantized(later)):
                 outputs = self.cache.keep(unit.run(state) for state in reached.quantized)
         else:
 
             def progress(done: int, total: int) -> None:
-                self.telling.progress(f"{unit.name} closed form", done, total)
+                self.progress_log.progress(f"{unit.name} closed form", done, total)
 
             states = (reached.quantized, reached.float)
-            with replaced(unquantized(later)):
-                done = round_at_once(unit, own, *states, step.settings, self.seed, progress, self.cache.new)
+            with overridden(unquantized(later)):
+                done = round_in_one_pass(
+                    unit, quantizers, *states, step.settings, self.seed, progress, self.cache.new
+                )
             targets, outputs = done.targets, done.outputs
             record = UnitRecord(
-                unit.name, 0, done.before, done.after, done.kept, self.solver.at_once, judged=len(targets)
+                unit.name, 0, done.before, done.after, done.kept, self.solver.together, judged=len(targets)
             )
-            self.solver.keep(record, own)
+            self.solver.keep(record, quantizers)
         yield record
         return Reached(outputs, targets, later)
 
     def _layers(
-        self, step: Step, own: dict[Site, Quantizer], quantized: Sequence[State], rows: Rows
+        self, step: Step, quantizers: UnitQuantizers, quantized: Sequence[State], rows: Rows
     ) -> Iterator[UnitRecord]:
         settings = step.settings
-        for inputs in layer_by_layer(step.unit, own, quantized, rows, settings.tokens, self.seed):
+        for inputs in layer_by_layer(step.unit, quantizers, quantized, rows, settings.tokens, self.seed):
             problem = inputs.as_problem(settings.targets == "quantized-input")
-            yield self.solver.solve(problem, problem.unit.quantizers(own), settings).record
+            yield self.solver.solve(problem, problem.unit.quantizers(quantizers), settings).record
 
 
-def _switched_on(own: Own, settings: Reconstruct) -> set[Quantizer]:
+def _switched_on(quantizers: UnitQuantizers, settings: Reconstruct) -> set[Quantizer]:
     """What a finished unit quantizes as far as later ones see; all of it, but for weight-only methods."""
     weights_only = settings.activations == "float"
-    return {quantizer for site, quantizer in own.items() if site.role == WEIGHT or not weights_only}
+    return {quantizer for site, quantizer in quantizers.items() if site.role == WEIGHT or not weights_only}

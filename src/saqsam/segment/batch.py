@@ -18,7 +18,7 @@ from saqsam.errors import PromptError, UsageError
 from saqsam.families.record import Model
 from saqsam.images.files import Pixels
 from saqsam.images.pixels import Picture, as_pixels
-from saqsam.prompts.prompts import Prompts, checked_prompts
+from saqsam.prompts.prompts import CheckedPrompts, checked_prompts
 from saqsam.segment.predictor import answer, ask, encoded, low_res_side
 from saqsam.segment.result import Segmentation
 from saqsam.segment.zoom import Answering, clipped_to_boxes, segment
@@ -59,9 +59,8 @@ def segment_images(
             _asked(model, index, images[index], {name: _entry(rows, index) for name, rows in given.items()})
             for index in range(start, min(start + step, len(images)))
         ]
-        found += [
-            _with_account(one, each) for one, each in zip(_answers(model, asked, how), asked, strict=True)
-        ]
+        answers = _answers(model, asked, how)
+        found += [replace(one, notes=each.notes) for one, each in zip(answers, asked, strict=True)]
     return found
 
 
@@ -72,8 +71,7 @@ class _Asked:
     where: str
     pixels: Pixels
     notes: tuple[str, ...]
-    prompts: Prompts
-    clipped: int
+    prompts: CheckedPrompts
 
 
 def _answers(model: Model, asked: Sequence[_Asked], how: Answering) -> list[Segmentation]:
@@ -85,10 +83,6 @@ def _answers(model: Model, asked: Sequence[_Asked], how: Answering) -> list[Segm
         for embeddings, question in zip(encoded(model, questions), questions, strict=True)
     ]
     return [clipped_to_boxes(one) for one in found] if how.clip_to_box else found
-
-
-def _with_account(found: Segmentation, asked: _Asked) -> Segmentation:
-    return replace(found, clipped_boxes=asked.clipped, notes=asked.notes)
 
 
 def _check(images: Any, given: dict[str, Any], batch: int | None) -> None:
@@ -130,7 +124,7 @@ def _asked(model: Model, index: int, image: Any, given: dict[str, Any]) -> _Aske
     loaded = as_pixels(image, where)
     height, width = loaded.pixels.shape[:2]
     try:
-        prompts, clipped = checked_prompts(width, height, **given, mask_side=low_res_side(model))
+        prompts = checked_prompts(width, height, **given, mask_side=low_res_side(model))
     except PromptError as error:
         raise PromptError(f"{where}: {error}") from error
-    return _Asked(where, loaded.pixels, loaded.notes, prompts, clipped)
+    return _Asked(where, loaded.pixels, loaded.notes, prompts)

@@ -25,7 +25,7 @@ from saqsam.families.registry import decoder_of, encoder_of
 from saqsam.families.shared_decoder import ImageDecoder, can_share, prompts_at_once
 from saqsam.images.frame import Frame, checked_pixels, preprocess
 from saqsam.prompts.clicks import by_count
-from saqsam.prompts.prompts import Prompts, checked_prompts
+from saqsam.prompts.prompts import CheckedPrompts, Prompts, checked_prompts
 from saqsam.segment.result import Segmentation
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "answer",
     "ask",
     "best_masks",
+    "checked_once",
     "checked_pixels",
     "decode",
     "embed",
@@ -204,7 +205,7 @@ def _slices(count: int, length: int) -> Iterator[slice]:
 def predict(
     model: Model,
     pixels: npt.NDArray[np.uint8],
-    prompts: Prompts,
+    prompts: Prompts | CheckedPrompts,
     *,
     multimask_output: bool = False,
     all_masks: bool = False,
@@ -218,7 +219,8 @@ def predict(
     Args:
         model: float or quantized.
         pixels: (H, W, 3) uint8 RGB.
-        prompts: in displayed-image pixels; checked here, and boxes that reach past the image clipped.
+        prompts: in displayed-image pixels; checked here unless they are already, and boxes that reach past
+            the image clipped.
         multimask_output: let the model propose three masks a prompt and keep the one whose predicted IoU
             is highest, rather than its single mask.
         all_masks: give all three, as rows of their own.
@@ -238,7 +240,7 @@ def predict(
 def predict_parts(
     model: Model,
     pixels: npt.NDArray[np.uint8],
-    prompts: Prompts,
+    prompts: Prompts | CheckedPrompts,
     *,
     multimask_output: bool = False,
     all_masks: bool = False,
@@ -289,11 +291,21 @@ class Question:
     clipped: int
 
 
-def ask(model: Model, pixels: npt.NDArray[np.uint8], prompts: Prompts, where: str) -> Question:
+def ask(
+    model: Model, pixels: npt.NDArray[np.uint8], prompts: Prompts | CheckedPrompts, where: str
+) -> Question:
     """Preprocess an image and check its prompts; arguments and errors as of :func:`predict`."""
     pixel_values, frame = preprocess(model, pixels)
-    height, width = frame.original
-    checked, clipped = checked_prompts(
+    return Question(pixel_values, frame, *checked_once(model, *frame.original, prompts, where))
+
+
+def checked_once(
+    model: Model, height: int, width: int, prompts: Prompts | CheckedPrompts, where: str
+) -> CheckedPrompts:
+    """Prompts checked against an image of this size; those that are checked already as they are."""
+    if isinstance(prompts, CheckedPrompts):
+        return prompts
+    return checked_prompts(
         width,
         height,
         boxes=prompts.boxes,
@@ -303,7 +315,6 @@ def ask(model: Model, pixels: npt.NDArray[np.uint8], prompts: Prompts, where: st
         mask_side=low_res_side(model),
         where=where,
     )
-    return Question(pixel_values, frame, checked, clipped)
 
 
 def encoded(model: Model, questions: Sequence[Question]) -> list[Tensor]:

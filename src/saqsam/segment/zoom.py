@@ -21,8 +21,16 @@ from torch import Tensor
 from saqsam.families.record import Model
 from saqsam.images.crops import Window, around, cut, paste
 from saqsam.images.frame import Frame, checked_pixels, frame_for, preprocess
-from saqsam.prompts.prompts import Prompts, checked_prompts
-from saqsam.segment.predictor import Question, answer, embed, predict, predict_parts, prompts_in_a_part
+from saqsam.prompts.prompts import CheckedPrompts, Prompts
+from saqsam.segment.predictor import (
+    Question,
+    answer,
+    checked_once,
+    embed,
+    predict,
+    predict_parts,
+    prompts_in_a_part,
+)
 from saqsam.segment.result import Segmentation
 
 MADE_FOR_ZOOM = frozenset({"small"})
@@ -71,14 +79,14 @@ class Crop:
 def segment(
     model: Model,
     pixels: npt.NDArray[np.uint8],
-    prompts: Prompts,
+    prompts: Prompts | CheckedPrompts,
     how: Answering,
     *,
     where: str = "prompts",
 ) -> Segmentation:
     """As :func:`saqsam.segment.predictor.predict`, answered as ``how`` says."""
     if _zooms(prompts, how):
-        found = next(_zoomed(model, pixels, prompts, how, len(prompts), where))
+        found = next(_zoomed(model, pixels, prompts, how, None, where))
     else:
         found = predict(
             model,
@@ -94,7 +102,7 @@ def segment(
 def segment_parts(
     model: Model,
     pixels: npt.NDArray[np.uint8],
-    prompts: Prompts,
+    prompts: Prompts | CheckedPrompts,
     how: Answering,
     *,
     chunk: int = 32,
@@ -185,24 +193,24 @@ def zooms_by_default(name: str | Path, records: Mapping[str, Any]) -> bool:
     return str(name) in MADE_FOR_ZOOM or records.get(ZOOM_RECORD) is True
 
 
-def _zooms(prompts: Prompts, how: Answering) -> bool:
-    return how.zoom and prompts.boxes is not None and len(prompts) > 0 and prompts.masks is None
+def _zooms(prompts: Prompts | CheckedPrompts, how: Answering) -> bool:
+    given = prompts.prompts if isinstance(prompts, CheckedPrompts) else prompts
+    return how.zoom and given.boxes is not None and len(given) > 0 and given.masks is None
 
 
 @torch.no_grad()
 def _zoomed(
     model: Model,
     pixels: npt.NDArray[np.uint8],
-    prompts: Prompts,
+    prompts: Prompts | CheckedPrompts,
     how: Answering,
-    at_once: int,
+    at_once: int | None,
     where: str,
 ) -> Iterator[Segmentation]:
-    """Answers to consecutive prompts, ``at_once`` at a time, each from its crop."""
+    """Answers to consecutive prompts, ``at_once`` at a time or all together, each from its crop."""
     height, width = checked_pixels(pixels).shape[:2]
-    checked, clipped = checked_prompts(
-        width, height, boxes=prompts.boxes, points=prompts.points, labels=prompts.labels, where=where
-    )
+    checked, clipped = checked_once(model, height, width, prompts, where)
+    at_once = len(checked) if at_once is None else at_once
     crops = crops_for(checked, height, width)
     kept: dict[int, Tensor] = {}
     for start in range(0, len(checked), at_once):

@@ -87,7 +87,7 @@ def read_dota_labels(
             faults.append(Fault(f"line {number}", found))
         else:
             objects.append(found)
-    (BadEntries(offered=False) if bad is None else bad).settle(path, faults)
+    (BadEntries(offered=False) if bad is None else bad).resolve(path, faults)
     return objects
 
 

@@ -101,7 +101,7 @@ def _from_labels(labels: Path, images: Path, exif: str, limit: int | None, bad: 
             listed.append(image)
         else:
             missing.append(Fault(_labels_of(image, labels).name, _NO_LABELS))
-    bad.settle(labels, missing)
+    bad.resolve(labels, missing)
     files = {image.id: _labels_of(image, labels) for image in listed}
     records: list[ImageRecord] = []
     for image in listed:
@@ -163,7 +163,7 @@ def _with_known_classes(
         return found, sorted(used)
     for key, group in found.items():
         strange = [one for one in group if one.category not in known]
-        bad.settle(files[key], [Fault(f"line {one.line}", _unknown_class(one, known)) for one in strange])
+        bad.resolve(files[key], [Fault(f"line {one.line}", _unknown_class(one, known)) for one in strange])
     good = {key: [one for one in group if one.category in known] for key, group in found.items()}
     return good, [*CLASSES, *(name for name in LATER_CLASSES if name in used)]
 
@@ -190,7 +190,7 @@ def _from_json(path: Path, images: Path, exif: str, limit: int | None, bad: BadE
             elif found is not None:
                 made.append(found)
         objects[image.id] = tuple(made)
-    bad.settle(path, faults)
+    bad.resolve(path, faults)
     listing = InstanceSet(path, dataset.images, dataset.categories, {}, dataset.notes, dataset.known_images)
     return OrientedSet(listing, objects)
 

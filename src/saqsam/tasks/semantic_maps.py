@@ -103,7 +103,7 @@ def _with_map(
             missing.append(Fault(path.name, problem("there is no such label map")))
     if not found:
         raise UsageError(f"{folder}: no image has a label map there; they are named <image name>.png")
-    bad.settle(folder, missing)
+    bad.resolve(folder, missing)
     return found
 
 

@@ -19,8 +19,8 @@ from saqsam.models.sites import WEIGHT
 from saqsam.pipeline import Report, calibrated_copy
 from saqsam.recipe import Recipe, load_recipe
 from saqsam.reconstruct.loss import Problem
+from saqsam.reconstruct.overrides import overridden, unquantized
 from saqsam.reconstruct.prompting import Prompting
-from saqsam.reconstruct.replace import replaced, unquantized
 from saqsam.reconstruct.units import Unit, encoder_units
 
 Quantized = Callable[..., tuple[SamModel, Report]]
@@ -28,14 +28,14 @@ ImagesFor = Callable[[Recipe], Sequence[CalibrationImage]]
 
 
 @given(st.integers(1, 70), st.sampled_from([0, 3, 14]), st.floats(0.01, 1.0))
-def test_strips_are_whole_windows_and_cover_every_row_once(height: int, window: int, share: float) -> None:
+def test_subsets_are_whole_windows_and_cover_every_row_once(height: int, window: int, share: float) -> None:
     block = nn.Module()
     block.window_size = window
-    strips = SamRows(block).split(height, share)
-    assert [row for rows in strips for row in range(rows.start, rows.stop)] == list(range(height))
-    assert all(rows.stop > rows.start and rows.start % max(1, window) == 0 for rows in strips)
+    subsets = SamRows(block).split(height, share)
+    assert [row for rows in subsets for row in range(rows.start, rows.stop)] == list(range(height))
+    assert all(rows.stop > rows.start and rows.start % max(1, window) == 0 for rows in subsets)
     if not window and 1 / share <= height:
-        assert len(strips) == max(1, round(1 / share))
+        assert len(subsets) == max(1, round(1 / share))
 
 
 @pytest.fixture
@@ -46,28 +46,28 @@ def blocks(tiny_sam: SamModel, images_for: ImagesFor) -> list[tuple[SamModel, Un
     model = calibrated_copy(tiny_sam, recipe, images)
     asked = [(image.prompts, pixels_of(model, image)[1]) for image in images]
     prompting = Prompting.of(model, asked, 2, torch.Generator())
-    units = [unit for unit in encoder_units(model, prompting, "block") if unit.strips is not None][:2]
+    units = [unit for unit in encoder_units(model, prompting, "block") if unit.rows is not None][:2]
     windows = [layer.window_size for layer in model.vision_encoder.layers[:2]]
     assert windows[0] > 0 == windows[1]
     return [(model, unit) for unit in units]
 
 
-def test_a_strip_is_what_the_whole_block_gives_there(blocks: list[tuple[SamModel, Unit]]) -> None:
+def test_a_subset_is_what_the_whole_block_gives_there(blocks: list[tuple[SamModel, Unit]]) -> None:
     x = torch.randn(2, 8, 8, 48, generator=torch.Generator().manual_seed(0))
     for model, unit in blocks:
-        assert unit.strips is not None
-        for answers in ({}, unquantized(all_quantizers(model).values())):
-            with torch.no_grad(), replaced(answers):
+        assert unit.rows is not None
+        for overrides in ({}, unquantized(all_quantizers(model).values())):
+            with torch.no_grad(), overridden(overrides):
                 (whole,) = unit.run((x,))
-                for rows in unit.strips.split(8, 0.3):
-                    found = unit.strips.run(x, rows)
+                for rows in unit.rows.split(8, 0.3):
+                    found = unit.rows.run(x, rows)
                     assert found.shape == whole[:, rows].shape
                     apart = float((found - whole[:, rows]).norm() / whole.norm())
-                    assert apart < (1e-6 if answers else 1e-3)
+                    assert apart < (1e-6 if overrides else 1e-3)
 
 
 @pytest.mark.parametrize("kept", ["vision_encoder.*:attention", "vision_encoder.*"])
-def test_a_strip_of_a_block_with_a_float_map_is_the_same(
+def test_a_subset_of_a_block_with_a_float_map_is_the_same(
     kept: str, tiny_sam: SamModel, images_for: ImagesFor
 ) -> None:
     """Fused attention answers where nothing quantizes the map."""
@@ -76,22 +76,22 @@ def test_a_strip_of_a_block_with_a_float_map_is_the_same(
     model = calibrated_copy(tiny_sam, recipe, images_for(recipe))
     block = model.vision_encoder.layers[1]
     x = torch.randn(1, 8, 8, 48, generator=torch.Generator().manual_seed(0))
-    strips = SamRows(block)
+    rows_of_block = SamRows(block)
     with torch.no_grad():
-        found = torch.cat([strips.run(x, rows) for rows in strips.split(8, 0.3)], dim=1)
+        found = torch.cat([rows_of_block.run(x, rows) for rows in rows_of_block.split(8, 0.3)], dim=1)
         torch.testing.assert_close(found, block(x), rtol=1e-4, atol=1e-4)
 
 
-def test_losses_of_strips_average_to_the_loss_of_all_rows(blocks: list[tuple[SamModel, Unit]]) -> None:
+def test_losses_of_subsets_average_to_the_loss_of_all_rows(blocks: list[tuple[SamModel, Unit]]) -> None:
     generator = torch.Generator().manual_seed(0)
     x, target = (torch.randn(1, 8, 8, 48, generator=generator) for _ in range(2))
     for model, unit in blocks:
-        assert unit.strips is not None
+        assert unit.rows is not None
         problem = Problem(unit, [(x,)], [(x,)], [(target,)], None, (0.0, 1.0))
-        with torch.no_grad(), replaced(unquantized(all_quantizers(model).values())):
+        with torch.no_grad(), overridden(unquantized(all_quantizers(model).values())):
             expected = float(problem.terms(problem.run([0], None), [0])["local"])
             found = 0.0
-            for rows in unit.strips.split(8, 0.3):
+            for rows in unit.rows.split(8, 0.3):
                 part = problem.terms(problem.run([0], None, rows), [0], rows=rows)["local"]
                 found += float(part) * (rows.stop - rows.start) / 8
         assert found == pytest.approx(expected, rel=1e-5)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from saqsam.calibrate.choose_range import settle_activation, settle_weight
+from saqsam.calibrate.choose_range import choose_activation_range, choose_weight_range
 from saqsam.calibrate.observers import observer_for
 from saqsam.errors import InvariantError, NumericalError
 from saqsam.grids.affine import Affine, affine_parameters, affine_round_trip
@@ -84,7 +84,7 @@ def test_parameters_are_copied_not_shared() -> None:
 def test_channels_are_dimension_zero_of_any_weight() -> None:
     weight = values(6, 3, 2, 2) * torch.logspace(-2, 2, 6)[:, None, None, None]
     quantizer = affine(3, channels=6)
-    settle_weight(quantizer, Ranges(), weight)
+    choose_weight_range(quantizer, Ranges(), weight)
     moved = quantizer(weight)
     for row in range(6):
         scale, zero_point = affine_parameters(weight[row].min(), weight[row].max(), 3)
@@ -224,7 +224,7 @@ def test_degenerate_activations_give_finite_outputs(case: str, method: str, bits
     ranges = Ranges(method=method)  # type: ignore[arg-type]
     quantizer.observer = observer_for(quantizer, ranges)
     quantizer(x)
-    assert settle_activation(quantizer, ranges) is not None
+    assert choose_activation_range(quantizer, ranges) is not None
     quantizer.freeze()
     moved = quantizer(x)
     assert bool(torch.isfinite(moved).all())
@@ -236,7 +236,7 @@ def test_degenerate_activations_give_finite_outputs(case: str, method: str, bits
 def test_degenerate_weights_give_finite_outputs(method: str) -> None:
     weight = torch.stack([torch.zeros(6), torch.full((6,), 2.0), torch.full((6,), -2.0), torch.arange(6.0)])
     quantizer = affine(4, channels=4)
-    settle_weight(quantizer, Ranges(method=method), weight)  # type: ignore[arg-type]
+    choose_weight_range(quantizer, Ranges(method=method), weight)  # type: ignore[arg-type]
     moved = quantizer(weight)
     assert torch.allclose(moved[:3], weight[:3], atol=1e-6)
     assert bool(torch.isfinite(moved).all())
@@ -247,16 +247,16 @@ def test_attention_over_one_key_or_none_in_particular(maps: Tensor) -> None:
     quantizer, ranges = Quantizer(SITE, 4, Log2), Ranges()
     quantizer.observer = observer_for(quantizer, ranges)
     quantizer(maps, values(maps.shape[0], maps.shape[2], 4))
-    assert settle_activation(quantizer, ranges) is not None
+    assert choose_activation_range(quantizer, ranges) is not None
     assert torch.allclose(quantizer(maps), maps)
 
 
 def test_a_site_that_saw_nothing_stays_open() -> None:
     quantizer, ranges = affine(), Ranges()
-    assert settle_activation(quantizer, ranges) is None
+    assert choose_activation_range(quantizer, ranges) is None
     quantizer.observer = observer_for(quantizer, ranges)
     quantizer(torch.zeros(0, 3))
-    assert settle_activation(quantizer, ranges) is None
+    assert choose_activation_range(quantizer, ranges) is None
     assert quantizer.stage is Stage.OBSERVE
 
 
@@ -268,7 +268,7 @@ def test_what_is_not_finite_is_refused_where_it_is_seen(bad: float) -> None:
         quantizer(torch.tensor([0.0, bad, 1.0]))
     assert caught.value.site == SITE
     with pytest.raises(NumericalError) as caught:
-        settle_weight(affine(channels=1), Ranges(), torch.tensor([[0.0, bad]]))
+        choose_weight_range(affine(channels=1), Ranges(), torch.tensor([[0.0, bad]]))
     assert caught.value.site == SITE
     maps = Quantizer(SITE, 4, Log2)
     maps.observer = observer_for(maps, Ranges())

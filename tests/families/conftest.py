@@ -33,23 +33,17 @@ def encode(model: SamModel) -> Encoded:
 
 
 @pytest.fixture(scope="session")
-def nano() -> Sam:
-    """The embedded float model."""
-    return api.load("nano")
-
-
-@pytest.fixture(scope="session")
-def quantized_nano(nano: Sam, tmp_path_factory: pytest.TempPathFactory) -> Sam:
+def quantized_nano(float_sam: Sam, tmp_path_factory: pytest.TempPathFactory) -> Sam:
     """The embedded model at 4 bits."""
     scenes = tmp_path_factory.mktemp("scenes")
     annotations = write_scenes(scenes, 2, 11)
-    return api.quantize(nano, "rtn-w4a4", scenes / "images", annotations)
+    return api.quantize(float_sam, "rtn-w4a4", scenes / "images", annotations)
 
 
 @pytest.fixture(scope="session")
-def encoded(nano: Sam) -> Encoded:
+def encoded(float_sam: Sam) -> Encoded:
     """A scene encoded by the float model."""
-    return encode(nano.model)
+    return encode(float_sam.model)
 
 
 @pytest.fixture(scope="session")

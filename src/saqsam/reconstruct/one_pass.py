@@ -8,21 +8,20 @@ once for each image in the float model and twice in the quantized one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from saqsam.models.sites import WEIGHT, Site
+from saqsam.models.sites import WEIGHT
 from saqsam.modules.layers import QuantizedLayer
-from saqsam.modules.quantizer import Quantizer
 from saqsam.recipe import Reconstruct
 from saqsam.reconstruct.cache import Kept
 from saqsam.reconstruct.gptq import Moments, round_by
 from saqsam.reconstruct.layerwise import layer_of, rows_seen
 from saqsam.reconstruct.loss import local_term
-from saqsam.reconstruct.replace import replaced, unquantized
-from saqsam.reconstruct.units import State, Unit
+from saqsam.reconstruct.overrides import overridden, unquantized
+from saqsam.reconstruct.units import State, Unit, UnitQuantizers
 
 
 @dataclass(frozen=True)
@@ -44,9 +43,9 @@ class Rounded:
     kept: str
 
 
-def round_at_once(
+def round_in_one_pass(
     unit: Unit,
-    own: Mapping[Site, Quantizer],
+    quantizers: UnitQuantizers,
     quantized: Sequence[State],
     references: Sequence[State],
     settings: Reconstruct,
@@ -58,7 +57,7 @@ def round_at_once(
 
     Args:
         unit: its weights are still float.
-        own: its quantizers, all with ranges.
+        quantizers: its quantizers, all with ranges.
         quantized: states that enter it in the quantized model, by image.
         references: states that enter it in the float model.
         settings: the recipe's section.
@@ -66,7 +65,9 @@ def round_at_once(
         progress: called with passes done and in total.
         new: makes room for states.
     """
-    layers = {site: layer_of(unit, quantizer) for site, quantizer in own.items() if site.role == WEIGHT}
+    layers = {
+        site: layer_of(unit, quantizer) for site, quantizer in quantizers.items() if site.role == WEIGHT
+    }
     named = {site.name: layer for site, layer in layers.items()}
     moments = {
         name: Moments.empty(layer.weight[0].numel(), layer.weight.device) for name, layer in named.items()
@@ -74,7 +75,7 @@ def round_at_once(
     targets, outputs, again, count = new(), new(), new(), len(quantized)
     for image, (state, reference) in enumerate(zip(quantized, references, strict=True)):
         progress(image, 2 * count)
-        with replaced(unquantized(own.values())):
+        with overridden(unquantized(quantizers.values())):
             target, wanted = rows_seen(unit, named, reference, settings.tokens, seed, image)
         output, found = rows_seen(unit, named, state, settings.tokens, seed, image)
         targets.append(target)
@@ -85,7 +86,9 @@ def round_at_once(
     begin = {layer: (layer.weight.data, _bias(layer)) for layer in named.values()}
     compensate = settings.compensate in ("all", unit.part)
     for site, layer in layers.items():
-        round_by(moments.pop(site.name), layer, own[site], damping=settings.damping, compensate=compensate)
+        round_by(
+            moments.pop(site.name), layer, quantizers[site], damping=settings.damping, compensate=compensate
+        )
     for image, state in enumerate(quantized):
         progress(count + image, 2 * count)
         again.append(unit.run(state))

@@ -240,11 +240,11 @@ def test_large_embeddings_are_decoded_a_few_prompts_at_a_time() -> None:
     assert prompts_at_once(torch.zeros(1, 64, 8, 8)) == 64
 
 
-def test_half_precision_models_are_decoded_too(nano: Any, encoded: Any) -> None:
+def test_half_precision_models_are_decoded_too(float_sam: Any, encoded: Any) -> None:
     """In bfloat16 both ways round differently; neither is farther from float32 than the other by much."""
-    half = copy.deepcopy(nano.model).to(torch.bfloat16)
+    half = copy.deepcopy(float_sam.model).to(torch.bfloat16)
     prompts, frame = prompts_of(("boxes",), 6, 0), encoded.frame
-    exact, _ = transformers_answer(nano.model, encoded.embeddings, prompts, frame, False)
+    exact, _ = transformers_answer(float_sam.model, encoded.embeddings, prompts, frame, False)
     embeddings = encoded.embeddings.to(torch.bfloat16)
     shared, _ = shared_answer(half, embeddings, prompts, frame, False)
     plain, _ = transformers_answer(half, embeddings, prompts, frame, False)
