@@ -1,4 +1,4 @@
-# make demo   install into .venv and run the whole pipeline on the shipped model
+# make demo   install into .venv and run the whole pipeline on the shipped models: scenes, then photographs
 # make test   install with test tools and run the suite
 # make lint   formatting, lint and types
 #
@@ -43,7 +43,7 @@ $(BIN)/python:
 
 # A stamp is written only after a whole installation, so that an interrupted one starts again.
 $(VENV)/installed: $(PINS) | $(BIN)/python
-	$(PIP) --editable .
+	$(PIP) --editable '.[demo]'
 	@touch $@
 
 $(VENV)/installed-dev: $(PINS) | $(BIN)/python

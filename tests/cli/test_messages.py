@@ -16,7 +16,19 @@ if TYPE_CHECKING:
     from tests.cli.conftest import Ground, Saqsam
 
 OPTIONS = {
-    "demo": ["--out", "--images", "--calibration", "--pictures", "--force", "--json"],
+    "demo": [
+        *(
+            "--out",
+            "--images",
+            "--calibration",
+            "--pictures",
+            "--image",
+            "--box",
+            "--point",
+            "--force",
+            "--json",
+        ),
+    ],
     "quantize": [
         *("MODEL", "--images", "--out", "--recipe", "--bits", "--set", "--annotations", "--prompts"),
         *("--device", "--fast", "--only", "--dry-run", "--force", "--json"),

@@ -307,21 +307,6 @@ def test_detections_of_an_image_that_is_not_there_are_refused(
     assert not out.exists()
 
 
-def test_demo_makes_everything_it_speaks_of(saqsam: Saqsam, tmp_path: Path) -> None:
-    out = tmp_path / "demo"
-    words = ("demo", "--out", out, "--images", "1", "--calibration", "1", "--pictures", "1", "--json")
-    shown = saqsam(*words)
-    assert shown.code == 0
-    assert "calibrating on 1 of 1 pictures" in shown.err
-    rows = shown.result["rows"]
-    assert {row["model"] for row in rows} == {"nano", "nano-outliers"}
-    quantized = [row for row in rows if row["bits"] != "float"]
-    packed = list((out / "packed").iterdir())
-    assert sorted(row["file_bytes"] for row in quantized) == sorted(path.stat().st_size for path in packed)
-    assert all(Path(path).is_file() for path in shown.result["pictures"])
-    assert shown.result["seconds"] > 0
-
-
 def size_of(path: str | Path) -> tuple[int, int]:
     """Width and height of an image file."""
     with Image.open(path) as opened:

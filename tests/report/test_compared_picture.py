@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from saqsam.images.difference import FRAME, ONLY_FIRST, ONLY_SECOND, draw_difference, overlaps
+from saqsam.images.draw import draw_masks
 from saqsam.images.labels import Labels, with_key, wrapped
 from saqsam.report.compared_picture import Drawn, compared_picture
 
@@ -92,3 +93,18 @@ def test_a_key_says_what_colours_mean() -> None:
     assert picture.width == 100
     assert share(picture, (1, 2, 3)) > 50
     assert share(picture, (4, 5, 6)) > 50
+
+
+def test_an_object_without_box_or_click_is_drawn_without() -> None:
+    pixels = np.full((400, 500, 3), 90, np.uint8)
+    masks = np.concatenate([square(400, 500, 50, 60, 40), square(400, 500, 250, 300, 40)])
+    boxes = np.array([[55, 45, 110, 100], [np.nan] * 4])
+    clicks = np.array([[[np.nan, np.nan]], [[320, 270]]])
+    drawn = np.asarray(draw_masks(pixels, masks, boxes=boxes, points=clicks))
+    plain = np.asarray(draw_masks(pixels, masks))
+    changed = np.argwhere((drawn != plain).any(axis=2))
+    near_box, near_click = changed[:, 1] < 200, changed[:, 1] >= 200
+    assert near_box.any()
+    assert changed[near_box].min(0).tolist() == [45, 55], "the frame of the box"
+    assert near_click.any()
+    assert np.abs(changed[near_click] - (270, 320)).max() <= 6, "the dot of the click"

@@ -12,7 +12,7 @@ from saqsam.cli.progress import Report, within
 from saqsam.cli.prompted_set import PromptedSet
 from saqsam.errors import InvariantError
 from saqsam.pack.verify import verify_file
-from saqsam.recipe import load_recipe
+from saqsam.recipe import Recipe, load_recipe
 from saqsam.sam import Sam
 from saqsam.scenes import write_scenes
 
@@ -60,7 +60,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class _Set:
+class Scenes:
     """A generated set: folder of images and their annotations."""
 
     images: Path
@@ -82,8 +82,8 @@ def run_demo(
     Raises:
         InvariantError: a packed file failed its audit.
     """
-    test = _scenes(out / "scenes" / "test", images, TEST_SEED)
-    calibrate = _scenes(out / "scenes" / "calibration", calibration, CALIBRATION_SEED)
+    test = scenes(out / "scenes" / "test", images, TEST_SEED)
+    calibrate = scenes(out / "scenes" / "calibration", calibration, CALIBRATION_SEED)
     (out / "packed").mkdir(exist_ok=True)
     rows: list[Row] = []
     drawn: list[Path] = []
@@ -92,22 +92,22 @@ def run_demo(
         rows.append(_float_row(name, sam, test, within(report, name)))
         for recipe in [recipe for model, recipe in RUNS if model == name]:
             stage = within(report, f"{name} {recipe}")
-            packed = _packed(sam, recipe, calibrate, out / "packed" / f"{name}-{recipe}.safetensors", stage)
+            path = out / "packed" / f"{name}-{recipe}.safetensors"
+            packed = packed_model(sam, load_recipe(recipe), calibrate, path, stage)
             rows.append(_packed_row(name, recipe, packed, sam, test, stage))
             if recipe == DRAWN and pictures:
                 drawn += _pictures(out / "pictures" / name, sam, packed, test, pictures)
     return rows, drawn
 
 
-def _scenes(directory: Path, count: int, seed: int) -> _Set:
-    return _Set(directory / "images", write_scenes(directory, count, seed))
+def scenes(directory: Path, count: int, seed: int) -> Scenes:
+    """Write generated scenes."""
+    return Scenes(directory / "images", write_scenes(directory, count, seed))
 
 
-def _packed(sam: Sam, recipe: str, calibrate: _Set, path: Path, report: Report) -> Sam:
+def packed_model(sam: Sam, recipe: Recipe, calibrate: Scenes, path: Path, report: Report) -> Sam:
     """Quantize, pack, verify, and load back: what is measured is what the file holds."""
-    quantized = api.quantize(
-        sam, load_recipe(recipe), calibrate.images, calibrate.annotations, progress=report
-    )
+    quantized = api.quantize(sam, recipe, calibrate.images, calibrate.annotations, progress=report)
     quantized.save(path)
     verdict = verify_file(path)
     if not verdict.ok:
@@ -116,20 +116,20 @@ def _packed(sam: Sam, recipe: str, calibrate: _Set, path: Path, report: Report) 
     return api.load(path)
 
 
-def _float_row(name: str, sam: Sam, test: _Set, report: Report) -> Row:
+def _float_row(name: str, sam: Sam, test: Scenes, report: Report) -> Row:
     result = api.evaluate(sam, test.images, test.annotations, "boxes", progress=report)
     size = int(sam.inspect()["float_bytes"])
     return Row(name, "float", "float", result.AP, result.mIoU, None, size)
 
 
-def _packed_row(name: str, recipe: str, packed: Sam, sam: Sam, test: _Set, report: Report) -> Row:
+def _packed_row(name: str, recipe: str, packed: Sam, sam: Sam, test: Scenes, report: Report) -> Row:
     result = api.evaluate(packed, test.images, test.annotations, "boxes", reference=sam, progress=report)
     size = int(packed.inspect()["file_bytes"])
     method = load_recipe(recipe).name
     return Row(name, method, packed.bits, result.AP, result.mIoU, result.agreement, size)
 
 
-def _pictures(directory: Path, sam: Sam, packed: Sam, test: _Set, count: int) -> list[Path]:
+def _pictures(directory: Path, sam: Sam, packed: Sam, test: Scenes, count: int) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     models = {"float": sam, f"packed {packed.bits}": packed}
     return write_pictures(directory, models, PromptedSet(test.images, test.annotations), count=count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,8 +33,8 @@ def draw_masks(
     Args:
         pixels: ``(H, W, 3)`` uint8 RGB.
         masks: ``(P, H, W)`` bool; large ones are drawn first, so that small ones stay visible.
-        boxes: ``(P, 4)`` XYXY in pixels of the image, or None.
-        points: ``(P, K, 2)`` x, y in pixels of the image, or None.
+        boxes: ``(P, 4)`` XYXY in pixels of the image, NaN for an object without a box; or None.
+        points: ``(P, K, 2)`` x, y in pixels of the image, NaN for no click; or None.
         labels: ``(P,)`` short texts, written at the boxes or masks as far as there is room; or None.
 
     Returns:
@@ -49,17 +50,26 @@ def draw_masks(
     picture = Image.fromarray(canvas.round().clip(0, 255).astype(np.uint8))
     pen = ImageDraw.Draw(picture)
     for index, colour in enumerate(colours):
-        if boxes is not None:
-            pen.rectangle([float(side) * factor for side in boxes[index]], outline=colour, width=1)
+        box = _box_at(boxes, index)
+        if box is not None:
+            pen.rectangle([side * factor for side in box], outline=colour, width=1)
         for x, y in points[index] if points is not None else ():
             x, y = (float(x) + 0.5) * factor, (float(y) + 0.5) * factor
+            if math.isnan(x):
+                continue
             pen.ellipse([x - 4, y - 4, x + 4, y + 4], fill=colour, outline="white")
     if labels is not None:
         writing = Labels(picture)
         for index, colour in enumerate(colours):
-            box = box_of(masks[index]) if boxes is None else [float(side) for side in boxes[index]]
+            box = _box_at(boxes, index) or box_of(masks[index])
             writing.write(labels[index], [side * factor for side in box], colour)
     return picture
+
+
+def _box_at(boxes: Any, index: int) -> tuple[float, ...] | None:
+    """The box of an object, if it has one."""
+    box = () if boxes is None else tuple(float(side) for side in boxes[index])
+    return box if box and not math.isnan(box[0]) else None
 
 
 def side_by_side(panels: Sequence[Image.Image], titles: Sequence[str]) -> Image.Image:
@@ -77,6 +87,16 @@ def side_by_side(panels: Sequence[Image.Image], titles: Sequence[str]) -> Image.
         sheet.paste(panel, (left, top))
         left += panel.width + _GAP
     return sheet
+
+
+def stacked(sheets: Sequence[Image.Image]) -> Image.Image:
+    """Pictures below one another on white, aligned at the left."""
+    whole = Image.new("RGB", (max(one.width for one in sheets), sum(one.height for one in sheets)), "white")
+    top = 0
+    for sheet in sheets:
+        whole.paste(sheet, (0, top))
+        top += sheet.height
+    return whole
 
 
 def enlargement(pixels: npt.NDArray[Any]) -> int:

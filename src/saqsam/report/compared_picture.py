@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from saqsam.images.difference import Masks, draw_difference, overlaps
-from saqsam.images.draw import box_of, draw_masks, side_by_side
+from saqsam.images.draw import box_of, draw_masks, side_by_side, stacked
 
 _LONGEST = 1024
 """Larger images are made smaller: four of them stand in one row. The close-up keeps their pixels."""
@@ -26,8 +26,8 @@ class Drawn:
     Attributes:
         title: stands above it.
         masks: ``(P, H, W)`` bool.
-        boxes: ``(P, 4)`` XYXY in pixels, or None.
-        points: ``(P, K, 2)`` x, y in pixels, or None.
+        boxes: ``(P, 4)`` XYXY in pixels, NaN for an object without a box; or None.
+        points: ``(P, K, 2)`` x, y in pixels, NaN for no click; or None.
         labels: ``(P,)`` class and score, or None.
     """
 
@@ -39,7 +39,11 @@ class Drawn:
 
 
 def compared_picture(
-    pixels: npt.NDArray[np.uint8], models: Sequence[Drawn], truth: Drawn | None = None
+    pixels: npt.NDArray[np.uint8],
+    models: Sequence[Drawn],
+    truth: Drawn | None = None,
+    *,
+    close_up: bool = True,
 ) -> Image.Image:
     """Panels in a row: truth, the first model, and of each other its masks and its difference from the first.
 
@@ -49,9 +53,10 @@ def compared_picture(
         pixels: ``(H, W, 3)`` uint8 RGB.
         models: their masks of the same prompts; the first is the one that others are compared with.
         truth: what is annotated, if it is to be shown.
+        close_up: whether there may be a second row.
     """
-    rows = [_row(*_fitted(pixels, models, truth))]
-    found = _close_up(pixels, models)
+    rows = [_row(*fitted(pixels, models, truth))]
+    found = _close_up(pixels, models) if close_up else None
     if found is not None:
         index, place = found
         x0, y0, x1, y1 = place
@@ -60,12 +65,7 @@ def compared_picture(
         close[0] = (first[0], f"close-up, {x1 - x0} x {y1 - y0} pixels at {x0}, {y0}: {first[1]}")
         rows.append(close)
     sheets = [side_by_side(*zip(*row, strict=True)) for row in rows]
-    whole = Image.new("RGB", (max(one.width for one in sheets), sum(one.height for one in sheets)), "white")
-    top = 0
-    for sheet in sheets:
-        whole.paste(sheet, (0, top))
-        top += sheet.height
-    return whole
+    return stacked(sheets)
 
 
 def _row(
@@ -78,7 +78,9 @@ def _row(
         panels.append(_panel(pixels, other))
         names = (first.title, other.title)
         change = draw_difference(pixels, first.masks, other.masks, names)
-        panels.append((change, f"difference of {names[0]} and {names[1]}"))
+        differs = np.any(first.masks ^ other.masks, axis=0).mean()
+        title = f"difference of {names[0]} and {names[1]}: {100 * differs:.1f} % of the pixels"
+        panels.append((change, title))
     return panels
 
 
@@ -118,12 +120,16 @@ def _cut(one: Drawn, place: tuple[int, int, int, int], index: int | None = None)
     return Drawn(one.title, one.masks[chosen, y0:y1, x0:x1], boxes, points, labels)
 
 
-def _fitted(
-    pixels: npt.NDArray[np.uint8], models: Sequence[Drawn], truth: Drawn | None
+def fitted(
+    pixels: npt.NDArray[np.uint8],
+    models: Sequence[Drawn],
+    truth: Drawn | None = None,
+    *,
+    longest: int = _LONGEST,
 ) -> tuple[npt.NDArray[np.uint8], list[Drawn], Drawn | None]:
-    """Everything at a size of which several stand beside each other."""
+    """Everything at a size of which several stand beside each other: ``longest`` pixels, or what it has."""
     height, width = pixels.shape[:2]
-    scale = _LONGEST / max(height, width)
+    scale = longest / max(height, width)
     if scale >= 1:
         return pixels, list(models), truth
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
