@@ -64,7 +64,7 @@ def test_what_cannot_be_benched_is_said(packed: Path, tmp_path: Path) -> None:
     damaged.write_bytes(content)
     with pytest.raises(SaqsamError, match="not an intact packed file"):
         bench(damaged, ["integer"], rounds=1)
-    assert run(["bench", str(tmp_path / "nothing")]) == 2
+    assert run(["bench", str(tmp_path / "nothing")]) == 3
 
 
 def test_float_contents_have_no_integers_left(packed: Path) -> None:

@@ -90,7 +90,7 @@ def test_a_revision_that_alone_is_cached(
     [
         ("https://huggingface.co/facebook/sam-vit-base", "give 'facebook/sam-vit-base'"),
         ("https://example.org/sam.pth", "download it first"),
-        ("/dev/null", "is a device, not a file"),
+        ("/dev/null", "is a pipe or a device"),
     ],
 )
 def test_what_is_no_file_is_called_by_its_name(name: str, words: str) -> None:

@@ -91,7 +91,7 @@ def run(
 def same(first: SamModel, second: SamModel) -> bool:
     """Whether all weights and all grids are equal, bit for bit."""
     scales = (
-        [q.scale for q in model.modules() if isinstance(q, Quantizer) and q.scale is not None]
+        [buffer for q in model.modules() if isinstance(q, Quantizer) for buffer in q.buffers()]
         for model in (first, second)
     )
     weights = zip(first.parameters(), second.parameters(), strict=True)

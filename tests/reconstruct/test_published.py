@@ -99,5 +99,5 @@ def test_only_learned_rounding_under_coins(name: str, tiny_sam: SamModel, scenes
 
 
 def test_its_name_is_refused_before_any_work() -> None:
-    with pytest.raises(RecipeError, match=r"use 'saq-sam', or saqsam\.off_grid\.quantize_as_published"):
+    with pytest.raises(RecipeError, match=r"use 'saq-sam', or 'saqsam evaluate --as-published saq-sam'"):
         load_recipe("as-published-saq-sam-w4a4")
