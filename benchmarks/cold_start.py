@@ -46,9 +46,9 @@ def measure(file: Path, engine: str) -> None:
 def write_models(directory: Path, bits: str) -> dict[str, tuple[Path, str]]:
     """A SAM-B as an official checkpoint and packed; file and engine of each row."""
     import torch
+    from runtime import write_random_sam
     from transformers import SamConfig, SamModel
 
-    from runtime import write_random_sam
     from saqsam.checkpoints.official import write_official
 
     packed, official = directory / "sam-b.saqsam", directory / "sam_vit_b.pth"

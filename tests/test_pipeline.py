@@ -12,6 +12,7 @@ from transformers import SamModel
 from saqsam.calibrate.images import CalibrationImage, pixels_of
 from saqsam.errors import NumericalError, RecipeError, UsageError
 from saqsam.models.attach import all_quantizers
+from saqsam.models.plan import plan_to_store
 from saqsam.models.sites import DECODER, ENCODER, WEIGHT
 from saqsam.pack.convert import to_packed
 from saqsam.pipeline import FOLD_IMAGES, Report, quantize_model
@@ -128,6 +129,15 @@ def test_bits_of_the_parts_and_overrides_are_what_was_asked(scenes: Scenes) -> N
     assert not any("neck" in site.path for site in all_quantizers(model))
     kept = original.vision_encoder.neck.conv1.weight
     assert torch.equal(model.vision_encoder.neck.conv1.weight, kept.half().float())
+
+
+def test_overrides_that_a_file_would_turn_round_are_refused_at_once(scenes: Scenes) -> None:
+    base = load_recipe("rtn-w8a8").to_dict()
+    narrow, wide = {"*lin1:weight": {"bits": 4}}, {"*:weight": {"bits": 6}}
+    plan_to_store(embedded_sam("nano"), Recipe.from_dict({**base, "overrides": wide | narrow}))
+    turned = Recipe.from_dict({**base, "overrides": narrow | wide})
+    with pytest.raises(RecipeError, match=r"alphabetical order.* 7 sites would change.*lin1:weight"):
+        quantized(turned, scenes[:1])
 
 
 def test_an_override_that_matches_nothing_is_refused(scenes: Scenes) -> None:

@@ -20,7 +20,7 @@ from saqsam.folds.apply import FoldRecord, fold_decoder, fold_encoder
 from saqsam.jobs.directory import RunDirectory
 from saqsam.models.attach import all_quantizers, attach
 from saqsam.models.lookup import layer_at
-from saqsam.models.plan import Plan, plan_sites
+from saqsam.models.plan import Plan, plan_sites, plan_to_store
 from saqsam.models.sites import DECODER, ENCODER, WEIGHT, Site
 from saqsam.modules.quantizer import Quantizer, Stage
 from saqsam.pack.freeze import freeze
@@ -112,7 +112,7 @@ def quantize_model(
     images = [image for image in images if len(image.prompts)]
     if not images:
         raise UsageError("calibration needs at least one image with at least one prompt")
-    run = _Run(model, recipe, plan_sites(model, recipe), images, progress, directory)
+    run = _Run(model, recipe, plan_to_store(model, recipe), images, progress, directory)
     attach(model, run.plan, float_rel_pos_query=recipe.rel_pos_query == "float")
     if not run.restore_calibration():
         run.calibrate()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import translate
 
 from saqsam.errors import RecipeError
@@ -53,6 +53,23 @@ def plan_sites(model: Model, recipe: Recipe) -> Plan:
             )
     choices = (_choose(site, recipe, matchers) for site in sites)
     return {choice.site.name: choice for choice in choices if choice is not None}
+
+
+def plan_to_store(model: Model, recipe: Recipe) -> Plan:
+    """As :func:`plan_sites`, for a model that will be packed: its file holds overrides in alphabetical order.
+
+    Raises:
+        RecipeError: as :func:`plan_sites`, or that order gives another plan, so that the file would not open.
+    """
+    plan = plan_sites(model, recipe)
+    in_file = plan_sites(model, replace(recipe, overrides=dict(sorted(recipe.overrides.items()))))
+    moved = sorted(name for name in {*plan, *in_file} if plan.get(name) != in_file.get(name))
+    if moved:
+        raise RecipeError(
+            f"overrides: packed files hold them in alphabetical order, where the last one that matches wins: "
+            f"{len(moved)} sites would change, such as {moved[0]}; write patterns that do not overlap"
+        )
+    return plan
 
 
 def _choose(site: Site, recipe: Recipe, matchers: Mapping[str, re.Pattern[str]]) -> Choice | None:
