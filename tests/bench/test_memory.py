@@ -25,7 +25,7 @@ print(min(faults() for _ in range(4)))  # now and then the kernel takes pages ba
 
 
 def probe(word: str, **environment: str) -> tuple[str, int]:
-    """What ``keep_freed_memory`` said, and page faults of five additions of 64 MB: the fewest of four tries."""
+    """What ``keep_freed_memory`` said, and the fewest page faults of four times five additions of 64 MB."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     command = [sys.executable, "-c", _PROBE, word]
     done = subprocess.run(
