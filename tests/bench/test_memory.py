@@ -20,7 +20,7 @@ def faults():
         x + 1
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 faults()
-print(min(faults() for _ in range(4)))  # now and then the kernel takes pages back from a quiet process
+print(min(faults() for _ in range(4)))  # one round alone was once disturbed, why is not known
 """
 
 

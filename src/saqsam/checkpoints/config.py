@@ -18,7 +18,7 @@ from saqsam.errors import CheckpointError
 from saqsam.families.record import Config
 from saqsam.families.sam import SAM
 
-PARTS = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
+PARTS = SAM.config_parts
 _MOST = 2**16  # far above any SAM, and small enough to multiply without care
 _MOST_LAYERS = 256  # SAM-H has 32; each takes milliseconds to lay out, even without memory
 _PUBLISHED_EPSILON = 1e-5
