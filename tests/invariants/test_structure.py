@@ -48,6 +48,7 @@ FLOW = (
     ("api",),
     ("published",),
     ("reproduce",),
+    ("web",),
     ("cli",),
 )
 """Every unit, in the order of the work: a unit imports those of the rows above its own, and no other."""

@@ -1,4 +1,4 @@
-"""``saqsam export``: a packed model as ONNX files, or as a directory that other libraries load."""
+"""``saqsam export``: a packed model as ONNX files, as a page, or as a directory that other libraries load."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from saqsam.cli.arguments import (
     check_file,
     make_directory,
 )
+from saqsam.cli.export_web import export_page
 from saqsam.cli.output import megabytes, print_json, print_lines
 from saqsam.cli.packed import packed_argument
 from saqsam.cli.progress import progress
@@ -22,11 +23,24 @@ from saqsam.errors import UsageError
 
 
 def export(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A packed model, as written by quantize.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A packed model, as written by quantize; for web also a float one."
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the files.", metavar="DIR")],
     format: Annotated[
-        str, typer.Option("--format", help="onnx, transformers or compressed-tensors.")
+        str, typer.Option("--format", help="onnx, web, transformers or compressed-tensors.")
     ] = "onnx",
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            "--compare",
+            help="For web: a second model, shown beside MODEL; both may be float.",
+            metavar="MODEL",
+        ),
+    ] = None,
     opset: Annotated[int, typer.Option("--opset", help="ONNX operator set: 21, 22 or 23.")] = 21,
     images: Annotated[
         Path | None,
@@ -45,12 +59,19 @@ def export(
     json: JsonOption = False,
 ) -> None:
     """Write encoder.onnx, decoder.onnx and parity.json, once they are seen to give the model's masks;
-    or a directory that ``transformers`` loads."""
+    a page that runs the model in the browser; or a directory that ``transformers`` loads."""
+    if compare is not None and format != "web":
+        raise UsageError(f"--compare: pages show two models, --format {format} holds one; leave it out")
+    if format == "web":
+        export_page(
+            [model, compare] if compare else [model], out, images, annotations, limit, verify, force, json
+        )
+        return
     if format in ("transformers", "compressed-tensors"):
         _export_directory(model, format, out, force, json)
         return
     if format != "onnx":
-        raise UsageError(f"--format {format}: the formats are onnx, transformers and compressed-tensors")
+        raise UsageError(f"--format {format}: the formats are onnx, web, transformers and compressed-tensors")
     path = packed_argument(model, "export")
     if images is not None:
         check_directory(images, "--images")

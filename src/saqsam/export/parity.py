@@ -154,7 +154,7 @@ def check_parity(
         pixel_values, frame = preprocess(model, case.pixels)
         embedding = embed(model, pixel_values)
         tally.add(model, graphs, case.prompts, frame, pixel_values, embedding, generator)
-        if index == 0:
+        if index == 0 and source.packed.weights:  # a float model has no codes
             shares = encoder_codes(model, source, maker, pixel_values, opset)
             decoder_shares = decoder_codes(model, source, maker, embedding, case.prompts, frame, opset)
     progress("verify", len(cases), len(cases))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +120,7 @@ def _verified(
 
 
 def write_together(directory: Path, contents: dict[str, bytes]) -> None:
-    """Write several files into a directory, all of them or none.
+    """Write several files into a directory, all of them or none; names may lie in folders of it.
 
     Raises:
         SaqsamError: the disk is read-only, or the directory cannot be made. OutOfDisk: there is no room.
@@ -131,15 +131,23 @@ def write_together(directory: Path, contents: dict[str, bytes]) -> None:
         with ExitStack() as stack:
             # Everything is on the disk before the first file gets its name.
             for name, data in contents.items():
+                (directory / name).parent.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(atomic_write(directory / name)).write_bytes(data)
     except OSError as error:
-        if not existed and directory.is_dir() and not any(directory.iterdir()):
-            directory.rmdir()
+        _remove_empty(directory, contents, itself=not existed)
         stop_if_full(directory, error)
         raise SaqsamError(
             f"{directory}: cannot be written ({error.strerror or error}); no file was left there. "
             "Choose another directory"
         ) from error
+
+
+def _remove_empty(directory: Path, names: Iterable[str], *, itself: bool) -> None:
+    """Remove the folders of ``names`` in a directory as far as they are empty, and the directory likewise."""
+    folders = {directory / Path(name).parent for name in names} - {directory}
+    for folder in [*sorted(folders, reverse=True), *([directory] if itself else [])]:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def check_files(directory: str | Path) -> dict[str, Any]:

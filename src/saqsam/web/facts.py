@@ -1,0 +1,45 @@
+"""What a page says of a model, whoever computes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from saqsam.families.record import Config
+from saqsam.pack.contents import PackedModel
+from saqsam.recipe import Recipe
+
+_FLOAT_BYTES = 4
+
+
+def model_facts(
+    source: str | Path, config: Config, recipe: Recipe | None, *, zoom: bool, file: Path | None, numbers: int
+) -> dict[str, Any]:
+    """Plain JSON types.
+
+    Args:
+        source: what the user called the model.
+        config: of the model.
+        recipe: it was quantized with; ``None`` for a float model.
+        zoom: whether ``saqsam segment`` would answer its boxes on crops, which a page does not.
+        file: the packed file, if it is one.
+        numbers: how many parameters the model has.
+    """
+    vision: Any = config.vision_config
+    return {
+        "name": Path(source).name,
+        "model": str(source),
+        "recipe": None if recipe is None else recipe.name,
+        "bits": "float" if recipe is None else recipe.bits,
+        "zoom": zoom,
+        "side": int(vision.image_size),
+        "grid": int(vision.image_size) // int(vision.patch_size),
+        "packed_bytes": None if file is None else file.stat().st_size,
+        "float_bytes": _FLOAT_BYTES * numbers,
+    }
+
+
+def count_numbers(packed: PackedModel) -> int:
+    """Parameters of a packed model."""
+    weights = sum(weight.codes.numel() for weight in packed.weights.values())
+    return weights + sum(tensor.numel() for tensor in packed.rest.values())

@@ -1,0 +1,76 @@
+// Answers of every model to what is asked of one photo, each computed once.
+
+import { area, difference, enlarge } from "./masks.mjs";
+import { question, shownSlot, SLOTS } from "./state.mjs";
+import { tinted } from "./view.mjs";
+
+export class Answers {
+  constructor(engines, photo) {
+    this.engines = engines;
+    this.photo = photo;
+    this.kept = new Map();
+    this.busy = Promise.resolve();
+  }
+
+  frame(index = 0) { return this.engines[index].frame; }
+
+  /** What is known already; undefined where it has not been computed. */
+  known(object) { return this.kept.get(question(object)); }
+
+  /** Ask all models, one question after the other. */
+  ask(object) {
+    const asked = question(object);
+    if (this.kept.has(asked)) return Promise.resolve(this.kept.get(asked));
+    const { points, box } = object;
+    const turn = this.busy.then(async () => {
+      if (this.kept.has(asked)) return this.kept.get(asked);
+      const found = [];
+      for (const engine of this.engines) found.push(await engine.decode({ points, box }, SLOTS));
+      this.kept.set(asked, found);
+      return found;
+    });
+    this.busy = turn.catch(() => {});
+    return turn;
+  }
+
+  slot(object) { return shownSlot(object, this.known(object)[0].scores); }
+
+  /** The shown mask of a model at the photo's own size. */
+  mask(object, index = 0) {
+    const found = this.known(object)[index], slot = this.slot(object);
+    found.full ??= {};
+    found.full[slot] ??= enlarge(found.masks[slot], this.frame(index));
+    return found.full[slot];
+  }
+
+  /** For the screen: one picture of the shown mask for each model. */
+  pictures(object, [width, height], strength = 1) {
+    const slot = this.slot(object);
+    return this.known(object).map((found, index) => {
+      const key = `${slot}${object.colour}${strength}`;
+      found.pictures ??= {};
+      found.pictures[key] ??= tinted(
+        enlarge(found.masks[slot], this.frame(index), width, height), width, height, object.colour, strength);
+      return found.pictures[key];
+    });
+  }
+
+  score(object, index = 0) { return this.known(object)[index].scores[this.slot(object)]; }
+
+  /** Area, predicted IoU and, of two models, in how much they differ, in words. */
+  figures(object) {
+    const mask = this.mask(object), pixels = area(mask);
+    const share = (100 * pixels / mask.length).toFixed(1);
+    const text = `${pixels.toLocaleString("en")} pixels (${share} %), predicted IoU ${this.score(object).toFixed(2)}`;
+    if (this.engines.length < 2) return text;
+    const { differ, iou } = difference(mask, this.mask(object, 1));
+    return `${text}. The two models differ in ${differ.toLocaleString("en")} pixels, IoU ${iou.toFixed(3)}`;
+  }
+
+  /** Everything that can be saved, for each object with an answer. */
+  found(session) {
+    return session.asked.filter((object) => this.known(object)).map((object) => ({
+      object, mask: this.mask(object), slot: this.slot(object), score: this.score(object),
+    }));
+  }
+}

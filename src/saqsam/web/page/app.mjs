@@ -1,0 +1,266 @@
+// The page: loads the model, takes a photo, and lets one ask for objects.
+
+import { Answers } from "./answers.mjs";
+import { BrowserEngine, ServedEngine } from "./engine.mjs";
+import { Fault, hasSimd, sentence } from "./faults.mjs";
+import { listen } from "./input.mjs";
+import { enlarge } from "./masks.mjs";
+import { chipText, find, showExamples, showFacts, showMasks, showObjects } from "./panel.mjs";
+import { openPhoto, pictureIn } from "./photo.mjs";
+import { saveCoco, saveCutOut, saveMask, savePrompts } from "./save.mjs";
+import { isAsked, Session, shownSlot } from "./state.mjs";
+import { tinted, View } from "./view.mjs";
+
+const HOVER_SECONDS = 0.08;
+/** A model that answers a click in less is asked while the pointer moves. */
+
+const view = new View(find("canvas"));
+let manifest, engines = [], session = new Session(), answers = null, mode = "add", turn = 0, hovering = false;
+let ready = new Promise(() => {});
+
+const say = (text) => { find("status").textContent = text; };
+
+function complain(error) {
+  find("fault").textContent = sentence(error);
+  find("fault").hidden = false;
+  find("progress").hidden = true;
+  say("");
+}
+
+const STAGES = {
+  download: ({ done, total }) => `Loading the model … ${(done / 1e6).toFixed(1)} of ${(total / 1e6).toFixed(1)} MB`,
+  create: () => "Preparing the model …",
+  queue: ({ done }) => `Waiting for the server: ${done} before this photo …`,
+  encode: () => "Looking at the photo …",
+};
+
+function tell(progress) {
+  const bar = find("progress");
+  bar.hidden = false;
+  if (progress.stage === "download") bar.value = progress.done / progress.total;
+  else bar.removeAttribute("value");
+  say(STAGES[progress.stage](progress));
+}
+
+const token = new URLSearchParams(location.search).get("token");
+
+/** Ask the server that offers this page. */
+async function ask(path, options = {}) {
+  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  const response = await fetch(path, { ...options, headers }).catch(() => { throw new Fault("gone"); });
+  if (response.status === 401) throw new Fault("token");
+  if (!response.ok) {
+    const told = await response.json().catch(() => ({}));
+    throw new Fault("server", told.error ?? `status ${response.status}`);
+  }
+  return response;
+}
+
+async function begin() {
+  try {
+    manifest = await (await ask("manifest.json", { cache: "no-cache" })).json();
+  } catch (error) {
+    throw error instanceof Fault && error.kind === "token" ? error : new Fault("manifest");
+  }
+  const served = manifest.engine.kind === "server";
+  if (!served && !hasSimd()) throw new Fault("simd");
+  engines = manifest.models.map((model) => (served
+    ? new ServedEngine(model, model.engine, ask) : new BrowserEngine(model, manifest.engine.name)));
+  find("model").textContent = manifest.models.map(chipText).join("  |  ");
+  find("model").hidden = false;
+  if (served) {
+    const here = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
+    find("private").textContent = here ? "Nothing leaves this computer." : `Photos go to ${location.host} and no further.`;
+    find("privacy").textContent = here ? "The model runs on this computer. Your photo stays here."
+      : `The model runs on ${location.host}. Your photo is sent there and kept in its memory only.`;
+  }
+  showExamples(manifest.examples, example);
+  facts();
+  for (const engine of engines) await engine.start(tell);
+  find("progress").hidden = true;
+  document.documentElement.dataset.state = "ready";
+  if (!view.photo) say("Ready for a photo.");
+  facts();
+}
+
+const facts = () => showFacts(manifest.models, engines, manifest.saqsam);
+
+async function example(path, title) {
+  const response = await ask(path).catch(complain);
+  if (response) take(await response.blob(), path.split("/").pop(), title);
+}
+
+/** Open a photo and encode it. */
+async function take(blob, name) {
+  const mine = ++turn;
+  find("fault").hidden = true;
+  try {
+    const photo = await openPhoto(blob, name);
+    if (mine !== turn) return;
+    document.documentElement.dataset.state = "encoding";
+    find("welcome").hidden = true;
+    find("work").hidden = find("side").hidden = false;
+    document.body.classList.add("working");
+    session = new Session();
+    answers = null;
+    view.show(photo);
+    find("compare").hidden = manifest?.models.length !== 2;
+    render();
+    if (document.documentElement.dataset.state !== "ready") say("Waiting for the model …");
+    await ready;
+    for (const engine of engines) await engine.encode(photo, tell);
+    if (mine !== turn) return;
+    answers = new Answers(engines, photo);
+    find("progress").hidden = true;
+    compared();
+    document.documentElement.dataset.state = "photo";
+    facts();
+    say("Click on something, or drag a box around it.");
+    find("canvas").focus({ preventScroll: true });
+    await refresh();
+  } catch (error) {
+    if (mine === turn) complain(error);
+  }
+}
+
+/** Ask for what has no answer yet, then show everything. */
+async function refresh() {
+  render();
+  if (!answers) return;
+  const mine = answers;
+  try {
+    for (const object of session.asked) await mine.ask(object);
+  } catch (error) { return complain(error); }
+  if (mine !== answers) return;
+  render();
+  if (isAsked(session.object)) say(`${session.object.name}: ${mine.figures(session.object)}.`);
+  facts();
+}
+
+function render() {
+  const { object } = session;
+  const found = answers && isAsked(object) ? answers.known(object) : undefined;
+  view.ghost = null;
+  view.layers = session.objects.map((one) => ({
+    object: one, faint: one !== object,
+    pictures: answers && isAsked(one) && answers.known(one) ? answers.pictures(one, view.size) : [],
+  }));
+  view.draw();
+  showObjects(session, act);
+  showMasks(found?.[0], found && answers.slot(object), answers?.frame(), object, act.choose);
+  find("figures").textContent = found ? answers.figures(object) : "Nothing is marked for this object yet.";
+  find("undo").disabled = !session.past.length;
+  find("redo").disabled = !session.future.length;
+  find("clear").disabled = !isAsked(object);
+  for (const id of ["save-mask", "save-cutout"]) find(id).disabled = !found;
+  for (const id of ["save-coco", "save-prompts"]) find(id).disabled = !answers?.found(session).length;
+}
+
+const changed = (act) => (...given) => { if (view.photo) { act(...given); refresh(); } };
+
+const act = {
+  mode: () => mode,
+  say,
+  click: changed((x, y, label) => session.click(x, y, label)),
+  drag: changed((box) => session.drag(box)),
+  undo: changed(() => { if (!session.undo()) say("There is nothing to undo."); }),
+  redo: changed(() => { if (!session.redo()) say("There is nothing to redo."); }),
+  cancel: changed(() => session.clear()),
+  next: changed(() => { session.add(); say(`${session.object.name}: click on it, or drag a box around it.`); }),
+  pick: changed((index) => { session.current = index; }),
+  rename: changed((index, name) => session.rename(index, name)),
+  remove: changed((index) => session.remove(index)),
+  choose: changed((slot) => { if (isAsked(session.object)) session.choose(slot); }),
+  hover,
+};
+
+/** Show what a click here would give, where the model is fast enough for it. */
+async function hover(place) {
+  view.ghost = null;
+  if (!place) { hover.next = null; view.draw(); return; }
+  const slow = engines.some((engine) => (engine.about.click ?? 0) > HOVER_SECONDS);
+  if (!answers || slow || isAsked(session.object) || engines.length > 1) return;
+  hover.next = place;
+  if (hovering) return;
+  hovering = true;
+  const [engine] = engines, mine = answers;
+  while (hover.next && mine === answers && !isAsked(session.object)) {
+    const { x, y } = hover.next;
+    hover.next = null;
+    const object = { points: [{ x, y, label: mode === "subtract" ? 0 : 1 }], box: null, chosen: null };
+    const found = await engine.decode(object, [0, 1, 2, 3]).catch(() => null);
+    if (!found || isAsked(session.object) || mine !== answers) break;
+    const mask = enlarge(found.masks[shownSlot(object, found.scores)], engine.frame, ...view.size);
+    view.ghost = tinted(mask, ...view.size, session.object.colour, 0.6);
+    view.draw();
+  }
+  hovering = false;
+}
+
+function compared() {
+  view.split = engines.length === 2 ? find("split").value / 1000 : null;
+  if (engines.length === 2) {
+    const [left, right] = manifest.models.map(({ name, bits }) => `${name} ${bits}`);
+    find("left-name").textContent = left;
+    find("right-name").textContent = right;
+  }
+  view.draw();
+}
+
+function setMode(name) {
+  mode = name;
+  for (const button of document.querySelectorAll("[data-mode]")) {
+    const on = button.dataset.mode === name;
+    button.setAttribute("aria-checked", String(on));
+    button.tabIndex = on ? 0 : -1;
+  }
+  find("canvas").classList.toggle("move", name === "move");
+}
+
+const press = (id, act) => find(id).addEventListener("click", act);
+
+function wire() {
+  listen(find("canvas"), view, act);
+  const modes = [...document.querySelectorAll("[data-mode]")];
+  modes.forEach((button, i) => {
+    button.addEventListener("click", () => setMode(button.dataset.mode));
+    button.addEventListener("keydown", ({ key }) => {
+      const step = { ArrowRight: 1, ArrowLeft: -1 }[key];
+      if (!step) return;
+      const other = modes[(i + step + modes.length) % modes.length];
+      setMode(other.dataset.mode);
+      other.focus();
+    });
+  });
+  setMode("add");
+  for (const [id, does] of Object.entries({
+    undo: act.undo, redo: act.redo, clear: act.cancel, next: act.next,
+    fit: () => view.fit(), larger: () => view.enlarge(1.25), smaller: () => view.enlarge(0.8),
+    choose: () => find("file").click(), another: () => find("file").click(),
+    "save-mask": () => saveMask(view.photo, answers.mask(session.object), session.object),
+    "save-cutout": () => saveCutOut(view.photo, answers.mask(session.object), session.object),
+    "save-coco": () => saveCoco(view.photo, answers.found(session)),
+    "save-prompts": () => savePrompts(manifest.models[0], view.photo, answers.found(session)),
+  })) press(id, does);
+  find("split").addEventListener("input", compared);
+  find("file").addEventListener("change", ({ target }) => {
+    if (target.files[0]) take(target.files[0], target.files[0].name);
+    target.value = "";
+  });
+  const over = (on) => (event) => { event.preventDefault(); document.body.classList.toggle("dropping", on); };
+  addEventListener("dragover", over(true));
+  addEventListener("dragleave", over(false));
+  addEventListener("drop", (event) => {
+    over(false)(event);
+    const file = pictureIn(event.dataTransfer);
+    if (file) take(file, file.name);
+  });
+  addEventListener("paste", (event) => {
+    const file = pictureIn(event.clipboardData);
+    if (file) take(file, file.name || "pasted.png");
+  });
+}
+
+wire();
+ready = begin();
+ready.catch(complain);

@@ -1,0 +1,123 @@
+// Who computes: a worker in this browser, or the saqsam server that offers the page.
+// Both have start(tell), encode(photo, tell) and decode(prompt, slots), and say what they are in `about`.
+
+import { Fault } from "./faults.mjs";
+import { frameFor, toInput } from "./pixels.mjs";
+
+/** Clicks and a box as the points SAM's prompt encoder takes: a box is two, clicks alone get one of padding. */
+export function asPoints({ points, box }, frame) {
+  const coords = [], labels = [];
+  for (const { x, y, label } of points) {
+    coords.push(...toInput(frame, x, y));
+    labels.push(label);
+  }
+  if (box) {
+    coords.push(...toInput(frame, box[0], box[1]), ...toInput(frame, box[2], box[3]));
+    labels.push(2, 3);
+  } else {
+    coords.push(0, 0);
+    labels.push(-1);
+  }
+  return { coords, labels };
+}
+
+export class BrowserEngine {
+  constructor(model, name) {
+    this.model = model;
+    const cores = navigator.hardwareConcurrency || 1;
+    const threads = globalThis.crossOriginIsolated ? Math.min(cores, 8) : 1;
+    const why = threads > 1 || cores === 1 ? ""
+      : "one thread only: the server does not send the two headers that isolate the page (COOP and COEP)";
+    this.about = { engine: `${name}, in this browser`, threads, why };
+    this.frame = null;
+    this.calls = new Map();
+  }
+
+  async start(tell) {
+    this.worker = new Worker(new URL("./worker.mjs", import.meta.url), { type: "module" });
+    this.worker.onmessage = ({ data }) => this.#answer(data);
+    this.worker.onerror = () => {
+      for (const call of this.calls.values()) call.reject(new Fault("worker"));
+    };
+    const { seconds } = await this.#call("load", { model: this.model, threads: this.about.threads }, tell);
+    this.about.load = seconds;
+  }
+
+  async encode(photo, tell) {
+    tell({ stage: "encode", done: 0, total: 1 });
+    this.frame = frameFor(photo.width, photo.height, this.model.side);
+    const { width, height } = photo;
+    const { seconds } = await this.#call("encode", { pixels: photo.pixels(), width, height });
+    this.about.encode = seconds;
+  }
+
+  async decode(prompt, slots) {
+    const found = await this.#call("decode", { ...asPoints(prompt, this.frame), slots });
+    this.about.click = found.seconds;
+    return found;
+  }
+
+  /** The model's input (3, S, S) of a photo; for tests. */
+  input(photo) {
+    return this.#call("input", { pixels: photo.pixels(), width: photo.width, height: photo.height });
+  }
+
+  #call(kind, message, tell = () => {}) {
+    return new Promise((resolve, reject) => {
+      const id = (this.count = (this.count ?? 0) + 1);
+      this.calls.set(id, { resolve, reject, tell });
+      this.worker.postMessage({ id, kind, ...message });
+    });
+  }
+
+  #answer({ id, progress, result, fault }) {
+    const call = this.calls.get(id);
+    if (!call) return;
+    if (progress) return call.tell(progress);
+    this.calls.delete(id);
+    if (fault) call.reject(new Fault(fault.kind, fault.detail));
+    else call.resolve(result);
+  }
+}
+
+const POLL = 250;
+
+export class ServedEngine {
+  constructor(model, about, ask) {
+    this.model = model;
+    this.ask = ask;
+    this.about = { engine: about, threads: model.threads, why: "", load: 0 };
+  }
+
+  async start() {}
+
+  async encode(photo, tell) {
+    this.frame = frameFor(photo.width, photo.height, this.model.side);
+    const path = `api/images?model=${this.model.index}`;
+    let state = await (await this.ask(path, { method: "POST", body: photo.blob })).json();
+    while (state.state === "waiting" || state.state === "encoding") {
+      tell({ stage: state.state === "waiting" ? "queue" : "encode", done: state.ahead, total: state.ahead + 1 });
+      await new Promise((resolve) => setTimeout(resolve, state.state === "waiting" ? POLL : POLL / 3));
+      state = await (await this.ask(`api/images/${state.image}?model=${this.model.index}`)).json();
+    }
+    if (state.state !== "ready") throw new Fault("server", state.error ?? state.state);
+    if (state.width !== photo.width || state.height !== photo.height) throw new Fault("photo", photo.name);
+    this.image = state.image;
+    this.about.encode = state.seconds;
+  }
+
+  async decode({ points, box }, slots) {
+    const began = performance.now();
+    const asked = {
+      image: this.image, model: this.model.index, boxes: box ? [box] : undefined, masks: slots, format: "logits",
+      points: points.length ? [points.map(({ x, y }) => [x, y])] : undefined,
+      labels: points.length ? [points.map(({ label }) => label)] : undefined,
+    };
+    const response = await this.ask("api/decode", { method: "POST", body: JSON.stringify(asked) });
+    const logits = new Float32Array(await response.arrayBuffer());
+    const scores = JSON.parse(response.headers.get("X-Saqsam-Iou-Scores"))[0];
+    const each = logits.length / slots.length;
+    this.about.click = (performance.now() - began) / 1000;
+    return { masks: slots.map((_, i) => logits.slice(i * each, (i + 1) * each)), scores, seconds: this.about.click };
+  }
+}

@@ -1,0 +1,111 @@
+// What becomes of a mask: enlarged from logits, counted, compared, and written as COCO's run lengths.
+
+/** For each of `to` places along one side: up to four low-resolution neighbours and their weights.
+ *  Two bilinear steps in a row, to the model's input and from there to the photograph, are one. */
+function taps(low, side, resized, to) {
+  const at = new Int32Array(to);
+  const weights = new Float64Array(to * 4);
+  const neighbours = (place, from, length) => {
+    const source = Math.max(0, (place + 0.5) * from / length - 0.5);
+    const first = Math.min(Math.floor(source), from - 1);
+    return [first, Math.min(first + 1, from - 1), source - first];
+  };
+  for (let place = 0; place < to; place++) {
+    const [first, second, share] = neighbours(place, resized, to);
+    const base = neighbours(first, low, side)[0];
+    at[place] = base;
+    for (const [middle, part] of [[first, 1 - share], [second, share]]) {
+      const [left, right, inner] = neighbours(middle, low, side);
+      weights[place * 4 + left - base] += part * (1 - inner);
+      weights[place * 4 + right - base] += part * inner;
+    }
+  }
+  return { at, weights };
+}
+
+/** A mask of 0 and 1 at `width` x `height` from `low` x `low` logits, cut at 0.
+ *  At the photograph's own size this is the mask that `saqsam segment` writes. */
+export function enlarge(logits, frame, width = frame.width, height = frame.height) {
+  const low = Math.round(Math.sqrt(logits.length));
+  const across = taps(low, frame.side, frame.resizedWidth, width);
+  const down = taps(low, frame.side, frame.resizedHeight, height);
+  const rows = new Float64Array(low * width);
+  for (let y = 0; y < low; y++) {
+    for (let x = 0; x < width; x++) {
+      let sum = 0;
+      for (let i = 0; i < 4; i++) {
+        const weight = across.weights[x * 4 + i];
+        if (weight !== 0) sum += weight * logits[y * low + across.at[x] + i];
+      }
+      rows[y * width + x] = sum;
+    }
+  }
+  const mask = new Uint8Array(width * height);
+  for (let y = 0; y < height; y++) {
+    const base = down.at[y] * width;
+    const [a, b, c, d] = down.weights.subarray(y * 4, y * 4 + 4);
+    for (let x = 0; x < width; x++) {
+      let sum = a * rows[base + x];
+      if (b !== 0) sum += b * rows[base + width + x];
+      if (c !== 0) sum += c * rows[base + 2 * width + x];
+      if (d !== 0) sum += d * rows[base + 3 * width + x];
+      if (sum > 0) mask[y * width + x] = 1;
+    }
+  }
+  return mask;
+}
+
+export function area(mask) {
+  let count = 0;
+  for (const value of mask) count += value;
+  return count;
+}
+
+/** Pixels in which two masks of one size differ, and the share of their union that they have in common. */
+export function difference(one, other) {
+  let differ = 0, common = 0;
+  for (let i = 0; i < one.length; i++) {
+    if (one[i] !== other[i]) differ++;
+    else if (one[i]) common++;
+  }
+  return { differ, iou: common + differ ? common / (common + differ) : 1 };
+}
+
+/** Left, top, width and height of a mask's pixels, as COCO has it; zeros where it is empty. */
+export function bounds(mask, width) {
+  let left = Infinity, top = Infinity, right = -1, bottom = -1;
+  for (let i = 0; i < mask.length; i++) {
+    if (!mask[i]) continue;
+    const x = i % width, y = (i - x) / width;
+    if (x < left) left = x;
+    if (x > right) right = x;
+    if (y < top) top = y;
+    bottom = y;
+  }
+  return right < 0 ? [0, 0, 0, 0] : [left, top, right - left + 1, bottom - top + 1];
+}
+
+/** COCO's compressed run lengths: column by column, each count against the one before the last. */
+export function runLengths(mask, width, height) {
+  const counts = [];
+  let value = 0, length = 0;
+  for (let x = 0; x < width; x++) {
+    for (let y = 0; y < height; y++) {
+      if (mask[y * width + x] === value) length++;
+      else { counts.push(length); value = 1 - value; length = 1; }
+    }
+  }
+  counts.push(length);
+  let text = "";
+  counts.forEach((count, i) => {
+    let rest = i > 2 ? count - counts[i - 2] : count;
+    for (let more = true; more;) {
+      let digit = rest & 31;
+      rest >>= 5;
+      more = digit & 16 ? rest !== -1 : rest !== 0;
+      if (more) digit |= 32;
+      text += String.fromCharCode(digit + 48);
+    }
+  });
+  return { size: [height, width], counts: text };
+}
