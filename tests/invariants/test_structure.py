@@ -49,6 +49,7 @@ FLOW = (
     ("published",),
     ("reproduce",),
     ("web",),
+    ("serve",),
     ("cli",),
 )
 """Every unit, in the order of the work: a unit imports those of the rows above its own, and no other."""

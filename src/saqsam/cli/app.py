@@ -25,6 +25,7 @@ from saqsam.cli import (
     reproduce,
     resume,
     segment,
+    serve,
     verify,
 )
 from saqsam.cli.details import details
@@ -54,6 +55,7 @@ app.command("evaluate", cls=SectionedCommand)(evaluate.evaluate)
 app.command("reproduce", cls=SectionedCommand)(reproduce.reproduce)
 app.command("compare", cls=SectionedCommand)(compare.compare)
 app.command("export")(export.export)
+app.command("serve")(serve.serve)
 app.command("bench")(bench.bench)
 app.add_typer(recipe.app, name="recipe")
 

@@ -1,0 +1,1 @@
+"""``saqsam serve``: the page and a plain HTTP interface, computed in Python on this machine."""
