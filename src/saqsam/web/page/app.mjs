@@ -217,7 +217,11 @@ function setMode(name) {
   find("canvas").classList.toggle("move", name === "move");
 }
 
-const press = (id, act) => find(id).addEventListener("click", act);
+/** A button; after a click by hand the keys mean the photo again, not the button. */
+const press = (id, act) => find(id).addEventListener("click", (event) => {
+  act();
+  if (event.detail) find("canvas").focus({ preventScroll: true });
+});
 
 function wire() {
   listen(find("canvas"), view, act);
@@ -260,6 +264,9 @@ function wire() {
     if (file) take(file, file.name || "pasted.png");
   });
 }
+
+/** What the page holds just now, for whoever looks into it, such as its tests. */
+export const inside = () => ({ manifest, engines, session, answers, view });
 
 wire();
 ready = begin();

@@ -57,10 +57,8 @@ export class BrowserEngine {
     return found;
   }
 
-  /** The model's input (3, S, S) of a photo; for tests. */
-  input(photo) {
-    return this.#call("input", { pixels: photo.pixels(), width: photo.width, height: photo.height });
-  }
+  /** The latest photo's embedding, to be compared with saqsam's. */
+  embedding() { return this.#call("embedding", {}); }
 
   #call(kind, message, tell = () => {}) {
     return new Promise((resolve, reject) => {

@@ -76,19 +76,24 @@ function resample(source, target, from, to, lines, inside, outsideFrom, outsideT
   }
 }
 
-/** RGBA pixels resized as Pillow's BILINEAR does; the fourth channel is not looked at. */
+/** RGBA pixels resized as Pillow's BILINEAR does; the fourth channel is not looked at.
+ *  Each pass rounds to 8 bits, so their order matters: Pillow 13 shrinks tall pictures vertically first. */
 export function resize(rgba, width, height, newWidth, newHeight) {
-  let pixels = rgba;
-  if (newWidth !== width) {
-    const wide = new Uint8ClampedArray(newWidth * height * 4);
-    resample(pixels, wide, width, newWidth, height, 1, width, newWidth);
-    pixels = wide;
-  }
-  if (newHeight !== height) {
-    const high = new Uint8ClampedArray(newWidth * newHeight * 4);
-    resample(pixels, high, height, newHeight, newWidth, newWidth, 1, 1);
-    pixels = high;
-  }
+  let pixels = rgba, wide = width, high = height;
+  const across = () => {
+    if (newWidth === wide) return;
+    const target = new Uint8ClampedArray(newWidth * high * 4);
+    resample(pixels, target, wide, newWidth, high, 1, wide, newWidth);
+    [pixels, wide] = [target, newWidth];
+  };
+  const down = () => {
+    if (newHeight === high) return;
+    const target = new Uint8ClampedArray(wide * newHeight * 4);
+    resample(pixels, target, high, newHeight, wide, wide, 1, 1);
+    [pixels, high] = [target, newHeight];
+  };
+  const tall = height > 2 * width && newHeight < height;
+  for (const pass of tall ? [down, across] : [across, down]) pass();
   return pixels;
 }
 

@@ -8,6 +8,7 @@ import { sha256 } from "./sha256.mjs";
 let sessions = null;
 let side = 0;
 let imageSide = null;
+let latest = null;
 
 function fault(kind, detail) {
   return Object.assign(new Error(detail), { kind });
@@ -57,6 +58,7 @@ async function encode({ pixels, width, height }) {
   const images = new ort.Tensor("float32", input, [1, 3, side, side]);
   imageSide = null;
   const { image_embeddings } = await sessions.encoder.run({ images });
+  latest = image_embeddings;
   imageSide = await sessions.image.run({ image_embeddings });
   return { seconds: (performance.now() - began) / 1000 };
 }
@@ -80,12 +82,12 @@ async function decode({ coords, labels, slots }) {
   };
 }
 
-/** The model's input of a photo, to be compared with saqsam's. */
-async function input({ pixels, width, height }) {
-  return { values: preprocess(pixels, frameFor(width, height, side)) };
+/** What the decoder was given for the latest photo, to be compared with saqsam's. */
+async function embedding() {
+  return { values: latest.data.slice(), shape: latest.dims };
 }
 
-const KINDS = { load, encode, decode, input };
+const KINDS = { load, encode, decode, embedding };
 let last = Promise.resolve();
 
 onmessage = ({ data }) => {

@@ -1,0 +1,220 @@
+"""The server by its plain HTTP messages: encode, decode, who is refused, and a labelling tool's requests."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from saqsam.datasets.masks import Rle, decode_mask
+from saqsam.errors import UsageError
+from saqsam.sam import Sam
+from saqsam.scenes import make_scene
+from saqsam.serve.anylabeling import outlines
+from saqsam.serve.gate import Gate
+from saqsam.serve.routes import MOST_BYTES
+from saqsam.serve.start import Serving, fastest_engine, start
+
+SCENE = make_scene(np.random.default_rng(40), (96, 128)).image
+
+
+def as_png() -> bytes:
+    kept = io.BytesIO()
+    Image.fromarray(SCENE).save(kept, format="PNG")
+    return kept.getvalue()
+
+
+@pytest.fixture(scope="module")
+def serving(packed_sam: Sam) -> Iterator[Serving]:
+    found = start([str(packed_sam.file)], port=0)
+    thread = threading.Thread(target=found.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    yield found
+    found.server.shutdown()
+    thread.join()
+    found.close()
+
+
+class Answer:
+    def __init__(self, status: int, headers: Any, body: bytes) -> None:
+        self.status, self.headers, self.body = status, headers, body
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def ask(serving: Serving, path: str, body: bytes | None = None, **headers: str) -> Answer:
+    connection = HTTPConnection("127.0.0.1", serving.server.server_address[1], timeout=60)
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request("GET" if body is None else "POST", path, body, given)
+    response = connection.getresponse()
+    found = Answer(response.status, response.headers, response.read())
+    connection.close()
+    return found
+
+
+def decoded(code: dict[str, Any]) -> Any:
+    return decode_mask(Rle(size=code["size"], counts=code["counts"].encode("ascii")))
+
+
+def test_masks_are_those_of_segment(serving: Serving, packed_sam: Sam) -> None:
+    image = ask(serving, "/api/images?wait=1", as_png()).json
+    assert (image["state"], image["width"], image["height"]) == ("ready", 128, 96)
+    asked = {"image": image["image"], "points": [[[60.5, 40.0]], [[20, 20]]], "masks": "all"}
+    prompts = ask(serving, "/api/decode", json.dumps(asked).encode()).json["prompts"]
+    assert [[one["mask"] for one in row] for row in prompts] == [[1, 2, 3]] * 2
+    # The same engine on the same embedding: PyTorch's would be equal up to rounding only.
+    engine = Sam(serving.encodings.models[0].model, "engine")  # type: ignore[union-attr]
+    expected = engine.segment(SCENE, points=[[[60.5, 40.0]], [[20, 20]]], all_masks=True)
+    found = [decoded(one["segmentation"]) for row in prompts for one in row]
+    assert np.array_equal(found, expected.masks)
+    assert [one["area"] for row in prompts for one in row] == [int(mask.sum()) for mask in expected.masks]
+
+    asked = {"image": image["image"], "boxes": [[10, 10, 90, 80]], "masks": [3, 0], "format": "logits"}
+    answer = ask(serving, "/api/decode", json.dumps(asked).encode())
+    shape = json.loads(answer.headers["X-Saqsam-Shape"])
+    logits = np.frombuffer(answer.body, "<f4").reshape(shape)
+    single = engine.segment(SCENE, boxes=[[10, 10, 90, 80]])
+    assert np.array_equal(logits[0, 1], single.low_res_logits[0, 0].numpy())
+    assert np.allclose(json.loads(answer.headers["X-Saqsam-Iou-Scores"])[0][1], single.iou_scores[0])
+
+
+BAD: list[tuple[str, bytes, int, str]] = [
+    ("/api/images", b"no picture", 422, "not an image"),
+    ("/api/images?model=7", b"", 400, "from 0 to 0"),
+    ("/api/decode", b"{", 400, "not JSON"),
+    ("/api/decode", b'{"image": "0", "boxes": [[0, 0, 1, 1]]}', 404, "send it again"),
+    ("/api/decode", b'{"image": "0", "masks": [4]}', 400, "masks"),
+    ("/api/decode", b'{"image": "0", "box": [0, 0, 1, 1]}', 400, "keys"),
+    ("/", b"", 404, "nothing can be sent"),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "status", "words"), BAD)
+def test_bad_requests_are_told(serving: Serving, path: str, body: bytes, status: int, words: str) -> None:
+    answer = ask(serving, path, body)
+    assert (answer.status, words in answer.json["error"]) == (status, True)
+
+
+def test_prompts_beside_the_image_are_told(serving: Serving) -> None:
+    image = ask(serving, "/api/images?wait=1", as_png()).json["image"]
+    asked = {"image": image, "points": [[[500, 500]]]}
+    answer = ask(serving, "/api/decode", json.dumps(asked).encode())
+    assert (answer.status, "500" in answer.json["error"]) == (422, True)
+
+
+def test_an_upload_is_bounded_before_it_is_read(serving: Serving) -> None:
+    connection = HTTPConnection("127.0.0.1", serving.server.server_address[1], timeout=60)
+    connection.putrequest("POST", "/api/images")
+    connection.putheader("Content-Length", str(MOST_BYTES + 1))
+    connection.endheaders()
+    response = connection.getresponse()
+    assert response.status == 413
+    assert response.headers["Connection"] == "close"
+    connection.close()
+
+
+def test_the_page_is_isolated_and_pages_of_others_are_refused(serving: Serving) -> None:
+    page = ask(serving, "/")
+    assert page.status == 200
+    assert page.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+    assert page.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    assert "Access-Control-Allow-Origin" not in page.headers
+    assert ask(serving, "/", If_None_Match=page.headers["ETag"]).status == 304
+    assert ask(serving, "/", Host="attacker.example").status == 403
+    assert ask(serving, "/manifest.json", Origin="http://attacker.example").status == 403
+    assert ask(serving, "/api/images", b"", Sec_Fetch_Site="cross-site").status == 403
+    for path in ("/../pyproject.toml", "/%2e%2e/start.py", "/examples/../../x", "//etc/passwd"):
+        assert ask(serving, path).status == 404
+
+
+def test_an_open_address_wants_its_token(serving: Serving) -> None:
+    serving.server.gate = Gate("secret")
+    try:
+        assert ask(serving, "/", Host="elsewhere:8000").status == 200  # the page alone tells nothing
+        assert ask(serving, "/manifest.json").status == 401
+        assert ask(serving, "/api/images", as_png(), Authorization="Bearer wrong").status == 401
+        assert ask(serving, "/manifest.json?token=secret").status == 200
+        assert ask(serving, "/manifest.json", Authorization="Bearer secret").status == 200
+        assert ask(serving, "/v1/models", Token="secret").status == 200
+        basic = base64.b64encode(b"anyone:secret").decode()
+        assert ask(serving, "/v1/models", Authorization=f"Basic {basic}").status == 200
+    finally:
+        serving.server.gate = Gate(None)
+
+
+def test_x_anylabeling_gets_outlines(serving: Serving, packed_sam: Sam) -> None:
+    assert ask(serving, "/health").json["status"] == "healthy"
+    (name,) = ask(serving, "/v1/models").json["data"]
+    assert ask(serving, f"/v1/models/{name}/info").json["data"]["model_id"] == name
+
+    def predict(model: str, image: str, marks: list[Any]) -> Any:
+        params = {"marks": marks, "epsilon_factor": 0.0, "conf_threshold": 0.0}
+        return ask(
+            serving, "/v1/predict", json.dumps({"model": model, "image": image, "params": params}).encode()
+        ).json
+
+    image = "data:image/png;base64," + base64.b64encode(as_png()).decode()
+    box = {"type": "rectangle", "data": [90, 80, 10, 10], "label": 1}
+    shapes = predict(name, image, [box])["data"]["shapes"]
+    assert {shape["shape_type"] for shape in shapes} == {"polygon"}
+    assert all(shape["points"][0] == shape["points"][-1] for shape in shapes)
+    assert predict(name, image, [])["data"]["shapes"] == []
+    assert predict("other", image, [box])["error"]["code"] == "MODEL_NOT_FOUND"
+    assert predict(name, "AAAA", [box])["error"]["code"] == "INVALID_IMAGE"
+    assert predict(name, image, [{"type": "circle"}])["error"]["code"] == "INFERENCE_ERROR"
+
+
+def test_outlines_follow_the_edges_of_pixels() -> None:
+    mask = np.zeros((20, 30), dtype=bool)
+    mask[2:10, 3:20] = True
+    mask[15:18, 22:28] = True
+    mask[19, 29] = True  # too small to be told
+    large, small = outlines(mask, 0.0)
+    again = Image.new("1", (30, 20))
+    for outline in (large, small):
+        (x0, y0), (x1, y1) = np.min(outline, axis=0), np.max(outline, axis=0)
+        ImageDraw.Draw(again).rectangle((x0, y0, x1 - 1, y1 - 1), fill=1)
+    mask[19, 29] = False
+    assert np.array_equal(np.array(again), mask)
+    assert outlines(np.zeros((4, 4), dtype=bool), 0.001) == []
+
+
+def test_a_taken_port_is_told(serving: Serving) -> None:
+    with pytest.raises(UsageError, match="cannot be listened at"):
+        start(["nano"], port=serving.server.server_address[1])
+
+
+def test_packed_files_run_in_onnx_runtime(packed_nano: Callable[[str], Path]) -> None:
+    assert fastest_engine(packed_nano("rtn-w8a8")) == "onnxruntime"
+    assert fastest_engine("nano") == "torch"
+
+
+def test_the_command_tells_its_address_and_ends_at_ctrl_c() -> None:
+    words = [sys.executable, "-m", "saqsam", "serve", "nano", "--no-open", "--port", "0"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().split()[-1]
+        connection = HTTPConnection(urlsplit(address).netloc, timeout=60)
+        connection.request("GET", "/manifest.json")
+        assert json.loads(connection.getresponse().read())["models"][0]["name"] == "nano"
+        connection.close()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert out.endswith("ended\n")

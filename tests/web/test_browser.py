@@ -1,0 +1,253 @@
+"""The page in a real browser: clicks, boxes, keys, what is saved, and what goes wrong."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from saqsam.api import load
+from saqsam.graphs.session import open_session
+from saqsam.images.frame import Frame, preprocess
+from saqsam.prompts.prompts import Prompts
+from saqsam.segment.predictor import decode, upscale_masks
+from saqsam.web.graphs import WebGraphs, WebSam
+from saqsam.web.write import WebExported
+
+Shoot = Callable[[Any, str], None]
+SECONDS = 120_000
+"""Limit of a step, in milliseconds, on a machine that is busy with other things."""
+
+
+class Page:
+    """One open page, and how a person uses it."""
+
+    def __init__(
+        self, browser: Any, address: str, width: int = 1280, height: int = 800, **options: Any
+    ) -> None:
+        self.address, self.faults, self.requests = address, [], []
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        self.page = context.new_page()
+        self.page.set_default_timeout(SECONDS)
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("console", lambda said: said.type == "error" and self.faults.append(said.text))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+
+    def open(self) -> Page:
+        self.page.goto(self.address)
+        self.page.wait_for_selector("html[data-state=ready]")
+        return self
+
+    def example(self, number: int = 1) -> Page:
+        self.page.click(f"#examples li:nth-child({number}) button")
+        self.page.wait_for_selector("html[data-state=photo]")
+        return self
+
+    def place(self, x: float, y: float, width: int = 512, height: int = 384) -> tuple[float, float]:
+        """Where a pixel of the photo is on the screen; the whole photo is in sight."""
+        box = self.page.locator("#canvas").bounding_box()
+        zoom = min(box["width"] / width, box["height"] / height)
+        left, top = (box["width"] - width * zoom) / 2, (box["height"] - height * zoom) / 2
+        return box["x"] + left + x * zoom, box["y"] + top + y * zoom
+
+    def click(self, x: float, y: float, **options: Any) -> Page:
+        self.page.mouse.click(*self.place(x, y), **options)
+        return self.answered()
+
+    def drag(self, x0: float, y0: float, x1: float, y1: float) -> Page:
+        self.page.mouse.move(*self.place(x0, y0))
+        self.page.mouse.down()
+        self.page.mouse.move(*self.place((x0 + x1) / 2, (y0 + y1) / 2))
+        self.page.mouse.move(*self.place(x1, y1))
+        self.page.mouse.up()
+        return self.answered()
+
+    def answered(self) -> Page:
+        """Wait until the current object has its mask."""
+        self.page.wait_for_function(
+            "async () => { const { session, answers } = (await import('./app.mjs')).inside();"
+            " return Boolean(answers.known(session.object)); }"
+        )
+        self.page.wait_for_selector("#save-mask:not([disabled])")
+        return self
+
+    def prompts(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.page.evaluate(
+            "async () => (await import('./app.mjs')).inside().session.objects"
+            ".map(({ points, box }) => ({ points, box }))"
+        )
+        return found
+
+    def saved(self, button: str) -> bytes:
+        with self.page.expect_download() as download:
+            self.page.click(button)
+        return Path(download.value.path()).read_bytes()
+
+    def close(self) -> None:
+        assert self.faults == []
+        assert [one for one in self.requests if not one.startswith((self.address, "blob:", "data:"))] == []
+        self.page.context.close()
+
+
+def pixels(png: bytes) -> Any:
+    return np.array(Image.open(io.BytesIO(png)))
+
+
+def test_clicks_boxes_masks_and_what_is_saved(
+    browser: Any, site: str, exported: WebExported, shoot: Shoot
+) -> None:
+    """One visit of the page: what one sees agrees with saqsam's own masks."""
+    visit = Page(browser, site).open()
+    assert visit.page.evaluate("crossOriginIsolated")
+    shoot(visit.page, "start-wide")
+    png = (exported.directory / "examples" / "scene-2.png").read_bytes()
+    visit.page.evaluate(
+        "(text) => { const bytes = Uint8Array.from(atob(text), (one) => one.charCodeAt(0));"
+        " const transfer = new DataTransfer();"
+        " transfer.items.add(new File([bytes], 'scene 2.png', { type: 'image/png' }));"
+        " dispatchEvent(new DragEvent('drop', { dataTransfer: transfer, bubbles: true })); }",
+        base64.b64encode(png).decode(),
+    )
+    visit.page.wait_for_selector("html[data-state=photo]")
+    visit.click(250, 130)
+    visit.click(300, 60, button="right")
+    assert [point["label"] for point in visit.prompts()[0]["points"]] == [1, 0]
+    visit.page.click("#undo")
+    assert len(visit.prompts()[0]["points"]) == 1
+    visit.page.click("#redo")
+    assert len(visit.prompts()[0]["points"]) == 2
+    visit.page.click("#undo")
+    visit.answered()
+
+    assert visit.page.locator("#masks [role=radio]").count() == 4
+    visit.page.keyboard.press("2")
+    assert visit.page.get_attribute("[data-slot='2']", "aria-checked") == "true"
+    given = given_to(visit, exported)
+    mask = pixels(visit.saved("#save-mask"))[..., 0] > 127
+    (point,) = visit.prompts()[0]["points"]
+    click = Prompts(
+        points=torch.tensor([[[point["x"], point["y"]]]]), labels=torch.ones(1, 1, dtype=torch.int64)
+    )
+    expected = decode(given.sam, given.embedding, click, given.frame, multimask_output=True)[0]
+    assert np.array_equal(mask, upscale_masks(expected, given.frame)[0, 1].numpy())
+    cut = pixels(visit.saved("#save-cutout"))
+    assert np.array_equal(cut[..., 3] > 0, mask)
+    assert np.array_equal(cut[mask][:, :3], given.pixels[mask])
+
+    visit.page.keyboard.press("Enter")
+    visit.drag(197, 86, 390, 380)
+    coco = json.loads(visit.saved("#save-coco"))
+    assert [one["name"] for one in coco["categories"]] == ["Object 1", "Object 2"]
+    assert coco["annotations"][0]["area"] == mask.sum()
+    prompts = json.loads(visit.saved("#save-prompts"))
+    assert "--point" in prompts["objects"][0]["command"]
+    box = prompts["objects"][1]["boxes"][0]
+    assert box == pytest.approx([197, 86, 390, 380], abs=2)
+    assert "pixels, IoU" in visit.page.inner_text("#figures")  # of the two models
+    visit.page.fill("#split", "300")
+    visit.page.click("#facts-part summary")
+    shoot(visit.page, "compare-wide")
+    visit.close()
+
+
+class Given:
+    """What the browser's packed model was given, in the words of saqsam."""
+
+    def __init__(self, sam: Any, embedding: torch.Tensor, frame: Frame, pixels: Any) -> None:
+        self.sam, self.embedding, self.frame, self.pixels = sam, embedding, frame, pixels
+
+
+def given_to(visit: Page, exported: WebExported) -> Given:
+    """The input is saqsam's bit for bit; the embedding is the browser's."""
+    found = pixels((exported.directory / "examples" / "scene-2.png").read_bytes())
+    model = load("nano").model
+    values, frame = preprocess(model, found)
+    same = visit.page.evaluate(
+        "async () => { const { view, engines } = (await import('./app.mjs')).inside();"
+        " const { preprocess } = await import('./pixels.mjs');"
+        " const values = preprocess(view.photo.pixels(), engines[0].frame);"
+        " let text = ''; for (const byte of new Uint8Array(values.buffer)) text += String.fromCharCode(byte);"
+        " const { values: own, shape } = await engines[0].embedding();"
+        " return [btoa(text), Array.from(own), shape]; }"
+    )
+    assert base64.b64decode(same[0]) == values.numpy().tobytes()
+    folder = exported.directory / "model"
+    names = ("encoder.onnx", "decoder-image.onnx", "decoder-prompts.onnx")
+    graphs = WebGraphs(*((folder / name).read_bytes() for name in names))
+    embedding = torch.tensor(same[1], dtype=torch.float32).reshape(same[2])
+    own = open_session(graphs.encoder, "encoder").run(None, {"images": values.numpy()})[0]
+    assert np.abs(own - embedding.numpy()).mean() < 0.05 * np.abs(own).mean()
+    return Given(WebSam(model.config, graphs, "page"), embedding, frame, found)
+
+
+def test_keys_alone_a_narrow_screen_and_no_isolation(browser: Any, plain_site: str, shoot: Shoot) -> None:
+    visit = Page(browser, plain_site, 360, 740, color_scheme="dark", has_touch=True).open()
+    assert not visit.page.evaluate("crossOriginIsolated")
+    assert "one thread only" in visit.page.text_content("#facts")
+    press = visit.page.keyboard.press
+    visit.page.focus("#examples li:first-child button")
+    press("Enter")
+    visit.page.wait_for_selector("html[data-state=photo]")
+    press("ArrowRight")
+    press("Space")
+    visit.answered()
+    press("Shift+ArrowUp")
+    press("Shift+Space")
+    visit.answered()
+    assert [point["label"] for point in visit.prompts()[0]["points"]] == [1, 0]
+    press("z")
+    assert len(visit.prompts()[0]["points"]) == 1
+    press("Enter")
+    press("b")
+    press("Shift+ArrowLeft")
+    press("Shift+ArrowDown")
+    press("b")
+    visit.answered()
+    assert visit.prompts()[1]["box"] is not None
+    assert "pixels" in visit.page.inner_text("#status")
+    assert visit.page.evaluate("document.documentElement.scrollWidth") <= 360
+    shoot(visit.page, "narrow-dark")
+    press("Escape")
+    assert visit.prompts()[1] == {"points": [], "box": None}
+    visit.page.click("[data-mode=subtract]")
+    visit.page.touchscreen.tap(*visit.place(100, 100))
+    assert visit.prompts()[1]["points"][0]["label"] == 0
+    visit.close()
+
+
+def test_a_model_file_that_was_changed_is_not_run(browser: Any, site: str, exported: WebExported) -> None:
+    changed = bytearray((exported.directory / "model" / "encoder.onnx").read_bytes())
+    changed[-1] ^= 1
+    visit = Page(browser, site)
+    visit.page.route("**/model/encoder.onnx", lambda route: route.fulfill(body=bytes(changed)))
+    visit.page.goto(site)
+    visit.page.wait_for_selector("#fault:not([hidden])")
+    assert "SHA-256 differs" in visit.page.inner_text("#fault")
+    visit.close()
+
+
+def test_the_server_computes_the_same_page(browser: Any, served: str, shoot: Shoot, tmp_path: Path) -> None:
+    visit = Page(browser, served).open()
+    file = tmp_path / "broken.png"
+    file.write_bytes(b"no picture")
+    visit.page.set_input_files("#file", file)
+    visit.page.wait_for_selector("#fault:not([hidden])")
+    assert "broken.png could not be read" in visit.page.inner_text("#fault")
+    visit.example(2).drag(197, 86, 390, 380)
+    mask = pixels(visit.saved("#save-mask"))[..., 0] > 127
+    visit.page.keyboard.press("Enter")
+    visit.click(330, 280)
+    shoot(visit.page, "served-wide")
+    box = visit.prompts()[0]["box"]
+    scene = visit.page.request.get(f"{served}examples/scene-2.png").body()
+    expected = load("nano").segment(pixels(scene), boxes=[box])
+    assert np.array_equal(mask, expected.masks[0])
+    visit.close()
