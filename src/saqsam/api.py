@@ -51,8 +51,8 @@ def load(source: str | Path, device: str = "cpu", engine: str = "torch") -> Sam:
             or a directory written by ``Sam.save_pretrained``, also as a hub id.
         device: where the model goes, such as ``cpu`` or ``cuda``.
         engine: ``torch`` simulates integers; for packed files, ``onnxruntime`` computes with them on the CPU,
-            ``int8`` in the linear layers of a PyTorch model, on any device, and ``compiled`` compiles its
-            encoder besides.
+            ``native`` does so by saqsam's own kernels, ``int8`` in the linear layers of a PyTorch model, on
+            any device, and ``compiled`` compiles its encoder besides.
 
     Raises:
         CheckpointError: the file is damaged, foreign or unsafe; the message says what to do.

@@ -279,4 +279,6 @@ def test_python_dash_m_is_the_command(command: str) -> None:
         subprocess.run([*words, "--version"], capture_output=True, text=True, check=True).stdout
         for words in ([command], [sys.executable, "-m", "saqsam"])
     ]
-    assert answers[0] == answers[1] == f"saqsam {saqsam.__version__}\n"
+    assert answers[0] == answers[1]
+    assert answers[0].splitlines()[0] == f"saqsam {saqsam.__version__}"
+    assert answers[0].splitlines()[1].startswith("native kernels: ")

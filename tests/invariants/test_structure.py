@@ -41,6 +41,7 @@ FLOW = (
     ("sam",),
     ("report",),
     ("graphs",),
+    ("native",),
     ("engines",),
     ("export",),
     ("bench",),

@@ -85,7 +85,10 @@ def _before_the_verb(
     if verbose:
         context.with_resource(details())
     if version:
+        from saqsam.native.library import describe
+
         typer.echo(f"saqsam {__version__}")
+        typer.echo(f"native kernels: {describe()}")
         raise typer.Exit
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())

@@ -18,6 +18,7 @@ EngineOption = Annotated[
     typer.Option(
         "--engine",
         help="torch: integers simulated. onnxruntime: packed files in integers, on the CPU. "
+        "native: packed files in integers, the encoder on saqsam's own kernels. "
         "int8: packed files, linear layers in int8 by PyTorch. compiled: as int8, with the encoder compiled "
         "for this machine, attention in half precision.",
         metavar="|".join(ENGINES),

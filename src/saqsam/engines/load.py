@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 
-from saqsam.engines.names import COMPILED, ENGINES, IN_PYTORCH, ONNXRUNTIME
+from saqsam.engines.names import COMPILED, ENGINES, IN_PYTORCH, NATIVE, ONNXRUNTIME
 from saqsam.errors import CorruptCheckpoint, UsageError
 from saqsam.extras import require_onnx
 from saqsam.families.record import Config, Model
@@ -65,7 +65,9 @@ def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
 
     Args:
         source: a packed file.
-        engine: ``"onnxruntime"``, optimised sessions for the CPU; ``"int8"``, PyTorch with linear layers in
+        engine: ``"onnxruntime"``, optimised sessions for the CPU; ``"native"``, the encoder on saqsam's own
+            kernels, see :mod:`saqsam.native`, or where they cannot compute it the next engine, which is said;
+            ``"int8"``, PyTorch with linear layers in
             int8, see :mod:`saqsam.engines.int8`; ``"compiled"``, the same with the encoder compiled and its
             attention in half precision, see :mod:`saqsam.engines.compiled`.
         device: ``"cpu"``; with PyTorch's engines any of PyTorch's.
@@ -76,8 +78,8 @@ def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
     """
     if engine not in ENGINES:
         raise UsageError(f"engine '{engine}': the engines are {' and '.join(ENGINES)}")
-    if engine == ONNXRUNTIME:
-        _check_device(device)
+    if engine in (ONNXRUNTIME, NATIVE):
+        _check_device(device, engine)
     path = Path(source).expanduser()
     if not is_packed(path):
         raise UsageError(
@@ -90,7 +92,10 @@ def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
     packed = read_packed(path)
     found = lay_out(packed, path)
     packed = replace(packed, config=found.config.to_dict())
-    model = integer_model(packed, found.config, str(source))
+    if engine == NATIVE:
+        model, engine = native_or_next(packed, found.config, str(source))
+    else:
+        model = integer_model(packed, found.config, str(source))
     return EngineSam(
         cast(Model, model),
         f"{source} ({engine})",
@@ -152,6 +157,59 @@ def integer_model(packed: PackedModel, config: Config, name: str) -> Any:
     return model
 
 
+def native_or_next(packed: PackedModel, config: Config, name: str) -> tuple[Any, str]:
+    """A model on saqsam's own kernels, or with integers by ONNX Runtime if these cannot compute it.
+
+    Arguments as of ``integer_model``.
+
+    Returns:
+        The model and the engine that computes it.
+    """
+    from saqsam.native.library import LibraryMissing
+
+    try:
+        return native_model(packed, config, name), NATIVE
+    except (Unsupported, LibraryMissing) as reason:
+        logger.warning("%s: %s; computed by the engine %s instead", name, reason, ONNXRUNTIME)
+    return integer_model(packed, config, name), ONNXRUNTIME
+
+
+class Unsupported(UsageError):
+    """A model that the engine ``native`` does not compute."""
+
+
+def native_model(packed: PackedModel, config: Config, name: str) -> Any:
+    """The encoder on saqsam's own kernels, the decoder by ONNX Runtime; arguments as of ``integer_model``.
+
+    Raises:
+        UsageError: the kernels were not built, or do not compute this model.
+    """
+    from saqsam.graphs.build import build_decoder
+    from saqsam.graphs.exactness import Exactness
+    from saqsam.graphs.integer import Integer
+    from saqsam.graphs.source import Source
+    from saqsam.native.encoder import NativeEncoder
+    from saqsam.native.kernels import load_kernels
+    from saqsam.native.model import NativeSam
+    from saqsam.native.supported import unsupported
+
+    kernels, exactness = load_kernels(), Exactness()
+    source = Source(packed)
+    if reason := unsupported(source):
+        raise Unsupported(f"engine 'native' does not compute this model ({reason}); take another engine")
+    try:
+        decoder = build_decoder(
+            source, OPSETS[0], lambda graph, own: Integer(graph, own, exactness), full_size=False
+        )
+        encoder, no_mask = NativeEncoder(source, kernels), packed.rest[SamNames.no_mask].numpy()
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+        raise CorruptCheckpoint(name, f"its parts do not fit each other ({error!r})") from error
+    logger.debug(
+        "%s: encoder on saqsam's own kernels for %s, %d threads", name, kernels.name, torch.get_num_threads()
+    )
+    return NativeSam(config, encoder, decoder, no_mask, name)
+
+
 def sessions_model(packed: PackedModel, config: Config, name: str, maker: Callable[..., Any]) -> Any:
     """Sessions with any arithmetic behind the calls of ``SamModel``."""
     from saqsam.graphs.decoder_model import SharedOnnxSam
@@ -166,8 +224,6 @@ def sessions_model(packed: PackedModel, config: Config, name: str, maker: Callab
     return SharedOnnxSam(config, session, decoder, no_mask, name)
 
 
-def _check_device(device: str) -> None:
+def _check_device(device: str, engine: str = ONNXRUNTIME) -> None:
     if device != "cpu":
-        raise UsageError(
-            f"device '{device}': the engine onnxruntime computes on the cpu, leave the device out"
-        )
+        raise UsageError(f"device '{device}': the engine {engine} computes on the cpu, leave the device out")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-TORCH, ONNXRUNTIME, INT8, COMPILED = "torch", "onnxruntime", "int8", "compiled"
-ENGINES = (TORCH, ONNXRUNTIME, INT8, COMPILED)
+TORCH, ONNXRUNTIME, NATIVE, INT8, COMPILED = "torch", "onnxruntime", "native", "int8", "compiled"
+ENGINES = (TORCH, ONNXRUNTIME, NATIVE, INT8, COMPILED)
 IN_PYTORCH = (INT8, COMPILED)
 """Those that compute with integers inside a PyTorch model."""

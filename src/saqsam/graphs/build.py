@@ -37,7 +37,6 @@ def build_graphs(
     Raises:
         UsageError: the opset, or a part of the model, is not supported.
     """
-    from saqsam.graphs.decoder import decoder_graph
     from saqsam.graphs.encoder import encoder_graph
     from saqsam.graphs.graph import Graph
     from saqsam.graphs.source import Source
@@ -45,12 +44,26 @@ def build_graphs(
     if opset not in OPSETS:
         raise UsageError(f"opset {opset}: graphs are written in opset {', '.join(map(str, OPSETS))}")
     source = Source(packed)
-    metadata = {
-        "recipe": str(packed.recipe.get("name", "")),
+    encoder = Graph("encoder", opset)
+    encoder_graph(encoder, source, arithmetic(encoder, source))
+    return encoder.model(_metadata(source)), build_decoder(source, opset, arithmetic, full_size=full_size)
+
+
+def build_decoder(
+    source: Source, opset: int, arithmetic: Callable[[Graph, Source], Portable], *, full_size: bool = True
+) -> ModelProto:
+    """The prompt-and-mask decoder alone; arguments as of ``build_graphs``."""
+    from saqsam.graphs.decoder import decoder_graph
+    from saqsam.graphs.graph import Graph
+
+    decoder = Graph("decoder", opset)
+    decoder_graph(decoder, source, arithmetic(decoder, source), full_size=full_size)
+    return decoder.model(_metadata(source))
+
+
+def _metadata(source: Source) -> dict[str, str]:
+    return {
+        "recipe": str(source.packed.recipe.get("name", "")),
         "image_size": str(source.image_size),
         "weights": "integers of the packed model; 2 to 4 bits as UINT4, 5 to 8 bits as UINT8",
     }
-    encoder, decoder = Graph("encoder", opset), Graph("decoder", opset)
-    encoder_graph(encoder, source, arithmetic(encoder, source))
-    decoder_graph(decoder, source, arithmetic(decoder, source), full_size=full_size)
-    return encoder.model(metadata), decoder.model(metadata)

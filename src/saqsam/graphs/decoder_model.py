@@ -30,7 +30,7 @@ class SharedOnnxSam(OnnxSam):
 
     Args:
         config: the model's configuration.
-        encoder: session of the image encoder.
+        encoder: session of the image encoder, or ``None``, as of ``OnnxSam``.
         decoder: graph written by :mod:`saqsam.graphs.decoder`, without masks at the size of the image.
         no_mask: ``(1, C)`` float, the embedding that stands for no mask prompt.
         name: what to call the model in messages.
@@ -39,7 +39,7 @@ class SharedOnnxSam(OnnxSam):
     def __init__(
         self,
         config: Config,
-        encoder: onnxruntime.InferenceSession,
+        encoder: onnxruntime.InferenceSession | None,
         decoder: onnx.ModelProto,
         no_mask: npt.NDArray[Any],
         name: str,

@@ -38,7 +38,8 @@ class OnnxSam:
 
     Args:
         config: the model's configuration.
-        encoder: session of the graph written by :mod:`saqsam.graphs.encoder`.
+        encoder: session of the graph written by :mod:`saqsam.graphs.encoder`; ``None`` for a model that
+            encodes by other means.
         decoder: session of the graph written by :mod:`saqsam.graphs.decoder`.
         name: what to call the model in messages.
     """
@@ -51,7 +52,7 @@ class OnnxSam:
     def __init__(
         self,
         config: Config,
-        encoder: onnxruntime.InferenceSession,
+        encoder: onnxruntime.InferenceSession | None,
         decoder: onnxruntime.InferenceSession,
         name: str,
     ) -> None:
@@ -71,8 +72,12 @@ class OnnxSam:
             raise ImageError(
                 "pixels", f"expected a model input of shape (B, {expected}), got {tuple(pixel_values.shape)}"
             )
+        return Embeddings(self._encoded(pixel_values))
+
+    def _encoded(self, pixel_values: Tensor) -> Tensor:
+        """Embeddings of pixels whose shape was checked."""
         inputs = {"images": pixel_values.contiguous().numpy()}
-        return Embeddings(torch.from_numpy(run_session(self.encoder, self.name, inputs)[0]))
+        return torch.from_numpy(run_session(self.encoder, self.name, inputs)[0])
 
     def __call__(
         self,

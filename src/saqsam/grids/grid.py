@@ -163,6 +163,11 @@ class Grid(nn.Module):
         """Itself, if its values are one scale times whole steps: then integers can be multiplied."""
         return None
 
+    def levels_each_octave(self) -> int:
+        """How many values lie in each halving of a positive number, if so many do and the others are zero;
+        else 0."""
+        return 0
+
     def refuse_graph(self) -> str:
         """Why an ONNX graph cannot hold it, completing "is on a ... grid, which ...", or nothing."""
         return "which graphs cannot hold yet"

@@ -137,6 +137,10 @@ class Log2(Grid):
         """As of ``Grid``, and ``tau``."""
         return {**super().facts(), "tau": self.tau}
 
+    def levels_each_octave(self) -> int:
+        """As of ``Grid``."""
+        return self.tau
+
     def refuse_graph(self) -> str:
         """As of ``Grid``: nothing."""
         return ""

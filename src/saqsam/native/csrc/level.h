@@ -1,0 +1,48 @@
+// What one level of instructions offers: tiles of sums, and the float steps around them.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#include "saqsam_native.h"
+
+const int kMostRows = 12, kMostColumns = 32;
+
+// How a tile adds up. All are exact; which is fastest depends on how large products can be.
+enum Kind {
+  kBytes,   // u8 x s8, sums of 32 bits; without VNNI of 16 bits, eight pairs of products deep
+  kShallow, // as kBytes without VNNI, four pairs deep
+  kWords,   // s16 x s16, sums of 32 bits
+  kKinds
+};
+
+// sums (rows, columns of the level) of `groups` groups of four codes.
+// codes: u8, or for kWords s16 as `widen` gives them; stride: bytes from row to row.
+// panel: s8 (groups, columns, 4), or for kWords as `widen_panel` gives it.
+typedef void (*Tile)(const void* codes, ptrdiff_t stride, const void* panel, int64_t groups, int32_t* sums);
+
+struct Level {
+  int rows, columns;  // of a tile
+  Tile tiles[kKinds][kMostRows + 1];
+  Kind (*kind)(int largest_code, int largest_step);
+  void (*unpack)(const uint8_t* nibbles, int8_t* bytes, int64_t count);
+  void (*widen)(const uint8_t* codes, int16_t* words, int64_t count);
+  void (*widen_panel)(const int8_t* bytes, int16_t* words, int64_t count);
+  void (*row_sums)(const uint8_t* codes, int64_t stride, int64_t rows, int64_t inner, int32_t* sums);
+  void (*finish)(const saqsam_linear_job& job, const int32_t* sums, const int32_t* row_sums, int64_t row, int rows,
+                 int64_t column);
+  void (*norm)(const saqsam_norm_job& job, int64_t row, float* scratch);
+  int64_t (*attention_bytes)(const saqsam_attention_job& job);
+  void (*pack_map)(const saqsam_attention_job& job, int64_t map, void* packed);
+  int64_t (*attention_scratch)(const saqsam_attention_job& job);
+  void (*attend)(const saqsam_attention_job& job, int64_t map, int64_t part, const void* packed, void* scratch);
+};
+
+// One for each file that is compiled for a level; NULL where the file was not compiled for it.
+const Level* level_plain();
+const Level* level_avx2();
+const Level* level_avxvnni();
+const Level* level_avx512vnni();
+const Level* level_neondot();
+const Level* level_of(int index);
+
+inline int64_t padded(int64_t inner) { return (inner + 31) / 32 * 32; }

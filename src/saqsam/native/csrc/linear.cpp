@@ -1,0 +1,107 @@
+// Linear layers: weights in tiles, and the loops around the tiles.
+#include <string.h>
+
+#include "level.h"
+#include "pool.h"
+
+namespace {
+
+// Bytes of one panel, the steps of as many columns as a tile has: s8 (groups, columns, 4).
+int64_t panel_bytes(const Level& level, int64_t inner) { return padded(inner) * level.columns; }
+int64_t panels(const Level& level, int64_t columns) { return (columns + level.columns - 1) / level.columns; }
+
+struct Linear {
+  const Level* level;
+  const saqsam_linear_job* job;
+  Kind kind;
+  int64_t block, panels, panel;  // rows of a task, panels, bytes of a panel
+  bool sums;                     // of rows are needed
+};
+
+// As many rows as stay in the cache beside a panel, but enough tasks that no thread waits long for the last.
+int64_t rows_of_task(const Level& level, const saqsam_linear_job& job, int threads) {
+  const int64_t tile = level.rows, cached = (256 << 10) / padded(job.inner);
+  int64_t rows = (job.rows + 4 * threads - 1) / (4 * threads);
+  if (rows > cached) rows = cached;
+  if (rows < 4 * tile) rows = 4 * tile;  // a panel that is unpacked should be used
+  return (rows + tile - 1) / tile * tile;
+}
+
+void run_block(void* context, int64_t index) {
+  const Linear& linear = *(const Linear*)context;
+  const Level& level = *linear.level;
+  const saqsam_linear_job& job = *linear.job;
+  const int64_t inner = padded(job.inner), first = index * linear.block;
+  const int64_t rows = job.rows - first < linear.block ? job.rows - first : linear.block;
+  const bool words = linear.kind == kWords;
+  // Scratch: the panel as bytes, as words; codes as words; sums of rows; sums of a tile.
+  const int64_t wide_panel = words ? 2 * linear.panel : 0, wide_codes = words ? 2 * linear.block * inner : 0;
+  char* at = (char*)thread_scratch(linear.panel + wide_panel + wide_codes + 4 * linear.block +
+                                   4 * kMostRows * kMostColumns);
+  int8_t* bytes = (int8_t*)at;
+  int16_t* panel_words = (int16_t*)(at += linear.panel);
+  int16_t* code_words = (int16_t*)(at += wide_panel);
+  int32_t* row_sums = (int32_t*)(at += wide_codes);
+  int32_t* sums = row_sums + linear.block;
+  const uint8_t* codes = job.codes + first * job.code_stride;
+  if (linear.sums) level.row_sums(codes, job.code_stride, rows, job.inner, row_sums);
+  else memset(row_sums, 0, 4 * rows);
+  if (words)
+    for (int64_t r = 0; r < rows; ++r) level.widen(codes + r * job.code_stride, code_words + r * inner, inner);
+  const char* left = words ? (const char*)code_words : (const char*)codes;
+  const int64_t stride = words ? 2 * inner : job.code_stride;
+  for (int64_t p = 0; p < linear.panels; ++p) {
+    const void* panel = job.weight + p * linear.panel;
+    if (job.weight_bits == 4) {
+      level.unpack(job.weight + p * linear.panel / 2, bytes, linear.panel);
+      panel = bytes;
+    }
+    if (words) {
+      level.widen_panel((const int8_t*)panel, panel_words, linear.panel);
+      panel = panel_words;
+    }
+    for (int64_t r = 0; r < rows; r += level.rows) {
+      const int count = rows - r < level.rows ? (int)(rows - r) : level.rows;
+      level.tiles[linear.kind][count](left + r * stride, stride, panel, inner / 4, sums);
+      level.finish(job, sums, row_sums + r, first + r, count, p * level.columns);
+    }
+  }
+}
+
+}  // namespace
+
+int64_t saqsam_pack_weight(int32_t index, int32_t bits, const uint8_t* codes, int64_t columns, int64_t inner,
+                           uint8_t* out) {
+  const Level& level = *level_of(index);
+  const int64_t panel = panel_bytes(level, inner), count = panels(level, columns);
+  const int64_t size = count * panel * bits / 8;
+  if (!out) return size;
+  memset(out, bits == 4 ? 0x88 : 0, size);
+  for (int64_t n = 0; n < columns; ++n)
+    for (int64_t k = 0; k < inner; ++k) {
+      const int64_t place = (k / 4 * level.columns + n % level.columns) * 4 + k % 4;
+      const uint8_t code = codes[n * inner + k];
+      if (bits == 8) {
+        out[n / level.columns * panel + place] = (uint8_t)(code - 128);
+        continue;
+      }
+      // Of 64 steps, the first 32 are in the low halves of 32 bytes, the others in the high halves.
+      uint8_t* byte = out + n / level.columns * panel / 2 + place / 64 * 32 + place % 32;
+      const int high = place % 64 / 32 * 4;
+      *byte = (uint8_t)((*byte & ~(15 << high)) | (code & 15) << high);
+    }
+  return size;
+}
+
+void saqsam_linear(int32_t index, int32_t threads, const saqsam_linear_job* job) {
+  Linear linear;
+  linear.level = level_of(index);
+  linear.job = job;
+  linear.kind = linear.level->kind(job->largest_code, job->largest_step);
+  linear.block = rows_of_task(*linear.level, *job, threads);
+  linear.panels = panels(*linear.level, job->columns);
+  linear.panel = panel_bytes(*linear.level, job->inner);
+  linear.sums = false;
+  for (int64_t n = 0; n < job->columns && !linear.sums; ++n) linear.sums = job->zero[n] != 0;
+  run_parallel((job->rows + linear.block - 1) / linear.block, threads, run_block, &linear);
+}

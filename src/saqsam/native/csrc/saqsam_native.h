@@ -1,0 +1,108 @@
+/* The plain C interface of saqsam's kernels; README.md explains each by its arithmetic.
+ *
+ * Every function is safe to call from several threads at once. Levels are numbered: 0 plain C++, 1 AVX2,
+ * 2 AVX-VNNI, 3 AVX-512 VNNI, 4 NEON with dot product. A level that this processor or this build lacks must not be
+ * asked for: ask saqsam_levels() first. Strides and sizes count elements; every buffer of codes needs 64 readable
+ * bytes after its last one.
+ */
+#ifndef SAQSAM_NATIVE_H
+#define SAQSAM_NATIVE_H
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define SAQSAM_API __declspec(dllexport)
+#else
+#define SAQSAM_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SAQSAM_VERSION 1
+
+/* Rises whenever this file changes: what calls must have been written for what answers. */
+SAQSAM_API int32_t saqsam_version(void);
+/* Bit n says that level n was built and runs here. */
+SAQSAM_API int32_t saqsam_levels(void);
+
+/* A weight in tiles for one level. `bits` is 4 (weights of 2 to 4 bits, half a byte each) or 8. Both functions
+ * give the number of bytes; `pack` writes them unless `out` is NULL. Codes are (columns, inner), rows one after
+ * the other; what is multiplied is code - 8 for 4 bits, code - 128 for 8. */
+SAQSAM_API int64_t saqsam_pack_weight(int32_t level, int32_t bits, const uint8_t *codes, int64_t columns,
+                                      int64_t inner, uint8_t *out);
+
+/* sums (m, n) of codes (m, k) times a packed weight (n, k), then for each value
+ *     v = (sum + offset[n] - zero[n] * (sum of the row's codes)) * scale[n] + bias[n]
+ * and, in this order, as far as asked: v becomes gelu(v); v is stored as float, added to `residual`; v is rounded
+ * to its column's grid and stored as a byte. Arrays by column are padded to a multiple of 32. */
+typedef struct {
+  int64_t rows, columns, inner; /* inner: as packed, without padding */
+  const uint8_t *codes;
+  int64_t code_stride; /* at least inner rounded up to 32; what is between is multiplied by zero */
+  const uint8_t *weight;
+  int32_t weight_bits, largest_code; /* of the codes */
+  int32_t largest_step;              /* the largest |code - 8| or |code - 128| of the weight */
+  int32_t gelu;
+  const int32_t *offset, *zero;
+  const float *scale, *bias;
+  float *values; /* NULL, or where to store floats of the first value_columns columns */
+  int64_t value_stride, value_columns;
+  const float *residual; /* NULL, or of the layout of values */
+  uint8_t *out;          /* NULL, or where to store codes */
+  int64_t out_stride;
+  const float *grid_scale, *grid_inverse, *grid_zero, *grid_top;
+} saqsam_linear_job;
+SAQSAM_API void saqsam_linear(int32_t level, int32_t threads, const saqsam_linear_job *job);
+
+/* Layer norm of each row of `inner` floats, then stored as float or rounded to one grid. */
+typedef struct {
+  int64_t rows, inner;
+  const float *x;
+  int64_t x_stride;
+  const float *weight, *bias;
+  float epsilon;
+  float *values; /* NULL, or (rows, value_stride) */
+  int64_t value_stride;
+  uint8_t *out; /* NULL, or (rows, out_stride) */
+  int64_t out_stride;
+  float scale, zero, top;
+} saqsam_norm_job;
+SAQSAM_API void saqsam_norm(int32_t level, int32_t threads, const saqsam_norm_job *job);
+
+/* Attention of a square image of side * side tokens, within windows of window * window tokens (window = side:
+ * global), over heads of `width` channels. Codes of query, key and value lie side by side: (tokens, code_stride),
+ * 3 * heads * width of them. Tokens outside the image have the codes `padding`. Gives codes (tokens, out_stride). */
+typedef struct {
+  int64_t side, window, heads, width;
+  const uint8_t *codes;
+  int64_t code_stride;
+  const uint8_t *padding;        /* (3 * heads * width) */
+  int32_t query_zero, key_zero, value_zero;
+  int32_t query_top, key_top, value_top;
+  float query_scale, score_scale; /* score = sum * score_scale */
+  const float *query_values;      /* NULL: query_scale * (code - zero); else (tokens, query_stride) floats */
+  int64_t query_stride;
+  const float *table_rows, *table_columns; /* NULL, or (window, width, padded window) relative positions */
+  int64_t table_stride;                    /* padded window: a multiple of 16 */
+  int32_t lanes;                           /* 8 or 16: how many floats PyTorch's softmax adds side by side */
+  float map_scale, map_zero, map_top;      /* affine map */
+  const float *level_limits;               /* NULL, or logarithmic map: see attention.h */
+  const float *level_low, *level_high;
+  float value_scale;  /* scale of the values, for a logarithmic map */
+  float output_scale; /* value = sum * output_scale */
+  float out_scale, out_zero, out_top;
+  uint8_t *out;
+  int64_t out_stride;
+} saqsam_attention_job;
+SAQSAM_API void saqsam_attention(int32_t level, int32_t threads, const saqsam_attention_job *job);
+
+/* 3x3 neighbourhoods of an image (side, side, channels) side by side: (side * side, out_stride) with the codes of
+ * row above left first; beyond the border lies `zero`. */
+SAQSAM_API void saqsam_patches(int32_t threads, const uint8_t *codes, int64_t code_stride, int64_t side,
+                               int64_t channels, uint8_t zero, uint8_t *out, int64_t out_stride);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

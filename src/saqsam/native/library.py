@@ -1,0 +1,101 @@
+"""The compiled kernels: finding the library, and choosing a level of instructions; without PyTorch."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from saqsam.errors import UsageError
+from saqsam.native.jobs import VERSION, AttentionJob, LinearJob, NormJob
+
+LEVELS = ("plain", "avx2", "avx-vnni", "avx512-vnni", "neon-dot")
+"""By number; of those that a processor has, the last one is the fastest."""
+FILE = "libsaqsam_native.so"
+CAP = "SAQSAM_NATIVE_LEVEL"
+"""Environment variable: the highest level to use, to try out what a smaller processor would do."""
+HOW_TO_BUILD = (
+    "install a C++ compiler (g++ or clang++), then install saqsam again: "
+    "pip install --force-reinstall --no-deps saqsam, in a checkout pip install -e ."
+)
+
+
+class LibraryMissing(UsageError):
+    """The kernels were not built."""
+
+
+@functools.cache
+def find_library() -> Any:
+    """The library that was built with this package, or ``None``."""
+    path = Path(__file__).with_name(FILE)
+    try:
+        handle = ctypes.CDLL(str(path))
+        if handle.saqsam_version() != VERSION:
+            return None
+    except (OSError, AttributeError):
+        return None
+    handle.saqsam_pack_weight.restype = ctypes.c_int64
+    handle.saqsam_pack_weight.argtypes = (
+        ctypes.c_int32,
+        ctypes.c_int32,
+        ctypes.c_void_p,
+        ctypes.c_int64,
+        ctypes.c_int64,
+        ctypes.c_void_p,
+    )
+    for name, job in (("linear", LinearJob), ("norm", NormJob), ("attention", AttentionJob)):
+        function = getattr(handle, f"saqsam_{name}")
+        function.restype, function.argtypes = None, (ctypes.c_int32, ctypes.c_int32, ctypes.POINTER(job))
+    handle.saqsam_patches.restype = None
+    handle.saqsam_patches.argtypes = (
+        ctypes.c_int32,
+        ctypes.c_void_p,
+        ctypes.c_int64,
+        ctypes.c_int64,
+        ctypes.c_int64,
+        ctypes.c_uint8,
+        ctypes.c_void_p,
+        ctypes.c_int64,
+    )
+    return handle
+
+
+def levels_here() -> tuple[int, ...]:
+    """Levels that this build has and this processor runs, in their order; none without a library."""
+    handle = find_library()
+    found = 0 if handle is None else handle.saqsam_levels()
+    return tuple(index for index in range(len(LEVELS)) if found >> index & 1)
+
+
+def choose_level(cap: str | None = None, environment: Mapping[str, str] = os.environ) -> int:
+    """The fastest level here, an index into ``LEVELS``.
+
+    Args:
+        cap: the highest level to use, a name out of ``LEVELS``; ``None`` asks the variable
+            ``SAQSAM_NATIVE_LEVEL``.
+        environment: where the variable is looked up.
+
+    Raises:
+        LibraryMissing: the library was not built.
+        UsageError: there is no such level.
+    """
+    cap = environment.get(CAP, "") if cap is None else cap
+    if cap and cap not in LEVELS:
+        raise UsageError(f"{CAP} '{cap}': the levels are {', '.join(LEVELS)}; leave it unset for the fastest")
+    if not (levels := levels_here()):
+        raise LibraryMissing(
+            f"engine 'native': its kernels were not built; {HOW_TO_BUILD}, or take the engine onnxruntime"
+        )
+    most = LEVELS.index(cap) if cap else len(LEVELS)
+    return max(level for level in levels if level <= most)
+
+
+def describe() -> str:
+    """The level that would be used, or why there is none, in a few words."""
+    try:
+        return LEVELS[choose_level()]
+    except UsageError as error:
+        return str(error)

@@ -1,0 +1,53 @@
+"""What the kernels do not compute, said in words, so that another engine can be taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from saqsam.graphs.source import Source
+
+_ROLES = ("query", "key", "value")
+_MOST_LEVELS = 4
+"""In an octave: kernels tell two of them apart within an eighth of one."""
+
+
+def unsupported(source: Source) -> str:
+    """Why the encoder of a model cannot run on the kernels; empty if it can."""
+    return next(filter(None, _problems(source)), "")
+
+
+def _problems(source: Source) -> Iterator[str]:
+    names = source.names
+    for index, block in enumerate(names.blocks):
+        path = block.attention.path
+        layers = (*block.attention.projections, block.attention.output, block.mlp_in, block.mlp_out)
+        yield from _layers(source, layers)
+        yield from (_grid(source, f"{path}:{role}") for role in _ROLES)
+        yield _grid(source, f"{path}:attention", _MOST_LEVELS)
+        if source.vision["use_rel_pos"]:
+            yield _tables(source, block.tables, index)
+    yield from _layers(source, names.neck_convolutions)
+
+
+def _layers(source: Source, paths: tuple[str, ...]) -> Iterator[str]:
+    for path in paths:
+        if source.weight(path) is None:
+            yield f"the weight of {path} is float"
+        yield _grid(source, f"{path}:input")
+
+
+def _grid(source: Source, site: str, most_levels: int = 0) -> str:
+    """A grid that is not affine, and has no levels in an octave, or more than there may be."""
+    grid = source.activation(site)
+    if grid is None:
+        return f"{site} is float"
+    if grid.as_affine() is not None or 0 < grid.levels_each_octave() <= most_levels:
+        return ""
+    return f"{site} is on a {grid.name} grid"
+
+
+def _tables(source: Source, tables: tuple[str, str], index: int) -> str:
+    is_global = index in source.vision["global_attn_indexes"] or not int(source.vision["window_size"])
+    side = source.grid if is_global else int(source.vision["window_size"])
+    fits = all(len(source.packed.rest[name]) == 2 * side - 1 for name in tables)
+    return "" if fits else f"{tables[0]} is for windows of another size"
