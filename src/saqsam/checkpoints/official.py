@@ -1,8 +1,8 @@
 """The layout of the official ``.pth`` files, and the way from it to ``transformers`` and back.
 
 The files of facebookresearch/segment-anything and ``transformers.SamModel`` hold the same tensors under
-different names. The rules below cover full names, each name matches exactly one rule, and every rule is
-read in both directions.
+different names, and so do those of SysCV/sam-hq and ``transformers.SamHQModel``. The rules below cover full
+names, each name matches exactly one rule, and every rule is read in both directions.
 """
 
 from __future__ import annotations
@@ -68,9 +68,27 @@ RULES: tuple[tuple[str, str], ...] = (
     ("mask_decoder.output_upscaling.0.{x}", "mask_decoder.upscale_conv1.{x}"),
     ("mask_decoder.output_upscaling.1.{x}", "mask_decoder.upscale_layer_norm.{x}"),
     ("mask_decoder.output_upscaling.3.{x}", "mask_decoder.upscale_conv2.{x}"),
+    # SAM-HQ's own.
+    ("mask_decoder.hf_token.weight", "mask_decoder.hq_token.weight"),
+    ("mask_decoder.compress_vit_feat.0.{x}", "mask_decoder.compress_vit_conv1.{x}"),
+    ("mask_decoder.compress_vit_feat.1.{x}", "mask_decoder.compress_vit_norm.{x}"),
+    ("mask_decoder.compress_vit_feat.3.{x}", "mask_decoder.compress_vit_conv2.{x}"),
+    ("mask_decoder.embedding_encoder.0.{x}", "mask_decoder.encoder_conv1.{x}"),
+    ("mask_decoder.embedding_encoder.1.{x}", "mask_decoder.encoder_norm.{x}"),
+    ("mask_decoder.embedding_encoder.3.{x}", "mask_decoder.encoder_conv2.{x}"),
+    ("mask_decoder.embedding_maskfeature.0.{x}", "mask_decoder.mask_conv1.{x}"),
+    ("mask_decoder.embedding_maskfeature.1.{x}", "mask_decoder.mask_norm.{x}"),
+    ("mask_decoder.embedding_maskfeature.3.{x}", "mask_decoder.mask_conv2.{x}"),
 )
-# The two small MLP kinds number their layers; the last one's number depends on the depth.
-_MLPS = (r"mask_decoder\.iou_prediction_head", r"mask_decoder\.output_hypernetworks_mlps\.\d+")
+# The small MLPs number their layers; the last one's number depends on the depth.
+_HQ_MLP, _HQ_MLP_HERE = "mask_decoder.hf_mlp", "mask_decoder.hq_mask_mlp"
+_MLPS = "|".join(
+    (
+        r"mask_decoder\.iou_prediction_head",
+        r"mask_decoder\.output_hypernetworks_mlps\.\d+",
+        *(re.escape(name) for name in (_HQ_MLP, _HQ_MLP_HERE)),
+    )
+)
 
 _FIELDS = {
     "i": r"\d+",
@@ -237,7 +255,7 @@ def _mlp_depths(names: Mapping[str, Any]) -> dict[str, int]:
     """The highest layer number of each MLP."""
     depths: dict[str, int] = {}
     for name in names:
-        match = re.fullmatch(rf"({'|'.join(_MLPS)})\.layers\.(\d+)\.(weight|bias)", name)
+        match = re.fullmatch(rf"({_MLPS})\.layers\.(\d+)\.(weight|bias)", name)
         if match:
             depths[match[1]] = max(int(match[2]), depths.get(match[1], 0))
     return depths
@@ -245,22 +263,25 @@ def _mlp_depths(names: Mapping[str, Any]) -> dict[str, int]:
 
 def _mlp_to_transformers(name: str, depths: Mapping[str, int]) -> str | None:
     """First and last layer have names of their own; those between count from 0."""
-    match = re.fullmatch(rf"({'|'.join(_MLPS)})\.layers\.(\d+)\.(weight|bias)", name)
+    match = re.fullmatch(rf"({_MLPS})\.layers\.(\d+)\.(weight|bias)", name)
     if not match:
         return None
     mlp, number, kind = match[1], int(match[2]), match[3]
+    last = number == depths[mlp]
+    mlp = _HQ_MLP_HERE if mlp == _HQ_MLP else mlp
     if number == 0:
         return f"{mlp}.proj_in.{kind}"
-    return f"{mlp}.proj_out.{kind}" if number == depths[mlp] else f"{mlp}.layers.{number - 1}.{kind}"
+    return f"{mlp}.proj_out.{kind}" if last else f"{mlp}.layers.{number - 1}.{kind}"
 
 
 def _mlp_to_official(name: str, depths: Mapping[str, int]) -> str | None:
-    match = re.fullmatch(rf"({'|'.join(_MLPS)})\.(proj_in|proj_out|layers\.(\d+))\.(weight|bias)", name)
+    match = re.fullmatch(rf"({_MLPS})\.(proj_in|proj_out|layers\.(\d+))\.(weight|bias)", name)
     if not match:
         return None
     mlp, kind = match[1], match[4]
+    between = depths.get(mlp, -1) + 1
+    mlp = _HQ_MLP if mlp == _HQ_MLP_HERE else mlp
     if match[2] == "proj_in":
         return f"{mlp}.layers.0.{kind}"
-    between = depths.get(mlp, -1) + 1
     number = between + 1 if match[2] == "proj_out" else int(match[3]) + 1
     return f"{mlp}.layers.{number}.{kind}"
