@@ -25,6 +25,7 @@ from transformers import SamModel
 
 from saqsam.checkpoints.load import load_float
 from saqsam.checkpoints.official import write_official
+from saqsam.families.embedding import Embedding
 from saqsam.images.frame import Frame
 from saqsam.segment.predictor import decode, embed
 
@@ -81,12 +82,12 @@ def test_loading_an_official_file_gives_the_model_that_the_paper_describes(
     sam = Official(torch.load(written, weights_only=True))
     model = load_float(written)
     pixels = torch.randn((1, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(1))
-    embedding, (expected, _) = embed(model, pixels), image_encoder(sam, pixels)
+    embedding, (expected, _) = embed(model, pixels).main, image_encoder(sam, pixels)
     assert float(expected.std()) > 0.1
     torch.testing.assert_close(embedding, expected, atol=5e-5, rtol=1e-4)
 
     prompts = some_prompts(kind)
-    logits, scores = decode(model, expected, prompts, FRAME, multimask_output=multimask)
+    logits, scores = decode(model, Embedding(expected), prompts, FRAME, multimask_output=multimask)
     for row in range(len(prompts)):
         all_logits, all_scores = mask_decoder(sam, expected, prompts, row)
         assert float(all_logits.std()) > 0.01

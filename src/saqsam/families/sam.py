@@ -28,11 +28,13 @@ from saqsam.families.record import (
     Family,
     FloatPart,
     Layer,
-    Model,
 )
+from saqsam.families.sam_config import RULES, sam_sizes
 from saqsam.families.sam_decoder import SamDecoder
 from saqsam.families.sam_encoder import SamEncoder
+from saqsam.families.sam_layout import SAM_LAYOUT, TIED
 from saqsam.families.sam_names import DecoderLayerNames, EncoderBlockNames, SamNames
+from saqsam.families.sam_sizes import SAM_NAMING
 from saqsam.families.vision_attention import QuantVisionAttention
 from saqsam.modules.attention import AttentionQuantizers
 
@@ -45,11 +47,11 @@ _FIRST = "first layer: reads pixels, 0.5 % of the multiplications"
 _UPSCALE = "upscaling to mask resolution: 2x2 transposed convolution"
 
 
-def _names(model: Model) -> SamNames:
+def _names(model: SamModel) -> SamNames:
     return SamNames.of(len(model.vision_encoder.layers), len(model.mask_decoder.transformer.layers))
 
 
-def _rows(model: Model) -> tuple[Layer | Attention, ...]:
+def _rows(model: SamModel) -> tuple[Layer | Attention, ...]:
     names = _names(model)
     rows: list[Layer | Attention] = []
     for block in names.blocks:
@@ -81,7 +83,7 @@ def _with_layers(attention: Attention) -> Iterator[Layer | Attention]:
     yield Layer(attention.output, attention.part, OUTPUT)
 
 
-def _float_parts(model: Model) -> tuple[FloatPart, ...]:
+def _float_parts(model: SamModel) -> tuple[FloatPart, ...]:
     names = _names(model)
     parts = [
         FloatPart(names.shared_positions, _PROMPT),
@@ -109,7 +111,7 @@ def _float_parts(model: Model) -> tuple[FloatPart, ...]:
     return tuple(parts)
 
 
-def _biases(model: Model, paths: tuple[str, ...]) -> Iterator[FloatPart]:
+def _biases(model: SamModel, paths: tuple[str, ...]) -> Iterator[FloatPart]:
     for path in paths:
         if getattr(model.get_submodule(path), "bias", None) is not None:
             yield FloatPart(f"{path}.bias", _BIAS)
@@ -140,18 +142,16 @@ SAM = Family(
     model_types=("sam",),
     model_class=SamModel,
     config_class=SamConfig,
-    config_parts=("vision_config", "prompt_encoder_config", "mask_decoder_config"),
+    config=RULES,
+    sizes=sam_sizes,
     rows=_rows,
     float_parts=_float_parts,
     float_steps=_FLOAT_STEPS,
     adapt=_adapt,
     encoder=SamEncoder,
     decoder=SamDecoder,
-    tied=(
-        (
-            "shared_image_embedding.positional_embedding",
-            "prompt_encoder.shared_embedding.positional_embedding",
-        ),
-    ),
+    tied=TIED,
+    layout=SAM_LAYOUT,
+    naming=SAM_NAMING,
 )
 """SAM-B has 82 weights and 158 activations (L: 130 and 254, H: 162 and 318)."""

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from saqsam.families.record import DECODER, ENCODER, Attention
+from saqsam.families.record import (
+    DECODER,
+    ENCODER,
+    KEY_CENTRING,
+    QUERY_KEY_ROTATION,
+    VALUE_FOLDS,
+    Attention,
+)
 
 _ENCODER, _DECODER, _PROMPTS = "vision_encoder", "mask_decoder", "prompt_encoder"
 _TRANSFORMER = f"{_DECODER}.transformer"
+_EXACT_IN_ENCODER = frozenset((KEY_CENTRING, QUERY_KEY_ROTATION, VALUE_FOLDS))
+"""Queries also meet tables of relative positions that all heads share: these can be turned with them, but not
+scaled or flipped channel by channel for one head."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +36,9 @@ class EncoderBlockNames:
     @classmethod
     def of(cls, index: int) -> EncoderBlockNames:
         path = f"{_ENCODER}.layers.{index}"
-        attention = Attention(f"{path}.attn", ENCODER, (f"{path}.attn.qkv",), f"{path}.attn.proj")
+        attention = Attention(
+            f"{path}.attn", ENCODER, (f"{path}.attn.qkv",), f"{path}.attn.proj", exact=_EXACT_IN_ENCODER
+        )
         return cls(
             path,
             (f"{path}.layer_norm1", f"{path}.layer_norm2"),

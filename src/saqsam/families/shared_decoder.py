@@ -163,16 +163,6 @@ class ImageDecoder:
         return tokens, cast(Tensor, image)
 
 
-def prompts_at_once(embeddings: Tensor) -> int:
-    """How many prompts to decode together.
-
-    On a CPU about as many as keep one tensor of image positions within a core's share of the cache: more
-    only wait for memory. An accelerator wants more work at a time.
-    """
-    floats = (2 if embeddings.device.type == "cpu" else 64) << 20
-    return min(64, max(1, floats // max(1, embeddings[0].numel())))
-
-
 def _self_attention(layer: Any, tokens: Tensor, prompts: Tensor) -> Tensor:
     if layer.skip_first_layer_pe:
         only: Tensor = layer.self_attn(tokens[None], tokens[None], tokens[None])[0][0]
