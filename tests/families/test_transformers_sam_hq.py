@@ -15,7 +15,8 @@ from tests.families.published_sam_hq import mask_decoder
 from tests.families.tiny_sam_hq import plain_sam_hq
 from torch import Tensor
 
-from saqsam.checkpoints.official import to_official
+from saqsam.checkpoints.official import split_rows
+from saqsam.families.sam_hq_layout import HQ_LAYOUT
 from saqsam.families.sam_hq_model import HQModel
 from saqsam.prompts.prompts import Prompts
 
@@ -36,7 +37,7 @@ def asked(prompts: Prompts) -> dict[str, Tensor]:
 @pytest.mark.parametrize("kind", ["boxes", "points"])
 def test_transformers_upscales_what_its_transformer_was_given(pixels: Tensor, kind: str) -> None:
     model = plain_sam_hq()
-    state = Official(to_official(model.state_dict()))
+    state = Official(HQ_LAYOUT.to_official(model.state_dict(), split_rows))
     embedding, (early, _) = image_encoder(state, pixels)
     prompts = some_prompts(kind)
     own = model(pixels, **asked(prompts), multimask_output=False)

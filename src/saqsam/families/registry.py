@@ -8,9 +8,10 @@ from typing import Any, Protocol
 from saqsam.errors import UsageError
 from saqsam.families.record import Decoder, Encoder, Family, Model, Sizes
 from saqsam.families.sam import SAM
+from saqsam.families.sam_hq import SAM_HQ
 
-FAMILIES = (SAM,)
-"""Every family there is."""
+FAMILIES = (SAM_HQ, SAM)
+"""Every family there is; SAM's files have only names that those of SAM-HQ have too, so it comes later."""
 
 
 class HasConfig(Protocol):

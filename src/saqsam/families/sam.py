@@ -24,6 +24,7 @@ from saqsam.families.record import (
     MLP_OUT,
     OUTPUT,
     PROJECTION,
+    Adapter,
     Attention,
     Family,
     FloatPart,
@@ -41,8 +42,8 @@ from saqsam.modules.attention import AttentionQuantizers
 _POSITION = "a table of positions: added, never multiplied with 8-bit operands"
 _NORM = "normalisation divides by a statistic of its input; its few parameters cost nothing"
 _BIAS = "added to the accumulator at its own precision"
-_PROMPT = "prompt tokens: a handful of vectors for each prompt, never worth their error"
-_HEAD = "runs once for each prompt on a few tokens, after the last quantized layer"
+PROMPT = "prompt tokens: a handful of vectors for each prompt, never worth their error"
+HEAD = "runs once for each prompt on a few tokens, after the last quantized layer"
 _FIRST = "first layer: reads pixels, 0.5 % of the multiplications"
 _UPSCALE = "upscaling to mask resolution: 2x2 transposed convolution"
 
@@ -83,10 +84,10 @@ def _with_layers(attention: Attention) -> Iterator[Layer | Attention]:
     yield Layer(attention.output, attention.part, OUTPUT)
 
 
-def _float_parts(model: SamModel) -> tuple[FloatPart, ...]:
+def sam_float_parts(model: SamModel) -> tuple[FloatPart, ...]:
     names = _names(model)
     parts = [
-        FloatPart(names.shared_positions, _PROMPT),
+        FloatPart(names.shared_positions, PROMPT),
         FloatPart(names.positions, _POSITION),
         FloatPart(names.patches, _FIRST),
     ]
@@ -97,7 +98,7 @@ def _float_parts(model: SamModel) -> tuple[FloatPart, ...]:
         attention = block.attention
         parts += _biases(model, (*attention.projections, attention.output, block.mlp_in, block.mlp_out))
     parts += [FloatPart(path, _NORM) for path in names.neck_norms]
-    parts += [FloatPart(path, _PROMPT) for path in (names.prompts, *names.output_tokens)]
+    parts += [FloatPart(path, PROMPT) for path in (names.prompts, *names.output_tokens)]
     for layer in names.layers:
         for attention in (layer.self_attention, layer.tokens_to_image, layer.image_to_tokens):
             parts += _biases(model, (*attention.projections, attention.output))
@@ -107,7 +108,7 @@ def _float_parts(model: SamModel) -> tuple[FloatPart, ...]:
     parts.append(FloatPart(names.final_norm, _NORM))
     parts += [FloatPart(path, _UPSCALE) for path in names.upscaling]
     parts.append(FloatPart(names.upscaling_norm, _NORM))
-    parts += [FloatPart(path, _HEAD) for path in (names.mask_heads, names.iou_head)]
+    parts += [FloatPart(path, HEAD) for path in (names.mask_heads, names.iou_head)]
     return tuple(parts)
 
 
@@ -126,15 +127,21 @@ _FLOAT_STEPS = (
 )
 
 
-def _adapt(
-    original: nn.Module, quantizers: AttentionQuantizers, row: Attention, float_rel_pos_query: bool
-) -> nn.Module:
-    kind: type[Any] = SamVisionAttention if row.part == ENCODER else SamAttention
-    if not isinstance(original, kind):
-        raise InvariantError(row.path, f"is a {type(original).__name__}, expected a {kind.__name__}")
-    if row.part == ENCODER:
-        return QuantVisionAttention(original, quantizers, float_rel_pos_query=float_rel_pos_query)
-    return QuantDecoderAttention(original, quantizers)
+def adapter(encoder: type[Any], decoder: type[Any]) -> Adapter:
+    """What makes quantized attentions of these two classes, which have the parts of SAM's."""
+
+    def adapt(
+        original: nn.Module, quantizers: AttentionQuantizers, row: Attention, float_rel_pos_query: bool
+    ) -> nn.Module:
+        kind = encoder if row.part == ENCODER else decoder
+        if not isinstance(original, kind):
+            raise InvariantError(row.path, f"is a {type(original).__name__}, expected a {kind.__name__}")
+        whole: Any = original
+        if row.part == ENCODER:
+            return QuantVisionAttention(whole, quantizers, float_rel_pos_query=float_rel_pos_query)
+        return QuantDecoderAttention(whole, quantizers)
+
+    return adapt
 
 
 SAM = Family(
@@ -145,9 +152,9 @@ SAM = Family(
     config=RULES,
     sizes=sam_sizes,
     rows=_rows,
-    float_parts=_float_parts,
+    float_parts=sam_float_parts,
     float_steps=_FLOAT_STEPS,
-    adapt=_adapt,
+    adapt=adapter(SamVisionAttention, SamAttention),
     encoder=SamEncoder,
     decoder=SamDecoder,
     tied=TIED,

@@ -9,6 +9,7 @@ output projection. Results equal the plain path up to the order of float additio
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -23,6 +24,15 @@ from saqsam.families.vision_attention import QuantVisionAttention
 from saqsam.modules.attention import AttentionQuantizers
 
 
+@dataclass(frozen=True)
+class EncoderKinds:
+    """Classes of an encoder whose steps are SAM's."""
+
+    encoder: type[nn.Module]
+    block: type[nn.Module]
+    attention: type[nn.Module]
+
+
 class SamEncoder:
     """See :class:`saqsam.families.record.Encoder`.
 
@@ -32,6 +42,7 @@ class SamEncoder:
 
     path = SamNames.encoder
     neck_path = SamNames.neck
+    kinds = EncoderKinds(SamVisionEncoder, SamVisionLayer, SamVisionAttention)
     turns = True
 
     def __init__(self, model: Model) -> None:
@@ -84,10 +95,10 @@ class SamEncoder:
         """``(B, 3, S, S)`` to embeddings ``(B, C, g, g)``; without padding where nothing watches."""
         if not self.can_skip_padding():
             return self.plain(pixel_values)
-        x = self.start(pixel_values)
-        for block in self.blocks:
-            x = self.run_block(block, x)
-        return Embedding(cast(Tensor, self.neck(x)))
+        state: State = (self.start(pixel_values),)
+        for index, block in enumerate(self.blocks):
+            state = self.carry(index, state, self.run_block(block, state[0]))
+        return self.finish(state)
 
     def plain(self, pixel_values: Tensor) -> Embedding:
         """As :meth:`encode`, by the encoder's own ``forward``: padding takes part."""
@@ -100,10 +111,11 @@ class SamEncoder:
         module to be called, or where an observer counts what passes: those must see the plain path.
         """
         return (
-            type(self.module) is SamVisionEncoder
+            type(self.module) is self.kinds.encoder
             and "forward" not in vars(self.module)
             and all(
-                type(block) is SamVisionLayer and isinstance(block.attn, SamVisionAttention)
+                type(block) is self.kinds.block
+                and isinstance(block.attn, (self.kinds.attention, QuantVisionAttention))
                 for block in self.blocks
             )
             and not any(is_watched(module) for module in self.module.modules())

@@ -66,7 +66,7 @@ class HQMaskDecoder(SamHQMaskDecoder):
             attention_similarity=attention_similarity,
             target_embedding=target_embedding,
         )
-        features = self.image_features(image_embeddings, intermediate_embeddings[0])
+        features = self.image_features(image_embeddings, intermediate_embeddings[0].permute(0, 3, 1, 2))
         image = image.flatten(0, 1).transpose(1, 2).unflatten(2, size)
         chosen = list(range(1, len(self.output_hypernetworks_mlps)) if multimask_output else range(1))
         masks = self.masks(
@@ -82,15 +82,14 @@ class HQMaskDecoder(SamHQMaskDecoder):
 
         Args:
             image_embeddings: ``(B, C, g, g)``.
-            early: ``(B, g, g, D)`` tokens after the first block with global attention.
+            early: ``(B, D, g, g)`` tokens after the first block with global attention.
 
         Returns:
             ``(B, C / 8, 4g, 4g)``.
         """
         parts: Any = self
         x = parts.activation(parts.encoder_norm(parts.encoder_conv1(image_embeddings)))
-        y = parts.compress_vit_conv1(early.permute(0, 3, 1, 2))
-        y = parts.activation(parts.compress_vit_norm(y))
+        y = parts.activation(parts.compress_vit_norm(parts.compress_vit_conv1(early)))
         return cast(Tensor, parts.encoder_conv2(x) + parts.compress_vit_conv2(y))
 
     def upscale(self, image: Tensor) -> Tensor:

@@ -56,7 +56,6 @@ def masks_and_scores(
     image = (embedding.main + prompting.dense).repeat_interleave(counts, dim=0)
     tokens, keys = decoder.transform(tokens, image, prompting.positions)
     tokens = tokens[:, 0]
-    each = Embedding(image, tuple(x.repeat_interleave(counts, dim=0) for x in embedding.features))
-    masks = torch.sigmoid(decoder.masks(tokens, keys, each))
+    masks = torch.sigmoid(decoder.masks(tokens, keys, embedding.repeat(counts)))
     scores = decoder.scores(tokens)[:, None] * masks.shape[1] ** 0.5
     return torch.cat([masks, scores], dim=1)
