@@ -34,6 +34,7 @@ from saqsam.bench.bench import TUNED
 from saqsam.engines.load import integer_model
 from saqsam.everything.filters import stability_scores
 from saqsam.everything.propose import enlarged, propose
+from saqsam.families.embedding import Embedding
 from saqsam.families.shared_decoder import can_share
 from saqsam.grids.affine import Affine
 from saqsam.grids.log2 import Log2
@@ -103,7 +104,7 @@ def by_transformers(model: SamModel, embeddings: Tensor, boxes: Tensor, at_once:
 
 def by_saqsam(model: SamModel, embeddings: Tensor, boxes: Tensor) -> Answer:
     """The shared decoder, as the predictor calls it."""
-    return decode(model, embeddings, Prompts(boxes=boxes), Frame((SIDE, SIDE), (SIDE, SIDE), SIDE))
+    return decode(model, Embedding(embeddings), Prompts(boxes=boxes), Frame((SIDE, SIDE), (SIDE, SIDE), SIDE))
 
 
 def interleaved(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
@@ -212,7 +213,7 @@ def saqsam_loop(model: SamModel, embeddings: Tensor, points: Tensor, thresholds:
     """The same up to the same masks by everything mode's parts."""
     frame = Frame((SIDE, SIDE), (SIDE, SIDE), SIDE)
     kept = []
-    for proposals in propose(model, embeddings, points, frame, above=thresholds[0], at_once=64):
+    for proposals in propose(model, Embedding(embeddings), points, frame, above=thresholds[0], at_once=64):
         if len(proposals.logits):
             large = enlarged(proposals.logits, frame)
             stable = stability_scores(large, 1.0) >= thresholds[1]

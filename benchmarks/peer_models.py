@@ -21,12 +21,12 @@ from transformers import SamModel
 from transformers.models.sam.modeling_sam import SamLayerNorm
 
 from saqsam.calibrate.images import CalibrationImage
+from saqsam.families.framing import preprocess
 from saqsam.graphs.build import OPSETS, build_graphs
 from saqsam.graphs.model import OnnxSam
 from saqsam.graphs.portable import Portable
 from saqsam.graphs.session import open_session
 from saqsam.images.files import open_image
-from saqsam.images.frame import preprocess
 from saqsam.pack.convert import plain_config
 from saqsam.pack.file import PackedModel
 from saqsam.segment.predictor import decode, embed

@@ -90,7 +90,7 @@ def quantize(
     """Quantize a float SAM without labels; the float model is left as it was.
 
     Args:
-        sam: a float model from ``load``, or a plain ``transformers.SamModel``.
+        sam: a float model from ``load``, or a plain ``transformers.SamModel`` (or one of another family).
         recipe: a ``Recipe``, or a name such as ``"saq-sam-star-w4a4"``.
         images: folder of calibration images, searched with the folders in it and without hidden files; or the
             paths of the files. In all paths ``~`` is the home directory.
@@ -248,7 +248,7 @@ def float_sam(sam: object) -> Sam:
         UsageError: it is quantized already, or no SAM.
     """
     if isinstance(sam, Model):
-        sam = Sam(as_loaded(sam), sam.config.name_or_path or "SamModel")
+        sam = Sam(as_loaded(sam), sam.config.name_or_path or type(sam).__name__)
     if not isinstance(sam, Sam):
         raise UsageError(
             f"sam: expected a model from saqsam.load or a transformers.SamModel, got {type(sam).__name__}; "

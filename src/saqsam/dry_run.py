@@ -18,6 +18,7 @@ import torch
 from saqsam.calibrate.images import CalibrationImage
 from saqsam.errors import UsageError
 from saqsam.families.record import Model
+from saqsam.families.registry import sizes_of
 from saqsam.mixed.sensitivity import sensitivities
 from saqsam.models.attach import all_quantizers
 from saqsam.models.lookup import layer_at
@@ -140,9 +141,7 @@ def _memory(work: Model, ahead: Estimate | None, images: int) -> int:
     """The process so far, which holds two models and has seen one picture, and what comes on top."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     so_far: int = peak if sys.platform == "darwin" else 1024 * peak
-    config: Any = work.config
-    grid = int(config.vision_config.image_size) // int(config.vision_config.patch_size)
-    embeddings: int = 4 * images * config.vision_config.output_channels * grid * grid
+    embeddings = 4 * images * sum(math.prod(shape) for shape in sizes_of(work).embedding)
     if ahead is None:
         return so_far + embeddings
     return max(so_far + embeddings, 2 * sum(p.nbytes for p in work.parameters()) + ahead.peak)

@@ -15,8 +15,10 @@ from saqsam.calibrate.images import CalibrationImage, Encoded, decode_each, deco
 from saqsam.calibrate.observers import observer_for
 from saqsam.clip.pcc import clip_decoder
 from saqsam.errors import UsageError
+from saqsam.families.embedding import Embedding
 from saqsam.families.record import Model
 from saqsam.folds.apply import FoldRecord, fold_decoder, fold_encoder
+from saqsam.folds.exact import check_folds
 from saqsam.jobs.directory import RunDirectory
 from saqsam.models.attach import all_quantizers, attach
 from saqsam.models.lookup import layer_at
@@ -157,6 +159,7 @@ class _Run:
         progress: Progress,
         directory: RunDirectory | None,
     ) -> None:
+        check_folds(model, recipe.folds)
         self.directory = directory
         self.model, self.recipe, self.plan = model, recipe, plan
         self.images, self.progress = images, progress
@@ -196,10 +199,10 @@ class _Run:
         return result
 
     def fold_encoder(self) -> None:
-        def run() -> torch.Tensor:
+        def run() -> Embedding:
             few = self.images[:FOLD_IMAGES]
             self.report.encoder_passes += len(few)
-            return torch.cat([embed(self.model, pixels_of(self.model, image)[0]) for image in few])
+            return Embedding.cat([embed(self.model, pixels_of(self.model, image)[0]) for image in few])
 
         draw = self._drawing("encoder folds")
         self.progress("encoder folds", 0, 1)

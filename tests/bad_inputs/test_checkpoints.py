@@ -118,12 +118,12 @@ def test_other_models_are_called_by_name(
     assert words in refused(path)
 
 
-def test_hq_sam_is_recognised_although_it_has_all_of_sam(
+def test_part_of_a_sam_hq_is_recognised_although_it_has_all_of_sam(
     state: State, tmp_path: Path, refused: Refused
 ) -> None:
     state["mask_decoder.hf_token.weight"] = torch.ones(1, 32)
     torch.save(state, tmp_path / "hq.pth")
-    assert "the weights of HQ-SAM" in refused(tmp_path / "hq.pth")
+    assert "Give the weights of a SAM-HQ" in refused(tmp_path / "hq.pth")
 
 
 NECK = "image_encoder.neck.2.weight"

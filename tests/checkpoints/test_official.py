@@ -15,14 +15,9 @@ from transformers import SamConfig, SamModel
 
 from saqsam.checkpoints.config import checked_config
 from saqsam.checkpoints.load import load_float
-from saqsam.checkpoints.official import (
-    POSITIONS,
-    TIED_POSITIONS,
-    to_official,
-    to_transformers,
-    write_official,
-)
+from saqsam.checkpoints.official import write_official
 from saqsam.errors import CheckpointError
+from saqsam.families.sam_layout import SAM_LAYOUT, TIED
 from saqsam.families.sam_sizes import parts_from_shapes, size_name
 from saqsam.images.frame import Frame
 from saqsam.models.attach import attach
@@ -31,12 +26,24 @@ from saqsam.prompts.prompts import Prompts
 from saqsam.recipe import load_recipe
 from saqsam.segment.predictor import decode, embed
 
+((POSITIONS, TIED_POSITIONS),) = TIED
+
 # name: width, depth, heads, global blocks, tensors in the official file
 SIZES = {
     "vit_b": (768, 12, 12, (2, 5, 8, 11), 314),
     "vit_l": (1024, 24, 16, (5, 11, 17, 23), 482),
     "vit_h": (1280, 32, 16, (7, 15, 23, 31), 594),
 }
+
+
+def to_official(state: dict[str, Any]) -> dict[str, Any]:
+    """A SAM's names as its authors have them; none of its tensors is stored in parts."""
+    return SAM_LAYOUT.to_official(state, lambda whole: [whole])
+
+
+def to_transformers(state: dict[str, Any]) -> dict[str, Any]:
+    """The inverse."""
+    return SAM_LAYOUT.to_transformers(state, lambda parts: parts[0])
 
 
 def official_shapes(
@@ -203,7 +210,7 @@ def assert_same_model(loaded: SamModel, original: SamModel) -> None:
 def assert_same_outputs(loaded: SamModel, original: SamModel) -> None:
     pixels = torch.randn((1, 3, 64, 64), generator=torch.Generator().manual_seed(0))
     embedding = embed(original, pixels)
-    torch.testing.assert_close(embed(loaded, pixels), embedding, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(embed(loaded, pixels).main, embedding.main, atol=1e-5, rtol=1e-5)
     boxes = torch.tensor([[3.0, 4.0, 40.0, 50.0], [0.0, 0.0, 64.0, 64.0]])
     points = torch.tensor([[[9.0, 9.0], [20.0, 30.0]], [[1.0, 60.0], [33.0, 2.0]]])
     labels = torch.tensor([[1, 0], [1, 1]])

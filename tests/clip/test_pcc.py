@@ -130,7 +130,7 @@ def test_one_image_is_the_setting_of_the_paper(scenes: tuple[CalibrationImage, .
     other, _ = prepared(embedded_sam("nano"), scenes, 1, 4)
     again = clip(other, batch, percentiles=FEW)
     assert [record.to_dict() for record in alone] == [record.to_dict() for record in again]
-    assert batch.embeddings.shape[0] == 1
+    assert len(batch.embeddings) == 1
 
 
 def test_independent_bounds_never_score_worse(scenes: tuple[CalibrationImage, ...]) -> None:

@@ -17,13 +17,13 @@ from saqsam.errors import CorruptCheckpoint, ImageError, PromptError, UsageError
 from saqsam.export.cases import generated_cases
 from saqsam.export.codes import decoder_codes, encoder_codes, total_share
 from saqsam.export.parity import check_parity, mask_ious
+from saqsam.families.framing import preprocess
 from saqsam.graphs.exactness import Exactness, signed_is_exact
 from saqsam.graphs.graph import Graph
 from saqsam.graphs.integer import Integer
 from saqsam.graphs.session import open_session, run_session
 from saqsam.graphs.source import Source
 from saqsam.grids.affine import affine_codes, affine_values
-from saqsam.images.frame import preprocess
 from saqsam.pack.file import PackedActivation, PackedModel, PackedWeight, read_packed
 from saqsam.sam import Sam
 from saqsam.scenes import write_scenes
@@ -111,7 +111,7 @@ def test_mask_prompts_go_through(both: Both) -> None:
     case = generated_cases(1)[0]
     model = both.simulated.model
     pixel_values, frame = preprocess(model, case.pixels)
-    embedding = embed(model, pixel_values)
+    embedding = embed(model, pixel_values).main
     assert case.prompts.boxes is not None
     boxes = frame.scale_boxes(case.prompts.boxes[:2])
     masks = torch.randn(2, 1, *(2 * [4 * embedding.shape[-1]]), generator=torch.Generator().manual_seed(0))

@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 from saqsam.cli.app import run
 from saqsam.errors import UsageError
 from saqsam.everything import EverythingOptions, segment_everything
-from saqsam.images.frame import preprocess
+from saqsam.families.framing import preprocess
 from saqsam.sam import Sam
 from saqsam.segment.predictor import embed
 
@@ -59,7 +59,7 @@ def by_hand(model: Any, pixels: Any, options: EverythingOptions) -> list[dict[st
     everywhere = []
     for number, (x0, y0, x1, y1) in enumerate(crops):
         values, frame = preprocess(model, np.ascontiguousarray(pixels[y0:y1, x0:x1]))
-        embedding = embed(model, values)
+        embedding = embed(model, values).main
         side = options.points_per_side // (options.crop_n_points_downscale_factor if number else 1)
         found = []
         for row in range(side):

@@ -18,10 +18,10 @@ from saqsam.export.api import export_file
 from saqsam.export.cases import generated_cases
 from saqsam.export.codes import decoder_codes, encoder_codes, total_share
 from saqsam.export.write import check_files, export_onnx
+from saqsam.families.framing import preprocess
 from saqsam.graphs.build import build_graphs
 from saqsam.graphs.portable import Portable
 from saqsam.graphs.source import Source
-from saqsam.images.frame import preprocess
 from saqsam.pack.convert import from_packed
 from saqsam.pack.file import read_packed
 from saqsam.prompts.prompts import Prompts
@@ -111,12 +111,12 @@ def test_boxes_give_the_models_masks_at_image_size(packed: Packed, exported: Pat
     pixel_values, frame = preprocess(packed.sam.model, case.pixels)
     expected = embed(packed.sam.model, pixel_values)
     found = encoder.run(None, {"images": pixel_values.numpy()})[0]
-    assert found.shape == expected.shape
-    assert np.corrcoef(found.ravel(), expected.numpy().ravel())[0, 1] > 0.995
+    assert found.shape == expected.main.shape
+    assert np.corrcoef(found.ravel(), expected.main.numpy().ravel())[0, 1] > 0.995
     assert case.prompts.boxes is not None
     corners = frame.scale_boxes(case.prompts.boxes).reshape(-1, 2, 2).numpy()
     labels = np.tile(np.array([2, 3], np.float32), (len(corners), 1))
-    inputs = prompt_inputs(expected.numpy(), frame.original, corners)
+    inputs = prompt_inputs(expected.main.numpy(), frame.original, corners)
     outputs = run_decoder(exported, point_labels=labels, **inputs)
     logits, scores = decode(packed.sam.model, expected, case.prompts, frame)
     assert outputs["masks"].shape == (len(corners), 4, *frame.original)
@@ -135,13 +135,13 @@ def test_clicks_padding_and_mask_prompts_mean_what_they_mean_to_the_model(
     side = frame.original[1]
     points = torch.tensor([[[40.0, 50.0], [90.0, 20.0]], [[64.0, 64.0], [5.0, 100.0]]])
     labels = torch.tensor([[1, 0], [0, 1]])
-    grid = torch.linspace(-8, 8, 4 * embedding.shape[-1])
+    grid = torch.linspace(-8, 8, 4 * embedding.main.shape[-1])
     masks = (grid[:, None] + grid[None, :])[None, None].repeat(2, 1, 1, 1)
     masks[1] *= -1
     prompts = Prompts(points=points, labels=labels, masks=masks)
     logits, _ = decode(packed.sam.model, embedding, prompts, frame, multimask_output=True)
     padded = np.concatenate([frame.scale_points(points).numpy(), np.zeros((2, 1, 2), np.float32)], axis=1)
-    inputs = prompt_inputs(embedding.numpy(), (side, side), padded)
+    inputs = prompt_inputs(embedding.main.numpy(), (side, side), padded)
     inputs["mask_input"], inputs["has_mask_input"] = masks.numpy(), np.ones(1, np.float32)
     kinds = np.array([[1, 0, -1], [0, 1, -1]], np.float32)
     outputs = run_decoder(exported, point_labels=kinds, **inputs)

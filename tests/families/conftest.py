@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from torch import Tensor
 from transformers import SamModel
 
 from saqsam import api
-from saqsam.images.frame import Frame, preprocess
+from saqsam.families.embedding import Embedding
+from saqsam.families.framing import preprocess
+from saqsam.images.frame import Frame
 from saqsam.sam import Sam
 from saqsam.scenes import make_scene, write_scenes
 from saqsam.segment.predictor import embed
@@ -21,7 +22,7 @@ class Encoded:
     """A model with one image that it has encoded."""
 
     model: SamModel
-    embeddings: Tensor
+    embeddings: Embedding
     frame: Frame
 
 

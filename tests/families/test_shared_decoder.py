@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import SamModel
 
-from saqsam.families.shared_decoder import ImageDecoder, can_share, prompts_at_once
+from saqsam.families.embedding import Embedding
+from saqsam.families.shared_decoder import ImageDecoder, can_share
 from saqsam.images.frame import Frame
 from saqsam.models.attach import all_quantizers
 from saqsam.modules.quantizer import Quantizer
@@ -48,14 +49,14 @@ def prompts_of(kinds: tuple[str, ...], count: int, side: int, seed: int = 0) -> 
 
 
 def transformers_answer(
-    model: SamModel, embeddings: Tensor, prompts: Prompts, frame: Frame, multimask: bool
+    model: SamModel, embeddings: Embedding, prompts: Prompts, frame: Frame, multimask: bool
 ) -> tuple[Tensor, Tensor]:
     """One call of SamModel for each prompt: the slowest and plainest way."""
     logits, scores = [], []
     for row in range(len(prompts)):
         one = prompts[row : row + 1]
         output = model(
-            image_embeddings=embeddings,
+            image_embeddings=embeddings.main,
             input_boxes=None if one.boxes is None else frame.scale_boxes(one.boxes)[None].to(model.dtype),
             input_points=None if one.points is None else frame.scale_points(one.points)[None].to(model.dtype),
             input_labels=None if one.labels is None else one.labels[None],
@@ -68,7 +69,7 @@ def transformers_answer(
 
 
 def shared_answer(
-    model: SamModel, embeddings: Tensor, prompts: Prompts, frame: Frame, multimask: bool
+    model: SamModel, embeddings: Embedding, prompts: Prompts, frame: Frame, multimask: bool
 ) -> tuple[Tensor, Tensor]:
     assert can_share(model)
     logits, scores = decode(model, embeddings, prompts, frame, multimask_output=multimask)
@@ -102,7 +103,7 @@ def test_in_double_precision_the_two_agree_to_eleven_digits(
     model = tiny_sam.double()
     model.set_attn_implementation("sdpa")
     generator = torch.Generator().manual_seed(3)
-    embeddings = torch.randn(1, 32, 8, 8, generator=generator, dtype=torch.float64)
+    embeddings = Embedding(torch.randn(1, 32, 8, 8, generator=generator, dtype=torch.float64))
     prompts, frame = prompts_of(kinds, 3, low_res_side(model)), Frame((90, 120), (48, 64), 64)
     arguments = (model, embeddings, prompts, frame, True)
     for found, expected in zip(shared_answer(*arguments), transformers_answer(*arguments), strict=True):
@@ -134,7 +135,7 @@ def test_sharing_is_as_exact_as_transformers(encoded: Any, kinds: tuple[str, ...
     exact_model.set_attn_implementation("sdpa")
     prompts = prompts_of(kinds, 8, low_res_side(encoded.model))
     arguments = (prompts, encoded.frame, True)
-    exact, _ = transformers_answer(exact_model, encoded.embeddings.double(), *arguments)
+    exact, _ = transformers_answer(exact_model, encoded.embeddings.map(torch.Tensor.double), *arguments)
     shared, _ = shared_answer(encoded.model, encoded.embeddings, *arguments)
     plain, _ = transformers_answer(encoded.model, encoded.embeddings, *arguments)
     errors = [float((answer.double() - exact).pow(2).mean().sqrt()) for answer in (shared, plain)]
@@ -212,7 +213,7 @@ def test_observers_still_see_every_prompt(quantized_encoded: Any) -> None:
     observing.observer = counter = Counter()
     model.get_submodule(site.path).quantizers.key = observing
     decode(model, quantized_encoded.embeddings, prompts_of(("boxes",), 4, 0), quantized_encoded.frame)
-    keys = quantized_encoded.embeddings[0, 0].numel() * quantizer_channels(model, site.path)
+    keys = quantized_encoded.embeddings.main[0, 0].numel() * quantizer_channels(model, site.path)
     assert counter.images == 4 * keys
 
 
@@ -236,8 +237,8 @@ def test_masks_must_come_where_they_were_announced(tiny_sam: SamModel) -> None:
 
 
 def test_large_embeddings_are_decoded_a_few_prompts_at_a_time() -> None:
-    assert prompts_at_once(torch.zeros(1, 256, 64, 64)) == 2
-    assert prompts_at_once(torch.zeros(1, 64, 8, 8)) == 64
+    assert Embedding(torch.zeros(1, 256, 64, 64)).prompts_at_once() == 2
+    assert Embedding(torch.zeros(1, 64, 8, 8)).prompts_at_once() == 64
 
 
 def test_half_precision_models_are_decoded_too(float_sam: Any, encoded: Any) -> None:
@@ -245,7 +246,7 @@ def test_half_precision_models_are_decoded_too(float_sam: Any, encoded: Any) -> 
     half = copy.deepcopy(float_sam.model).to(torch.bfloat16)
     prompts, frame = prompts_of(("boxes",), 6, 0), encoded.frame
     exact, _ = transformers_answer(float_sam.model, encoded.embeddings, prompts, frame, False)
-    embeddings = encoded.embeddings.to(torch.bfloat16)
+    embeddings = encoded.embeddings.map(torch.Tensor.bfloat16)
     shared, _ = shared_answer(half, embeddings, prompts, frame, False)
     plain, _ = transformers_answer(half, embeddings, prompts, frame, False)
     assert shared.dtype == torch.bfloat16

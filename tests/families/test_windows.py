@@ -34,7 +34,7 @@ def test_float_embeddings_are_those_of_transformers(tiny_sam: SamModel, attentio
     assert SamEncoder(model).can_skip_padding()
     with torch.no_grad():
         expected = model.vision_encoder(pixels).last_hidden_state
-        found = SamEncoder(model).encode(pixels)
+        found = SamEncoder(model).encode(pixels).main
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
 
 
@@ -45,7 +45,7 @@ def test_a_projection_without_bias_pads_with_zeros(tiny_sam: SamModel) -> None:
     pixels = pixels_for(model).double()
     with torch.no_grad():
         expected = model.vision_encoder(pixels).last_hidden_state
-        torch.testing.assert_close(SamEncoder(model).encode(pixels), expected, rtol=0, atol=1e-10)
+        torch.testing.assert_close(SamEncoder(model).encode(pixels).main, expected, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("recipe", ["rtn-w8a8", "ptq4sam-s-w4a4"])
@@ -57,7 +57,7 @@ def test_a_quantized_model_gives_the_very_same_embedding(
     with torch.no_grad():
         expected = model.vision_encoder(pixels).last_hidden_state
     assert SamEncoder(model).can_skip_padding()
-    assert torch.equal(embed(model, pixels), expected)
+    assert torch.equal(embed(model, pixels).main, expected)
 
 
 def tokens_projected(monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> int:

@@ -14,6 +14,7 @@ from transformers import SamModel
 from saqsam.calibrate.histogram import Histogram
 from saqsam.calibrate.images import CalibrationImage, Encoded, decode_each, pixels_of
 from saqsam.errors import InvariantError, NumericalError
+from saqsam.families.embedding import Embedding
 from saqsam.folds.apply import fold_decoder, fold_encoder
 from saqsam.folds.bimodal import is_bimodal, key_signs
 from saqsam.folds.equalise import balance
@@ -58,12 +59,12 @@ def prompts_of_all_kinds(model: SamModel) -> list[dict[str, Tensor]]:
     ]
 
 
-def outputs(model: SamModel, embedding: Tensor) -> list[Tensor]:
+def outputs(model: SamModel, embedding: Embedding) -> list[Tensor]:
     """Three masks and their predicted IoU for every kind of prompt."""
     found = []
     with torch.no_grad():
         for prompts in prompts_of_all_kinds(model):
-            out = model(image_embeddings=embedding, multimask_output=True, **prompts)
+            out = model(image_embeddings=embedding.main, multimask_output=True, **prompts)
             found += [out.pred_masks, out.iou_scores]
     return found
 
@@ -142,9 +143,9 @@ def test_one_switch_in_the_encoder(
     switch: str, model: SamModel, scenes: tuple[CalibrationImage, ...]
 ) -> None:
     pixels = torch.cat([pixels_of(model, scene)[0] for scene in scenes[:2]])
-    before, weights = embed(model, pixels), parts(model)
+    before, weights = embed(model, pixels).main, parts(model)
     record = fold_encoder(model, Folds(**{switch: True}), lambda: embed(model, pixels), draw())
-    assert largest_change([before], [embed(model, pixels)]) < TOLERANCE
+    assert largest_change([before], [embed(model, pixels).main]) < TOLERANCE
     after = parts(model)
     for path in decoder_attention_paths(model):
         assert changed(weights[path], after[path]) == set()
@@ -158,11 +159,11 @@ def test_one_switch_in_the_encoder(
 def test_all_folds_together(model: SamModel, scenes: tuple[CalibrationImage, ...]) -> None:
     everything = Folds(**dict.fromkeys(SWITCHES, True))
     pixels = torch.cat([pixels_of(model, scene)[0] for scene in scenes[:2]])
-    images, original = encoded(model, scenes), embed(model, pixels)
+    images, original = encoded(model, scenes), embed(model, pixels).main
     before = outputs(model, images[0].embedding)
     fold_encoder(model, everything, lambda: embed(model, pixels), draw())
     fold_decoder(model, everything, lambda: decode_each(model, images), draw())
-    assert largest_change([original], [embed(model, pixels)]) < TOLERANCE
+    assert largest_change([original], [embed(model, pixels).main]) < TOLERANCE
     assert largest_change(before, outputs(model, images[0].embedding)) < TOLERANCE
 
 

@@ -14,6 +14,7 @@ from transformers import SamModel
 
 from saqsam import api
 from saqsam.calibrate.images import CalibrationImage, pixels_of
+from saqsam.families.embedding import Embedding
 from saqsam.mixed import sensitivity
 from saqsam.mixed.allocate import allocate
 from saqsam.mixed.choose import allocate_bits
@@ -81,7 +82,7 @@ def test_slopes_agree_with_quantizing_one_site_for_real(
     def run(only: object) -> torch.Tensor:
         with torch.no_grad(), overridden(unquantized(q for q in quantizers.values() if q is not only)):
             embedding = model.vision_encoder(pixels).last_hidden_state
-            return masks_and_scores(model, prompting, embedding, [0]).double()
+            return masks_and_scores(model, prompting, Embedding(embedding), [0]).double()
 
     wanted = run(None)
     roles = (WEIGHT, INPUT, VALUE)  # an untrained query moves the masks by less than float32 resolves

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from transformers import SamModel
 
-from saqsam.images.frame import preprocess
+from saqsam.families.framing import preprocess
 from saqsam.prompts.prompts import Prompts
 from saqsam.scenes import make_scene
 from saqsam.segment.predictor import decode, embed, predict, predict_parts

@@ -13,7 +13,7 @@ from PIL import Image
 from transformers import SamModel
 
 from saqsam.errors import ImageError, PromptError, UsageError
-from saqsam.images.frame import frame_for
+from saqsam.families.framing import frame_for
 from saqsam.sam import Sam
 from saqsam.scenes import make_scene
 from saqsam.segment.result import Segmentation

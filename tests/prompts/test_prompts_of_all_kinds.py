@@ -12,7 +12,7 @@ from PIL import Image
 
 from saqsam import api
 from saqsam.errors import ImageError, PromptError
-from saqsam.images.frame import frame_for
+from saqsam.families.framing import frame_for
 from saqsam.prompts.mask_files import logits_of_mask, read_masks
 from saqsam.sam import Sam
 from saqsam.scenes import make_scene

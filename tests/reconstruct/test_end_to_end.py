@@ -11,6 +11,7 @@ from transformers import SamModel
 
 from saqsam.calibrate.images import CalibrationImage, pixels_of
 from saqsam.errors import RecipeError
+from saqsam.families.embedding import Embedding
 from saqsam.models.attach import all_quantizers
 from saqsam.models.sites import WEIGHT
 from saqsam.pipeline import Report
@@ -30,7 +31,7 @@ def test_what_is_compared_is_what_the_model_answers(tiny_sam: SamModel, images_f
     asked = [(image.prompts, frame) for image, (_, frame) in zip(images, opened, strict=True)]
     prompting = Prompting.of(tiny_sam, asked, 16, torch.Generator().manual_seed(0))
     embedding = torch.cat([tiny_sam.vision_encoder(pixels).last_hidden_state for pixels, _ in opened])
-    found = masks_and_scores(tiny_sam, prompting, embedding, [0, 1])
+    found = masks_and_scores(tiny_sam, prompting, Embedding(embedding), [0, 1])
     drawn, expected = torch.Generator().manual_seed(0), []
     for (prompts, frame), (pixels, _) in zip(asked, opened, strict=True):
         order = torch.randperm(len(prompts), generator=drawn)[:16].sort().values

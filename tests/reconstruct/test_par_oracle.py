@@ -20,6 +20,7 @@ from transformers import SamModel
 from saqsam.calibrate.choose_range import choose_activation_range, choose_weight_range
 from saqsam.calibrate.images import CalibrationImage, pixels_of
 from saqsam.calibrate.observers import observer_for
+from saqsam.families.embedding import Embedding
 from saqsam.grids.affine import Affine
 from saqsam.grids.log2 import Log2
 from saqsam.models.attach import all_quantizers, attach
@@ -224,7 +225,7 @@ def problem_of(model: SamModel, unit: Unit, state: tuple[Tensor, ...], recipe: R
 
     with torch.no_grad(), overridden(unquantized(all_quantizers(model).values())):
         target = unit.run(state)
-        view = unit.view(target, [0])
+        view = unit.seen(target, [0])
     weights = balanced(unit, [target], [view], 1.0, recipe.reconstruct.local_weight)
     return Problem(unit, [state], [state], [target], [view], weights)
 
@@ -267,5 +268,5 @@ def test_decoder_layer_loss_and_first_steps(
 
     prompting = Prompting.of(model, [(image.prompts, frame)], 16, torch.Generator())
     unit = next(decoder_units(model, prompting, recipe.reconstruct.token_weight))
-    problem = problem_of(model, unit, prompting.start(embedding, [0]), recipe)
+    problem = problem_of(model, unit, prompting.start(Embedding(embedding), [0]), recipe)
     compare(learn(problem, model, recipe, quantizers), oracle, expected)

@@ -15,7 +15,7 @@ from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPi
 from transformers.models.sam.processing_sam import SamProcessor
 
 from saqsam.errors import ImageError
-from saqsam.images.frame import preprocess
+from saqsam.families.framing import preprocess
 from saqsam.prompts.prompts import Prompts
 from saqsam.scenes import make_scene
 from saqsam.segment.predictor import best_masks, decode, embed, predict

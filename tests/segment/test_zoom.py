@@ -112,7 +112,7 @@ def test_clicks_go_along_and_clicks_alone_see_the_whole_picture(float_sam: Sam) 
 
 
 def test_logits_of_a_zoomed_answer_lie_in_the_frame_of_the_picture(float_sam: Sam) -> None:
-    from saqsam.images.frame import frame_for
+    from saqsam.families.framing import frame_for
     from saqsam.segment.predictor import upscale_masks
 
     found = float_sam.segment(SCENE.image, boxes=SCENE.boxes, zoom=True)

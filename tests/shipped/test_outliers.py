@@ -26,7 +26,7 @@ from saqsam.shipped.outliers import (
 def outputs(model: SamModel, scene: CalibrationImage) -> list[Tensor]:
     """Masks and predicted IoU for boxes, clicks, and a mask with a click."""
     pixels, frame = pixels_of(model, scene)
-    embedding = embed(model, pixels)
+    embedding = embed(model, pixels).main
     boxes = frame.scale_boxes(scene.prompts.boxes)[None]
     points = torch.tensor([[[[30.0, 40.0], [80.0, 90.0]]]])
     labels = torch.tensor([[[1, 0]]])

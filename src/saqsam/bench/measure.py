@@ -18,7 +18,7 @@ import torch
 from saqsam.bench.rows import build_row
 from saqsam.errors import SaqsamError
 from saqsam.export.cases import generated_cases
-from saqsam.images.frame import preprocess
+from saqsam.families.framing import preprocess
 from saqsam.segment.predictor import decode, embed, upscale_masks
 
 

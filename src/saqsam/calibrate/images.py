@@ -13,10 +13,13 @@ from torch import Tensor
 from saqsam.datasets.bad_entries import BadEntries
 from saqsam.datasets.instances import ImageRecord, can_be_read, open_listed
 from saqsam.errors import UsageError
+from saqsam.families.embedding import Embedding
+from saqsam.families.framing import preprocess
 from saqsam.families.record import Model
+from saqsam.families.registry import decoder_of
 from saqsam.images.files import IMAGE_SUFFIXES, LoadedImage, open_image
 from saqsam.images.folder import image_files, is_image_name
-from saqsam.images.frame import Frame, preprocess
+from saqsam.images.frame import Frame
 from saqsam.prompts.prompts import Prompts
 from saqsam.recipe import Calibration
 from saqsam.segment.predictor import decode
@@ -43,13 +46,13 @@ class Encoded:
 
     Attributes:
         name: file name, for messages and records.
-        embedding: ``(1, C, g, g)`` float32 from the float image encoder.
+        embedding: of the image, float32, from the float image encoder.
         prompts: the image's prompts, in displayed-image pixels.
         frame: where the image lies in the model's input.
     """
 
     name: str
-    embedding: Tensor
+    embedding: Embedding
     prompts: Prompts
     frame: Frame
 
@@ -88,22 +91,20 @@ class DecoderBatch:
     """Several images with equally many prompts each, decoded as one batch.
 
     Attributes:
-        embeddings: ``(n, C, g, g)``.
+        embeddings: of n images.
         arguments: ``input_boxes (n, p, 4)`` or ``input_points (n, p, k, 2)`` and ``input_labels
             (n, p, k)``, in the model's input frame.
         prompts: p.
     """
 
-    embeddings: Tensor
+    embeddings: Embedding
     arguments: dict[str, Tensor]
     prompts: int
 
     def run(self, model: Model) -> Tensor:
         """Mask logits ``(n, p, 1, 4g, 4g)``."""
         with torch.no_grad():
-            output = model(image_embeddings=self.embeddings, multimask_output=False, **self.arguments)
-        masks: Tensor = output.pred_masks
-        return masks
+            return decoder_of(model).answer(self.embeddings, multimask_output=False, **self.arguments).masks
 
 
 def decoder_batch(encoded: Sequence[Encoded], images: int, prompts: int) -> DecoderBatch:
@@ -123,7 +124,7 @@ def decoder_batch(encoded: Sequence[Encoded], images: int, prompts: int) -> Deco
             arguments.setdefault("input_labels", []).append(taken.labels)
     device = chosen[0].embedding.device
     stacked = {name: torch.stack(values).to(device) for name, values in arguments.items()}
-    return DecoderBatch(torch.cat([one.embedding for one in chosen]), stacked, count)
+    return DecoderBatch(Embedding.cat([one.embedding for one in chosen]), stacked, count)
 
 
 _GRID = 4

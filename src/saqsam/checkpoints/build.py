@@ -1,4 +1,4 @@
-"""A ``SamModel`` with the values of a checkpoint, after every name and shape was seen to fit."""
+"""A model with the values of a checkpoint, after every name and shape was seen to fit."""
 
 from __future__ import annotations
 
@@ -9,17 +9,14 @@ import torch
 from torch import Tensor
 
 from saqsam.checkpoints.config import check_depths
-from saqsam.checkpoints.official import POSITIONS, TIED_POSITIONS, official_names
 from saqsam.checkpoints.reading import Checkpoint, StoredTensor
 from saqsam.errors import CheckpointError
-from saqsam.families.record import Config, Model
+from saqsam.families.record import Config, Family, Model
 from saqsam.families.registry import family_of_config
-from saqsam.families.sam_sizes import size_name
 
 _SHOWN = 3
 _CONFIG = "Give the config.json that belongs to these weights"
 _AGAIN = "Download or export it again"
-_TIED = {TIED_POSITIONS: POSITIONS, POSITIONS: TIED_POSITIONS}
 
 
 def build_model(config: Config, checkpoint: Checkpoint, *, attention: str = "eager") -> Model:
@@ -36,23 +33,23 @@ def build_model(config: Config, checkpoint: Checkpoint, *, attention: str = "eag
     Raises:
         CheckpointError: missing, unexpected or misshapen tensors, or values that are not finite.
     """
+    family = family_of_config(config)
     model = _laid_out(config, checkpoint, attention)
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     tensors = dict(checkpoint.tensors)
-    for name, twin in _TIED.items():
-        if name not in tensors and twin in tensors:
-            tensors[name] = tensors[twin]
-    shown = official_names({**wanted, **tensors}) if checkpoint.official else {}
-    _check_names(checkpoint, wanted, tensors, shown)
-    _check_shapes(checkpoint, wanted, tensors, shown)
+    for stored, twin in family.tied:
+        for name, other in ((stored, twin), (twin, stored)):
+            if name not in tensors and other in tensors:
+                tensors[name] = tensors[other]
+    shown = family.layout.official_names({**wanted, **tensors}) if checkpoint.official else {}
+    _check_names(checkpoint, wanted, tensors, shown, family)
+    _check_shapes(checkpoint, wanted, tensors, shown, family)
     state = {name: _values(checkpoint, tensors[name], shown.get(name, name)) for name in wanted}
-    if not torch.equal(state[POSITIONS], state[TIED_POSITIONS]):
-        raise CheckpointError(
-            checkpoint.path,
-            f"'{POSITIONS}' and '{TIED_POSITIONS}' differ; in a SAM they are one tensor",
-            _AGAIN,
-        )
-    state[TIED_POSITIONS] = state[POSITIONS]
+    for stored, twin in family.tied:
+        if not torch.equal(state[stored], state[twin]):
+            problem = f"'{stored}' and '{twin}' differ; in a {family.name} they are one tensor"
+            raise CheckpointError(checkpoint.path, problem, _AGAIN)
+        state[twin] = state[stored]
     model.load_state_dict(state, strict=True, assign=True)
     model.tie_weights()
     model.train(False)
@@ -70,7 +67,9 @@ def _laid_out(config: Any, checkpoint: Checkpoint, attention: str) -> Model:
             model: Model = family_of_config(config).model_class(config)
             return model
     except (ValueError, TypeError, RuntimeError, ArithmeticError, AttributeError, KeyError) as error:
-        raise CheckpointError(checkpoint.path, f"its configuration fits no SAM ({error})", _CONFIG) from error
+        raise CheckpointError(
+            checkpoint.path, f"its configuration fits no model ({error})", _CONFIG
+        ) from error
 
 
 def _check_names(
@@ -78,6 +77,7 @@ def _check_names(
     wanted: Mapping[str, Any],
     tensors: Mapping[str, Any],
     shown: Mapping[str, str],
+    family: Family,
 ) -> None:
     missing = [shown.get(name, name) for name in wanted if name not in tensors]
     unexpected = sorted(shown.get(name, name) for name in set(tensors) - set(wanted))
@@ -88,7 +88,9 @@ def _check_names(
     ]
     if problems:
         raise CheckpointError(
-            checkpoint.path, " and ".join(problems), "It may be cut short or belong to a changed SAM"
+            checkpoint.path,
+            " and ".join(problems),
+            f"It may be cut short or belong to a changed {family.name}",
         )
 
 
@@ -97,6 +99,7 @@ def _check_shapes(
     wanted: Mapping[str, tuple[int, ...]],
     tensors: Mapping[str, StoredTensor],
     shown: Mapping[str, str],
+    family: Family,
 ) -> None:
     bad = [name for name, shape in wanted.items() if tensors[name].shape != shape]
     if not bad:
@@ -104,7 +107,8 @@ def _check_shapes(
     name = bad[0]
     got, expected = tensors[name].shape, wanted[name]
     name = shown.get(name, name)
-    held, asked = size_name({n: t.shape for n, t in tensors.items()}), size_name(wanted)
+    size_of = family.naming.size_of
+    held, asked = size_of({n: t.shape for n, t in tensors.items()}), size_of(wanted)
     more = f" ({len(bad)} tensors in all)" if len(bad) > 1 else ""
     if held != asked:
         raise CheckpointError(

@@ -1,94 +1,21 @@
-"""A ``SamConfig`` from numbers that came with a file, after each was seen to make sense.
+"""A configuration from numbers that came with a file, after each was seen to make sense.
 
-``transformers`` accepts heads that do not divide the width, a prompt encoder of another image size, a patch
-of 0; such a model is built and then fails, or segments wrongly without a word. And a configuration may carry
-anything else besides: only the fields listed here are taken from it.
+A configuration may carry anything: only the fields that its family lists are taken from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers.activations import ACT2FN
 
-from saqsam.errors import CheckpointError
-from saqsam.families.record import Config
-from saqsam.families.sam import SAM
+from saqsam.errors import CheckpointError, UsageError
+from saqsam.families.record import Config, Family
+from saqsam.families.registry import family_named, family_of_config
 
-PARTS = SAM.config_parts
-_MOST = 2**16  # far above any SAM, and small enough to multiply without care
-_MOST_LAYERS = 256  # SAM-H has 32; each takes milliseconds to lay out, even without memory
-_PUBLISHED_EPSILON = 1e-5
 _HINT = "Give the configuration that belongs to these weights"
-
-
-def _count(value: object) -> bool:
-    return type(value) is int and 1 <= value <= _MOST
-
-
-def _layers(value: object) -> bool:
-    return _count(value) and isinstance(value, int) and value <= _MOST_LAYERS
-
-
-def _ratio(value: object) -> bool:
-    return isinstance(value, int | float) and type(value) is not bool and 0 < value <= _MOST
-
-
-def _flag(value: object) -> bool:
-    return type(value) is bool
-
-
-def _spread(value: object) -> bool:
-    return isinstance(value, int | float) and type(value) is not bool and 0 <= value <= 1
-
-
-def _epsilon(value: object) -> bool:
-    return type(value) is float and 0 < value <= 1e-2
-
-
-def _activation(value: object) -> bool:
-    return isinstance(value, str) and value in ACT2FN
-
-
-def _indexes(value: object) -> bool:
-    return isinstance(value, list | tuple) and all(type(i) is int and 0 <= i < _MOST for i in value)
-
-
-_FIELDS: dict[str, dict[str, Callable[[object], bool]]] = {
-    "vision_config": {
-        **dict.fromkeys(("hidden_size", "num_attention_heads", "image_size"), _count),
-        **dict.fromkeys(("patch_size", "output_channels", "num_pos_feats"), _count),
-        "num_hidden_layers": _layers,
-        "initializer_range": _spread,
-        "scale": _ratio,  # of no effect; kept so that a model packed again gives the same bytes
-        "num_channels": lambda value: value == 3,
-        "mlp_dim": lambda value: value is None or _count(value),
-        "mlp_ratio": _ratio,
-        "window_size": lambda value: value == 0 or _count(value),
-        "global_attn_indexes": _indexes,
-        "qkv_bias": _flag,
-        "use_rel_pos": _flag,
-        "use_abs_pos": lambda value: value is True,
-        "hidden_act": _activation,
-        "layer_norm_eps": _epsilon,
-    },
-    "prompt_encoder_config": {
-        **dict.fromkeys(("hidden_size", "image_size", "patch_size", "mask_input_channels"), _count),
-        "num_point_embeddings": lambda value: value == 4,
-        "hidden_act": _activation,
-        "layer_norm_eps": _epsilon,
-    },
-    "mask_decoder_config": {
-        **dict.fromkeys(("hidden_size", "num_attention_heads", "mlp_dim"), _count),
-        **dict.fromkeys(("attention_downsample_rate", "iou_head_hidden_dim"), _count),
-        **dict.fromkeys(("num_hidden_layers", "num_multimask_outputs", "iou_head_depth"), _layers),
-        "hidden_act": _activation,
-        "layer_norm_eps": _epsilon,
-    },
-}
 
 
 def checked_config(
@@ -98,34 +25,33 @@ def checked_config(
 
     Args:
         path: the file it came from, for messages.
-        parts: ``{"vision_config": {...}, "prompt_encoder_config": {...}, "mask_decoder_config": {...}}``;
-            what is left out takes the values of SAM-B, what no SAM has is passed over.
+        parts: ``{"model_type": ..., "vision_config": {...}, ...}``, of SAM 1 where no type is named; what is
+            left out takes the default values of the family, what the family does not list is passed over.
         tensors: how many tensors came with it, more than which there are no layers; ``None`` to look later.
-        quantized: keep what it says of the decoder's layer norms: that is what was quantized.
+        quantized: keep what it says of fields that the published code fixes: that is what was quantized.
 
     Returns:
-        A configuration whose decoder layer norms use 1e-5 whatever ``parts`` says (unless ``quantized``): the
-        published code does, and files saved by ``transformers``' own conversion hold its default instead.
+        A configuration in which some fields are as in the published code whatever ``parts`` says (unless
+        ``quantized``), see ``ConfigRules.published``.
 
     Raises:
-        CheckpointError: a value that no SAM can have, or values that contradict each other.
+        CheckpointError: a value that no model of the family can have, or values that contradict each other.
     """
+    family = _family(path, parts)
     taken: dict[str, Any] = {}
-    for part in PARTS:
-        given = parts.get(part, {})
-        if not isinstance(given, Mapping):
-            raise CheckpointError(path, f"its {part} is not a table of names and values", _HINT)
-        taken[part] = {key: given[key] for key in _FIELDS[part] if key in given}
-        for key, value in taken[part].items():
-            if not _FIELDS[part][key](value):
-                raise CheckpointError(path, f"{part}.{key} is {value!r:.60}, which no SAM can have", _HINT)
-    if not quantized:
-        taken["mask_decoder_config"]["layer_norm_eps"] = _PUBLISHED_EPSILON
+    for section in family.config.fields:
+        values = _checked_section(path, parts, section, family)
+        if not quantized:
+            values |= family.config.published.get(section, {})
+        inner = taken
+        for name in section[:-1]:
+            inner = inner[name]
+        inner[section[-1]] = values
     try:
-        config: Any = SAM.config_class(**taken)
+        config: Any = family.config_class(**taken)
     except (StrictDataclassError, TypeError, ValueError) as error:
-        raise CheckpointError(path, f"not a valid SAM configuration ({error})", _HINT) from error
-    problem = _contradiction(config)
+        raise CheckpointError(path, f"not a valid {family.name} configuration ({error})", _HINT) from error
+    problem = family.config.problem(config)
     if problem:
         raise CheckpointError(path, problem, _HINT)
     if tensors is not None:
@@ -134,45 +60,44 @@ def checked_config(
     return checked
 
 
-def check_depths(path: str | Path, config: Any, tensors: int) -> None:
+def _family(path: str | Path, parts: Mapping[str, object]) -> Family:
+    try:
+        return family_named(str(parts.get("model_type", "sam")))
+    except UsageError as error:
+        raise CheckpointError(path, str(error), _HINT) from error
+
+
+def _checked_section(
+    path: str | Path, parts: Mapping[str, object], section: tuple[str, ...], family: Family
+) -> dict[str, Any]:
+    """The values of one section that the family knows."""
+    given: object = parts
+    for name in section:
+        given = given.get(name, {}) if isinstance(given, Mapping) else given
+    where = ".".join(section)
+    if not isinstance(given, Mapping):
+        raise CheckpointError(path, f"its {where} is not a table of names and values", _HINT)
+    checks = family.config.fields[section]
+    values = {key: given[key] for key in checks if key in given}
+    for key, value in values.items():
+        if not checks[key](value):
+            problem = f"{where}.{key} is {value!r:.60}, which no {family.name} can have"
+            raise CheckpointError(path, problem, _HINT)
+    return values
+
+
+def sections_of(config: Config) -> tuple[str, ...]:
+    """Names of the sections of a configuration."""
+    return tuple(dict.fromkeys(section[0] for section in family_of_config(config).config.fields))
+
+
+def check_depths(path: str | Path, config: Config, tensors: int) -> None:
     """Even a model without memory takes a while to lay out where it has many layers.
 
     Raises:
         CheckpointError: the configuration asks for more layers than there are tensors.
     """
-    decoder = config.mask_decoder_config
-    deepest = max(
-        config.vision_config.num_hidden_layers,
-        decoder.num_hidden_layers,
-        decoder.num_multimask_outputs,
-        decoder.iou_head_depth,
-    )
+    deepest = family_of_config(config).config.depth(config)
     if deepest > tensors:
         problem = f"its configuration asks for {deepest} layers, more than there are tensors"
         raise CheckpointError(path, problem, _HINT)
-
-
-def _contradiction(config: Any) -> str | None:
-    """What is wrong between the values, or None."""
-    vision, prompts, decoder = config.vision_config, config.prompt_encoder_config, config.mask_decoder_config
-    for name in ("image_size", "patch_size"):
-        one, other = getattr(vision, name), getattr(prompts, name)
-        if one != other:
-            return f"{name} is {one} in the encoder and {other} for prompts, so coordinates would be off"
-    inner = decoder.hidden_size // decoder.attention_downsample_rate
-    divisions = (
-        ("image_size", vision.image_size, "patch_size", vision.patch_size),
-        ("the encoder's width", vision.hidden_size, "its number of heads", vision.num_attention_heads),
-        ("the decoder's width", decoder.hidden_size, "its downsampling", decoder.attention_downsample_rate),
-        ("the decoder's inner width", inner, "its number of heads", decoder.num_attention_heads),
-        ("the mask prompt's channels", prompts.mask_input_channels, "4", 4),
-    )
-    for name, number, divisor_name, divisor in divisions:
-        if number % divisor:
-            return f"{name} ({number}) is no multiple of {divisor_name} ({divisor})"
-    widths = {vision.output_channels, prompts.hidden_size, decoder.hidden_size, 2 * vision.num_pos_feats}
-    if len(widths) > 1:
-        return f"encoder output, positions, prompts and decoder have different widths {sorted(widths)}"
-    if any(index >= vision.num_hidden_layers for index in vision.global_attn_indexes):
-        return f"global attention in blocks {vision.global_attn_indexes}, of {vision.num_hidden_layers}"
-    return None

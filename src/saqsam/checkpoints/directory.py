@@ -13,6 +13,7 @@ from saqsam.checkpoints.paths import refuse_placeholder
 from saqsam.checkpoints.reading import Checkpoint, StoredTensor, read_checkpoint
 from saqsam.errors import CheckpointError
 from saqsam.families.record import Config
+from saqsam.families.registry import FAMILIES
 
 _WEIGHT_FILES = (
     *("model.safetensors", "model.safetensors.index.json"),
@@ -111,13 +112,14 @@ def is_shard(path: Path) -> bool:
 
 
 def read_config(path: Path) -> Config:
-    """``config.json`` of a ``transformers`` SAM, checked to be one."""
+    """``config.json`` of a model of ``transformers``, checked to be one of a known family."""
     content = read_json(path)
-    if content.get("model_type") != "sam":
+    if not any(content.get("model_type") in family.model_types for family in FAMILIES):
+        known = ", ".join(f"'{family.model_types[0]}'" for family in FAMILIES)
         raise CheckpointError(
             path,
-            f"describes a {content.get('model_type')!r:.40}, not a 'sam'",
-            "Give the config.json of a SAM",
+            f"describes a {content.get('model_type')!r:.40}, not a {known}",
+            "Give the config.json of such a model",
         )
     return checked_config(path, content)
 

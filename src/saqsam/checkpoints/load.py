@@ -20,27 +20,25 @@ from saqsam.checkpoints.directory import (
     read_shards,
     read_weights,
 )
-from saqsam.checkpoints.official import CONFIG_KEY, is_official, official_names, to_transformers
+from saqsam.checkpoints.official import CONFIG_KEY, join_stored, official_layout
 from saqsam.checkpoints.paths import looks_like_url
 from saqsam.checkpoints.reading import Checkpoint, read_checkpoint
 from saqsam.checkpoints.within import only_sam
 from saqsam.errors import CheckpointError, first_line
 from saqsam.families.foreign import is_quantized_state
 from saqsam.families.record import Config, Model
-from saqsam.families.sam_sizes import parts_from_shapes, size_name
+from saqsam.families.registry import FAMILIES, family_of_config, family_of_names
 from saqsam.files import what_is_there
 from saqsam.models.device import check_device
 
 EMBEDDED = ("nano", "nano-outliers", "small")
 _FILE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".pkl", ".json")
-_OFFICIAL_NAME = re.compile(r"sam_(vit_[blh])(_[0-9a-f]{6})?")
 _MODEL = (
     f"A model is {', '.join(EMBEDDED)}, a file, a transformers directory, or a hub id with one slash "
     "(also id@revision)"
 )
 _LONGEST_ID = 96
 """Of a hub id, by the hub's rules; a longer name is not a file that could be asked for either."""
-_GIVE_SAM = "Give the weights of a SAM ViT-B, ViT-L or ViT-H, or of one with other sizes"
 
 
 def load_float(source: str | Path, *, device: str = "cpu", attention: str = "eager") -> Model:
@@ -136,7 +134,7 @@ def _from_file(path: Path, attention: str) -> Model:
         config = read_config(beside)
     else:
         config = _derived_config(checkpoint)
-    return build_model(config, checkpoint, attention=attention)
+    return _model(config, checkpoint, attention)
 
 
 def _from_index(path: Path, attention: str) -> Model:
@@ -150,7 +148,7 @@ def _from_index(path: Path, attention: str) -> Model:
     checkpoint = _in_transformers_names(read_shards(path))
     beside = path.parent / "config.json"
     config = read_config(beside) if beside.is_file() else _derived_config(checkpoint)
-    return build_model(config, checkpoint, attention=attention)
+    return _model(config, checkpoint, attention)
 
 
 def _from_directory(directory: Path, attention: str) -> Model:
@@ -164,7 +162,7 @@ def _from_directory(directory: Path, attention: str) -> Model:
         )
     config = read_config(config_path)
     checkpoint = _in_transformers_names(read_weights(directory))
-    return build_model(config, checkpoint, attention=attention)
+    return _model(config, checkpoint, attention)
 
 
 def _in_transformers_names(checkpoint: Checkpoint, shard: bool = False) -> Checkpoint:
@@ -184,43 +182,63 @@ def _in_transformers_names(checkpoint: Checkpoint, shard: bool = False) -> Check
             checkpoint.path, "one shard of several", "Give its directory, or the index.json beside it"
         )
     checkpoint = only_sam(checkpoint)
-    if not is_official(checkpoint.tensors):
+    layout = official_layout(checkpoint.tensors)
+    if layout is None:
         return checkpoint
     try:
-        tensors = to_transformers(checkpoint.tensors)
+        tensors = layout.to_transformers(checkpoint.tensors, join_stored)
     except ValueError as error:
-        raise CheckpointError(checkpoint.path, str(error), _GIVE_SAM) from error
+        raise CheckpointError(checkpoint.path, str(error), "Download or export it again") from error
     return replace(checkpoint, tensors=tensors, official=True)
 
 
 def _check_name(path: Path, checkpoint: Checkpoint) -> None:
     """An official file name that promises another size than the file holds is a mix-up worth stopping for."""
-    said = _OFFICIAL_NAME.fullmatch(path.stem)
-    held = size_name({name: tensor.shape for name, tensor in checkpoint.tensors.items()})
-    if said and held != said[1]:
-        raise CheckpointError(
-            path,
-            f"its name says {said[1]}, its weights look like {held or 'another size'}",
-            "Rename or replace it",
-        )
+    shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
+    own = family_of_names(shapes)
+    held = own.naming.size_of(shapes)
+    for family in FAMILIES:
+        said = re.fullmatch(family.naming.files, path.stem)
+        if said is None:
+            continue
+        if family is not own:
+            problem = f"its name says {family.name}, its weights are those of {own.name}"
+            raise CheckpointError(path, problem, "Rename or replace it")
+        if held != said[1]:
+            problem = f"its name says {said[1]}, its weights look like {held or 'another size'}"
+            raise CheckpointError(path, problem, "Rename or replace it")
 
 
 def _derived_config(checkpoint: Checkpoint) -> Config:
     told = checkpoint.metadata.get(CONFIG_KEY)
     shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
+    family = family_of_names(shapes)
     try:
-        parts = parts_from_shapes(shapes, _tables(told))
+        parts = family.naming.parts(shapes, _tables(told))
     except KeyError as error:
         missing = str(error.args[0])
-        shown = official_names({**shapes, missing: None}) if checkpoint.official else {}
+        shown = family.layout.official_names({**shapes, missing: None}) if checkpoint.official else {}
         raise CheckpointError(
             checkpoint.path,
             f"tensor '{shown.get(missing, missing)}' is missing, without which the model's size is not known",
-            _GIVE_SAM,
+            family.naming.give,
         ) from error
     except (ValueError, TypeError) as error:
-        raise CheckpointError(checkpoint.path, f"its shapes fit no SAM ({error})", _GIVE_SAM) from error
-    return checked_config(checkpoint.path, parts)
+        problem = f"its shapes fit no {family.name} ({error})"
+        raise CheckpointError(checkpoint.path, problem, family.naming.give) from error
+    return checked_config(checkpoint.path, {"model_type": family.model_types[0], **parts})
+
+
+def _model(config: Config, checkpoint: Checkpoint, attention: str) -> Model:
+    """The model that a configuration and weights make, once they are seen to be of one family."""
+    said, held = family_of_config(config), family_of_names(checkpoint.tensors)
+    if said is not held:
+        raise CheckpointError(
+            checkpoint.path,
+            f"holds the weights of a {held.name}, the config.json with it describes a {said.name}",
+            "Give the config.json that belongs to these weights",
+        )
+    return build_model(config, checkpoint, attention=attention)
 
 
 def _tables(told: object) -> dict[str, dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import reduce
 from typing import Any
 
 import torch
@@ -12,7 +13,6 @@ from saqsam.families.record import Model
 from saqsam.families.registry import family_of_config
 from saqsam.modules.quantizer import Quantizer
 
-_EPSILON = 1e-5
 _SHOWN = 3
 
 
@@ -27,10 +27,13 @@ def as_loaded(model: Model) -> Model:
     if any(isinstance(module, Quantizer) for module in model.modules()):
         raise UsageError("this Model is already quantized by saqsam; start from the float model")
     config: Any = copy.deepcopy(model.config)
-    config.mask_decoder_config.layer_norm_eps = _EPSILON
+    family = family_of_config(config)
+    for section, values in family.config.published.items():
+        for key, value in values.items():
+            setattr(reduce(getattr, section, config), key, value)
     config._attn_implementation = config.vision_config._attn_implementation = "sdpa"
     with torch.device("meta"):
-        plain: Model = family_of_config(config).model_class(config)
+        plain: Model = family.model_class(config)
     state = {
         name: tensor.detach().to(torch.float32, copy=True).contiguous()
         for name, tensor in model.state_dict().items()
@@ -42,6 +45,12 @@ def as_loaded(model: Model) -> Model:
             f"this Model has other tensors than its configuration says ({names}); merge adapters and undo "
             "other quantization first, or save it and give its directory to saqsam.load"
         )
+    for stored, twin in family.tied:
+        if not torch.equal(state[stored], state[twin]):
+            raise UsageError(
+                f"this Model has two different tables '{stored}' and '{twin}', which are one in every "
+                f"{family.name}; copy the first into the second"
+            )
     plain.load_state_dict(state, strict=True, assign=True)
     plain.tie_weights()
     plain.eval()

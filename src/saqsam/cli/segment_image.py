@@ -84,7 +84,7 @@ def _answers(request: ImageRequest, loaded: LoadedImage) -> tuple[Segmentation, 
     sam = load_answering(request.engine, request.model, request.device, request.zoom, request.clip_to_box)
     given = dict(request.prompts)
     if request.masks:
-        from saqsam.images.frame import frame_for
+        from saqsam.families.framing import frame_for
         from saqsam.prompts.mask_files import read_masks
         from saqsam.segment.predictor import low_res_side
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saqsam.checkpoints.config import PARTS, checked_config
+from saqsam.checkpoints.config import checked_config, sections_of
 from saqsam.drop_in.names import CARD, CONFIG, METHOD, PROCESSOR, WEIGHTS
 from saqsam.drop_in.settings import processor_settings, write_json, write_text
 from saqsam.errors import CheckpointError, CorruptCheckpoint, UsageError
@@ -92,12 +92,13 @@ def read_verified(path: Path, config: Mapping[str, Any], sha256: object) -> Pack
     packed = read_packed(path)
     if sha256 != _seal(path):
         raise CorruptCheckpoint(path, f"{CONFIG} beside it was written for another file", _AGAIN)
-    stored = packed_config(packed, path).to_dict()
+    own = packed_config(packed, path)
+    stored = own.to_dict()
     try:
         given = checked_config(path.with_name(CONFIG), config, quantized=True).to_dict()
     except CheckpointError as error:
         raise CorruptCheckpoint(error.path, error.problem, _AGAIN) from error
-    for part in PARTS:
+    for part in sections_of(own):
         one, other = stored[part], given[part]
         for key in sorted((one.keys() | other.keys()) - _PRIVATE):
             if one.get(key) != other.get(key):

@@ -23,9 +23,10 @@ from saqsam.everything.filters import extents, stability_scores, touches_crop_ed
 from saqsam.everything.options import EverythingOptions
 from saqsam.everything.propose import Proposals, enlarged, propose
 from saqsam.everything.result import Everything, EverythingMask
+from saqsam.families.framing import preprocess
 from saqsam.families.record import Model
 from saqsam.images.crops import cut, paste
-from saqsam.images.frame import Frame, checked_pixels, preprocess
+from saqsam.images.frame import Frame, checked_pixels
 from saqsam.segment.predictor import MASK_THRESHOLD, embed
 
 _PIXELS_AT_ONCE = 1 << 24

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from saqsam.families.record import Model
+from saqsam.families.embedding import Embedding
+from saqsam.families.record import Model, Prepared
 from saqsam.families.registry import decoder_of
-from saqsam.families.shared_decoder import ImageDecoder, can_share, prompts_at_once
 from saqsam.images.frame import Frame
 from saqsam.prompts.prompts import Prompts
 from saqsam.segment.predictor import decode
@@ -36,20 +35,20 @@ class Proposals:
 
 @torch.no_grad()
 def propose(
-    model: Model, embeddings: Tensor, points: Tensor, frame: Frame, *, above: float, at_once: int
+    model: Model, embeddings: Embedding, points: Tensor, frame: Frame, *, above: float, at_once: int
 ) -> Iterator[Proposals]:
     """The masks of each click whose predicted IoU is above a threshold, a few clicks at a time.
 
     Args:
         model: float or quantized.
-        embeddings: ``(1, C, g, g)`` of the crop.
+        embeddings: of the crop.
         points: ``(P, 2)`` x, y in pixels of the crop; each is one click on an object.
         frame: of the crop.
         above: the threshold.
         at_once: most clicks decoded together.
     """
-    step = min(at_once, prompts_at_once(embeddings))
-    decoder = ImageDecoder(model, embeddings) if can_share(model) else None
+    step = min(at_once, embeddings.prompts_at_once())
+    decoder = decoder_of(model).prepared(embeddings)
     for start in range(0, len(points), step):
         clicks = torch.arange(start, min(start + step, len(points)), device=embeddings.device)
         some = points[start : start + step]
@@ -60,9 +59,9 @@ def propose(
 
 
 def _from_shared_decoder(
-    model: Model, decoder: ImageDecoder, points: Tensor, frame: Frame, above: float, clicks: Tensor
+    model: Model, decoder: Prepared, points: Tensor, frame: Frame, above: float, clicks: Tensor
 ) -> Proposals:
-    scaled = frame.scale_points(points)[None, :, None].to(decoder.embeddings.device)
+    scaled = frame.scale_points(points)[None, :, None].to(clicks.device)
     labels = torch.ones(scaled.shape[:3], dtype=torch.int64, device=scaled.device)
     sparse, _ = decoder_of(model).embed_prompts(input_points=scaled, input_labels=labels)
     tokens, image = decoder.attend(None if sparse is None else sparse[0], None)
@@ -74,7 +73,7 @@ def _from_shared_decoder(
 
 
 def _from_plain_decoder(
-    model: Model, embeddings: Tensor, points: Tensor, frame: Frame, above: float, clicks: Tensor
+    model: Model, embeddings: Embedding, points: Tensor, frame: Frame, above: float, clicks: Tensor
 ) -> Proposals:
     labels = torch.ones((len(points), 1), dtype=torch.int64)
     prompts = Prompts(points=points[:, None], labels=labels)
@@ -89,11 +88,5 @@ def _proposals(clicks: Tensor, logits: Tensor, scores: Tensor, good: Tensor) -> 
 
 
 def enlarged(logits: Tensor, frame: Frame) -> Tensor:
-    """Logits ``(K, 4g, 4g)`` at the size of their crop, ``(K, H, W)``, as SAM enlarges them."""
-    height, width = frame.resized
-    large = F.interpolate(logits[:, None], (frame.size, frame.size), mode="bilinear", align_corners=False)[
-        ..., :height, :width
-    ]
-    if frame.original != frame.resized:  # to its own size it would be copied unchanged
-        large = F.interpolate(large, frame.original, mode="bilinear", align_corners=False)
-    return large[:, 0]
+    """Logits ``(K, 4g, 4g)`` at the size of their crop, ``(K, H, W)``."""
+    return frame.enlarge(logits[:, None])[:, 0]

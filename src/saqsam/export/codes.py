@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from saqsam.families.embedding import Embedding
 from saqsam.families.record import CONVOLUTION, Model
-from saqsam.families.registry import encoder_of
+from saqsam.families.registry import decoder_of, encoder_of
 from saqsam.graphs.decoder import decoder_graph
 from saqsam.graphs.encoder import EncoderWriter
 from saqsam.graphs.graph import Graph
@@ -87,7 +88,7 @@ def decoder_codes(
     model: Model,
     source: Source,
     maker: Maker,
-    embedding: Tensor,
+    embedding: Embedding,
     prompts: Prompts,
     frame: Frame,
     opset: int,
@@ -101,8 +102,8 @@ def decoder_codes(
     seen = _seen(
         model,
         sites,
-        lambda: model(
-            image_embeddings=embedding, input_boxes=boxes, input_points=points, input_labels=labels
+        lambda: decoder_of(model).answer(
+            embedding, input_boxes=boxes, input_points=points, input_labels=labels, multimask_output=True
         ),
     )
     graph = Graph("decoder", opset)
@@ -111,7 +112,7 @@ def decoder_codes(
     coords, kinds = point_inputs(boxes, points, labels)
     low = 4 * source.grid
     inputs = {
-        "image_embeddings": embedding.numpy(),
+        "image_embeddings": embedding.main.numpy(),
         "point_coords": coords[0].numpy(),
         "point_labels": kinds[0].numpy(),
         "mask_input": np.zeros((1, 1, low, low), np.float32),

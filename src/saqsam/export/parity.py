@@ -23,11 +23,13 @@ from torch import Tensor, nn
 
 from saqsam.errors import InvariantError
 from saqsam.export.codes import Maker, Shares, decoder_codes, encoder_codes, total_share, worst_site
+from saqsam.families.embedding import Embedding
+from saqsam.families.framing import preprocess
 from saqsam.families.record import Model
 from saqsam.families.registry import encoder_of
 from saqsam.graphs.model import OnnxSam
 from saqsam.graphs.source import Source
-from saqsam.images.frame import Frame, preprocess
+from saqsam.images.frame import Frame
 from saqsam.prompts.prompts import Prompts
 from saqsam.segment.predictor import decode, embed, upscale_masks
 
@@ -199,7 +201,7 @@ class _Tally:
         prompts: Prompts,
         frame: Frame,
         pixel_values: Tensor,
-        embedding: Tensor,
+        embedding: Embedding,
         generator: torch.Generator,
     ) -> None:
         """Add one image's prompts."""
@@ -209,8 +211,8 @@ class _Tally:
         given = decode(stand_in, embedding, prompts, frame)[0]
         whole = decode(stand_in, own, prompts, frame)[0]
         disturbed = decode(model, disturbed_embedding(model, pixel_values, generator), prompts, frame)[0]
-        noise = 1 + DISTURBANCE * torch.randn(embedding.shape, generator=generator)
-        shaken = decode(model, embedding * noise, prompts, frame)[0]
+        noisy = embedding.map(lambda x: x * (1 + DISTURBANCE * torch.randn(x.shape, generator=generator)))
+        shaken = decode(model, noisy, prompts, frame)[0]
         truth = upscale_masks(expected, frame)
         for logits, ious in (
             (given, self.decoder),
@@ -219,13 +221,13 @@ class _Tally:
             (disturbed, self.disturbed),
         ):
             ious += mask_ious(upscale_masks(logits, frame), truth)
-        self.same_embeddings += float((own - embedding).norm() / embedding.norm()) < SAME_EMBEDDING
+        self.same_embeddings += _apart(own, embedding) < SAME_EMBEDDING
         self.difference = _largest(self.difference, whole, expected)
         self.decoder_difference = _largest(self.decoder_difference, given, expected)
 
 
-def disturbed_embedding(model: Model, pixel_values: Tensor, generator: torch.Generator) -> Tensor:
-    """The model's embedding ``(1, C, g, g)`` when noise of ``DISTURBANCE`` multiplies each block's input."""
+def disturbed_embedding(model: Model, pixel_values: Tensor, generator: torch.Generator) -> Embedding:
+    """The model's embedding when noise of ``DISTURBANCE`` multiplies each block's input."""
 
     def disturb(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
         noise = torch.randn(given[0].shape, generator=generator)
@@ -245,6 +247,12 @@ def mask_ious(masks: Tensor, others: Tensor) -> list[float]:
     common = (masks & others).flatten(1).sum(1).double()
     union = (masks | others).flatten(1).sum(1).double()
     return [float(one) for one in torch.where(union > 0, common / union.clamp(min=1), 1.0)]
+
+
+def _apart(own: Embedding, other: Embedding) -> float:
+    """Relative difference of two embeddings, of that of their tensors which differs most."""
+    pairs = zip(own.tensors, other.tensors, strict=True)
+    return max(float((x - y).norm() / y.norm()) for x, y in pairs)
 
 
 def _largest(so_far: float, logits: Tensor, expected: Tensor) -> float:

@@ -15,13 +15,17 @@ ones run the very same operations, so that codes do not change.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from transformers.models.sam.modeling_sam import SamAttention
+from transformers.models.sam_hq.modeling_sam_hq import SamHQAttention
 
 from saqsam.families.decoder_attention import QuantDecoderAttention
+
+_FLOAT = (SamAttention, SamHQAttention)
+"""Float attentions; they differ in their names alone."""
 
 
 class TokensToImage(Protocol):
@@ -59,11 +63,12 @@ def image_to_tokens(attention: nn.Module, positions: Tensor, shared: Tensor | No
 
 
 def is_known(attention: nn.Module) -> bool:
-    """True for the two attentions whose arithmetic is written down here, exactly these classes."""
+    """True for the attentions whose arithmetic is written down here, exactly these classes."""
     if type(attention) is QuantDecoderAttention:
         return True
-    if type(attention) is not SamAttention:
+    if type(attention) not in _FLOAT:
         return False
+    attention = cast(SamAttention, attention)
     layers = (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj)
     return all(type(layer) is nn.Linear for layer in layers)
 

@@ -10,8 +10,6 @@ _MARKS = (
     ("image_encoder.trunk.", "SAM 2"),
     ("sam_mask_decoder.", "SAM 2"),
     ("vision_encoder.backbone.", "SAM 2 (or a later one)"),
-    ("mask_decoder.hf_token.", "HQ-SAM"),
-    ("mask_decoder.hq_token.", "HQ-SAM"),
     ("image_encoder.patch_embed.seq.", "MobileSAM (TinyViT encoder)"),
     ("layer1.0.conv1.", "a ResNet"),
     ("backbone.0.body.", "a detector of the DETR family"),

@@ -8,24 +8,35 @@ attention, and a writer for its graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor, nn
-from transformers import SamConfig, SamModel
+from transformers import PretrainedConfig, PreTrainedModel
 
+from saqsam.families.embedding import Embedding
+from saqsam.families.layout import Layout
+from saqsam.images.frame import Preprocessing
 from saqsam.modules.attention import AttentionQuantizers
 
-Model = SamModel
-"""The type of the models: that of SAM 1, whose calls those of every family resemble."""
-Config = SamConfig
+Model = PreTrainedModel
+"""The type of the models of all families; which one it is says its configuration, see ``registry``."""
+Config = PretrainedConfig
 """The type of their configurations."""
+State = tuple[Tensor, ...]
+"""What flows through a model: of the encoder the tokens ``(B, H, W, D)``, then whatever earlier blocks left
+for the neck, at last the tensors of an ``Embedding``."""
 
 ENCODER, DECODER = "encoder", "decoder"
 PROJECTION, MLP_IN, MLP_OUT, OUTPUT, CONVOLUTION = "projection", "mlp-in", "mlp-out", "output", "convolution"
 """Kinds of layers: queries, keys and values; the first and the second layer of an MLP; what follows an
 attention; a convolution, whose channels are not the last side."""
+
+KEY_CENTRING, SIGN_FLIP, EQUALISATION = "key centring", "sign flip", "query/key equalisation"
+QUERY_KEY_ROTATION, VALUE_FOLDS = "query/key rotation", "value folds"
+ALL_FOLDS = frozenset((KEY_CENTRING, SIGN_FLIP, EQUALISATION, QUERY_KEY_ROTATION, VALUE_FOLDS))
+"""Changes of an attention's weights that leave its output as it was, where they do; see ``saqsam.folds``."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,7 @@ class Attention:
         projections: paths of the layers that make query, key and value: three, or one of all three.
         output: path of the layer that reads the values that were gathered.
         asks_image: whether prompt tokens query the image in it.
+        exact: the folds that leave its output as it was.
     """
 
     path: str
@@ -60,6 +72,7 @@ class Attention:
     projections: tuple[str, ...]
     output: str
     asks_image: bool = False
+    exact: frozenset[str] = ALL_FOLDS
 
 
 @dataclass(frozen=True)
@@ -106,11 +119,13 @@ class RowSubset(Protocol):
 
 
 class Encoder(Protocol):
-    """The image encoder in its steps: ``neck(block(...block(start(pixels))))``."""
+    """The image encoder in its steps: ``finish(carry(block(...carry(block(start(pixels))))))``."""
 
     path: str
     module: nn.Module
     neck_path: str
+    turns: bool
+    """Whether its residual stream can be turned: it is as wide everywhere, and nothing pools it."""
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
@@ -126,10 +141,24 @@ class Encoder(Protocol):
     def start(self, pixel_values: Tensor) -> Tensor:
         """``(B, 3, S, S)`` preprocessed pixels to the tokens ``(B, H, W, C)`` that the first block takes."""
 
-    def encode(self, pixel_values: Tensor) -> Tensor:
-        """``(B, 3, S, S)`` to embeddings ``(B, C, g, g)``, by the cheapest exact way."""
+    def carry(self, index: int, state: State, x: Tensor) -> State:
+        """The state after block ``index`` made ``x`` of ``state[0]``: ``x``, and what the neck or the decoder
+        will want of this block and of those before it."""
 
-    def plain(self, pixel_values: Tensor) -> Tensor:
+    def finish(self, state: State) -> Embedding:
+        """The embedding, from the state after the last block."""
+
+    def reaches_neck(self, after: int) -> bool:
+        """Whether tokens can skip from block ``after - 1`` straight into the neck."""
+
+    def skip(self, state: State, after: int) -> Tensor:
+        """What the neck makes of the state after block ``after - 1``, later blocks skipped: ``(B, C, g, g)``;
+        asked only where ``reaches_neck``."""
+
+    def encode(self, pixel_values: Tensor) -> Embedding:
+        """``(B, 3, S, S)`` to an embedding, by the cheapest exact way."""
+
+    def plain(self, pixel_values: Tensor) -> Embedding:
         """As ``encode``, by the encoder's own ``forward``."""
 
     def run_block(self, block: nn.Module, x: Tensor) -> Tensor:
@@ -138,11 +167,39 @@ class Encoder(Protocol):
     def stage_ends(self) -> list[int]:
         """Numbers of the blocks that follow the end of a stage, the last one the number of blocks."""
 
-    def rows_of(self, block: nn.Module) -> RowSubset:
-        """Rows of a block that can be computed apart."""
+    def rows_of(self, block: nn.Module) -> RowSubset | None:
+        """Rows of a block that can be computed apart; ``None`` where they cannot."""
 
     def stream(self) -> Stream:
-        """Readers and writers of the residual stream, of an attached model."""
+        """Readers and writers of the residual stream, of an attached model; asked only where it ``turns``."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a mask decoder says of P prompts for each of B images.
+
+    Attributes:
+        masks: logits ``(B, P, M, h, w)``.
+        scores: predicted IoU ``(B, P, M)``.
+        objects: logits ``(B, P)`` of there being an object, of families that predict it.
+    """
+
+    masks: Tensor
+    scores: Tensor
+    objects: Tensor | None = None
+
+
+class Prepared(Protocol):
+    """A mask decoder prepared for many prompts of one image, the image's share of the work done once."""
+
+    def attend(self, sparse: Tensor | None, dense: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Tokens ``(P, T, C)`` and image tokens ``(P, N, C)`` of embedded prompts, see ``embed_prompts``."""
+
+    def scores(self, tokens: Tensor, *, multimask_output: bool) -> Tensor:
+        """Predicted IoU ``(P, M)`` from what ``attend`` returned, or from some of its rows."""
+
+    def masks(self, tokens: Tensor, image: Tensor, *, multimask_output: bool) -> Tensor:
+        """Mask logits ``(P, M, h, w)``, likewise."""
 
 
 class Decoder(Protocol):
@@ -165,6 +222,23 @@ class Decoder(Protocol):
     @property
     def final(self) -> nn.Module:
         """The last attention, in which tokens query the image once more."""
+
+    def answer(
+        self,
+        embedding: Embedding,
+        *,
+        input_boxes: Tensor | None = None,
+        input_points: Tensor | None = None,
+        input_labels: Tensor | None = None,
+        input_masks: Tensor | None = None,
+        multimask_output: bool = False,
+    ) -> Answers:
+        """Masks of P prompts for each of B images by the model's own ``forward``; prompts as of
+        ``embed_prompts``. With ``multimask_output`` three masks of each, else always the first one."""
+
+    def prepared(self, embedding: Embedding, *, with_masks: bool = False) -> Prepared | None:
+        """The decoder prepared for prompts of one image, which bring masks or do not; ``None`` where only
+        ``answer`` gives what the model gives, as while hooks or observers wait for its modules."""
 
     def output_tokens(self) -> Tensor:
         """``(T, C)``: the tokens that come before those of a prompt."""
@@ -197,16 +271,83 @@ class Decoder(Protocol):
     def final_norm(self, queries: Tensor) -> Tensor:
         """The norm after the last attention, ``(P, T, C)``."""
 
-    def masks(self, tokens: Tensor, keys: Tensor, size: tuple[int, int]) -> Tensor:
-        """All masks' logits ``(P, 16 * N, M)``, pixels row by row, of tokens ``(P, T, C)`` after the
-        last norm and image tokens ``(P, 1, N, C)`` of a ``size`` grid."""
+    def masks(self, tokens: Tensor, keys: Tensor, embedding: Embedding) -> Tensor:
+        """All masks' logits ``(P, 16 * N, M)``, of tokens ``(P, T, C)`` after the last norm, image tokens
+        ``(P, 1, N, C)``, and an embedding with the grid's size and the features, one for each prompt."""
 
     def scores(self, tokens: Tensor) -> Tensor:
         """Predicted IoU ``(P, M)`` of tokens after the last norm."""
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """What a configuration says of a model's inputs and outputs.
+
+    Attributes:
+        preprocessing: how it wants images.
+        embedding: shapes of an image's embedding, the main one ``(C, g, g)`` first.
+        low_res_side: of its masks and mask prompts in pixels.
+        masks: number of masks of an ambiguous prompt.
+    """
+
+    preprocessing: Preprocessing
+    embedding: tuple[tuple[int, ...], ...]
+    low_res_side: int
+    masks: int = 3
+
+
+Check = Callable[[object], bool]
+"""Whether a value of a configuration makes sense."""
+
+
+@dataclass(frozen=True)
+class ConfigRules:
+    """What a family's configuration may say; see :func:`saqsam.checkpoints.config.checked_config`.
+
+    Attributes:
+        fields: checks by the path of a section, such as ``("vision_config", "backbone_config")``, and by key;
+            no other key is taken from a file.
+        published: values by the path of a section that the published code uses whatever the file says.
+        problem: what is wrong between the values of a configuration, or ``None``.
+        depth: the largest number of layers that a configuration asks for anywhere.
+    """
+
+    fields: Mapping[tuple[str, ...], Mapping[str, Check]]
+    published: Mapping[tuple[str, ...], Mapping[str, Any]]
+    problem: Callable[[Any], str | None]
+    depth: Callable[[Any], int]
+
+
 Adapter = Callable[[nn.Module, AttentionQuantizers, Attention, bool], nn.Module]
 """``(float attention, quantizers, its row, float_rel_pos_query)`` -> the quantized attention."""
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Shapes of tensors by their ``transformers`` names."""
+Parts = dict[str, dict[str, Any]]
+"""Fields of a configuration by section."""
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How a family's files are told from others', and what is read from the shapes of their tensors.
+
+    Attributes:
+        marks: what a ``transformers`` name begins with in this family's models and in no other's; empty for
+            the one family that has none.
+        size_of: the name of the published size that tensors of these shapes have, or ``None``.
+        parts: the fields of a configuration for tensors of these shapes, given values that win over them.
+            Raises KeyError with the name of a tensor that is missing, ValueError where shapes contradict each
+            other or do not tell enough.
+        files: expression for the stems of official file names, whose group is a published size.
+        give: advice on what to load, for messages.
+    """
+
+    marks: tuple[str, ...]
+    size_of: Callable[[Shapes], str | None]
+    parts: Callable[[Shapes, Mapping[str, Mapping[str, Any]]], Parts]
+    files: str
+    give: str
 
 
 @dataclass(frozen=True)
@@ -215,26 +356,32 @@ class Family:
 
     Attributes:
         name: what messages call it.
-        model_types: values of ``model_type`` in a configuration.
+        model_types: values of ``model_type`` in a configuration; the first one is its own.
         model_class, config_class: of ``transformers``.
-        config_parts: names of the configuration's sections.
+        config: what its configuration may say.
+        sizes: of a configuration.
         rows: layers and attentions in the order in which the model computes them.
         float_parts: what stays float; with the weights of ``rows`` it owns every parameter exactly once.
         float_steps: arithmetic without parameters that stays float.
         adapt: makes a float attention a quantized one.
         encoder, decoder: the steps of the forward pass.
         tied: pairs of parameters that are one tensor; the first one is stored.
+        layout: names in official files.
+        naming: how files of the family are told from others', and its published sizes.
     """
 
     name: str
     model_types: tuple[str, ...]
     model_class: type[Any]
     config_class: type[Any]
-    config_parts: tuple[str, ...]
-    rows: Callable[[Model], tuple[Layer | Attention, ...]]
-    float_parts: Callable[[Model], tuple[FloatPart, ...]]
+    config: ConfigRules
+    sizes: Callable[[Any], Sizes]
+    rows: Callable[[Any], tuple[Layer | Attention, ...]]
+    float_parts: Callable[[Any], tuple[FloatPart, ...]]
     float_steps: tuple[FloatPart, ...]
     adapt: Adapter
-    encoder: Callable[[Model], Encoder]
-    decoder: Callable[[Model], Decoder]
+    encoder: Callable[[Any], Encoder]
+    decoder: Callable[[Any], Decoder]
     tied: tuple[tuple[str, str], ...]
+    layout: Layout
+    naming: Naming

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 from saqsam.errors import UsageError
-from saqsam.families.record import Decoder, Encoder, Family, Model
+from saqsam.families.record import Decoder, Encoder, Family, Model, Sizes
 from saqsam.families.sam import SAM
+from saqsam.families.sam_hq import SAM_HQ
 
-FAMILIES = (SAM,)
-"""Every family there is."""
+FAMILIES = (SAM_HQ, SAM)
+"""Every family there is; SAM's files have only names that those of SAM-HQ have too, so it comes later."""
 
 
-def family_of(model: Model) -> Family:
+class HasConfig(Protocol):
+    """A model, or what stands in for one: its configuration says of which family it is."""
+
+    @property
+    def config(self) -> Any: ...
+
+
+def family_of(model: HasConfig) -> Family:
     """The family of a model.
 
     Raises:
@@ -37,6 +46,16 @@ def family_named(model_type: str) -> Family:
     )
 
 
+def family_of_names(names: Iterable[str]) -> Family:
+    """The family whose models have tensors of these ``transformers`` names; SAM 1 if nothing says other."""
+    names = list(names)
+    for family in FAMILIES:
+        marks = family.naming.marks
+        if marks and any(name.startswith(marks) for name in names):
+            return family
+    return SAM
+
+
 def encoder_of(model: Model) -> Encoder:
     """The steps of the model's image encoder."""
     return family_of(model).encoder(model)
@@ -45,3 +64,8 @@ def encoder_of(model: Model) -> Encoder:
 def decoder_of(model: Model) -> Decoder:
     """The steps of the model's prompt encoder and mask decoder."""
     return family_of(model).decoder(model)
+
+
+def sizes_of(model: HasConfig) -> Sizes:
+    """Sizes of the model's inputs and outputs."""
+    return family_of(model).sizes(model.config)

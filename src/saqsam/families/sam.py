@@ -24,32 +24,35 @@ from saqsam.families.record import (
     MLP_OUT,
     OUTPUT,
     PROJECTION,
+    Adapter,
     Attention,
     Family,
     FloatPart,
     Layer,
-    Model,
 )
+from saqsam.families.sam_config import RULES, sam_sizes
 from saqsam.families.sam_decoder import SamDecoder
 from saqsam.families.sam_encoder import SamEncoder
+from saqsam.families.sam_layout import SAM_LAYOUT, TIED
 from saqsam.families.sam_names import DecoderLayerNames, EncoderBlockNames, SamNames
+from saqsam.families.sam_sizes import SAM_NAMING
 from saqsam.families.vision_attention import QuantVisionAttention
 from saqsam.modules.attention import AttentionQuantizers
 
 _POSITION = "a table of positions: added, never multiplied with 8-bit operands"
 _NORM = "normalisation divides by a statistic of its input; its few parameters cost nothing"
 _BIAS = "added to the accumulator at its own precision"
-_PROMPT = "prompt tokens: a handful of vectors for each prompt, never worth their error"
-_HEAD = "runs once for each prompt on a few tokens, after the last quantized layer"
+PROMPT = "prompt tokens: a handful of vectors for each prompt, never worth their error"
+HEAD = "runs once for each prompt on a few tokens, after the last quantized layer"
 _FIRST = "first layer: reads pixels, 0.5 % of the multiplications"
 _UPSCALE = "upscaling to mask resolution: 2x2 transposed convolution"
 
 
-def _names(model: Model) -> SamNames:
+def _names(model: SamModel) -> SamNames:
     return SamNames.of(len(model.vision_encoder.layers), len(model.mask_decoder.transformer.layers))
 
 
-def _rows(model: Model) -> tuple[Layer | Attention, ...]:
+def _rows(model: SamModel) -> tuple[Layer | Attention, ...]:
     names = _names(model)
     rows: list[Layer | Attention] = []
     for block in names.blocks:
@@ -81,10 +84,10 @@ def _with_layers(attention: Attention) -> Iterator[Layer | Attention]:
     yield Layer(attention.output, attention.part, OUTPUT)
 
 
-def _float_parts(model: Model) -> tuple[FloatPart, ...]:
+def sam_float_parts(model: SamModel) -> tuple[FloatPart, ...]:
     names = _names(model)
     parts = [
-        FloatPart(names.shared_positions, _PROMPT),
+        FloatPart(names.shared_positions, PROMPT),
         FloatPart(names.positions, _POSITION),
         FloatPart(names.patches, _FIRST),
     ]
@@ -95,7 +98,7 @@ def _float_parts(model: Model) -> tuple[FloatPart, ...]:
         attention = block.attention
         parts += _biases(model, (*attention.projections, attention.output, block.mlp_in, block.mlp_out))
     parts += [FloatPart(path, _NORM) for path in names.neck_norms]
-    parts += [FloatPart(path, _PROMPT) for path in (names.prompts, *names.output_tokens)]
+    parts += [FloatPart(path, PROMPT) for path in (names.prompts, *names.output_tokens)]
     for layer in names.layers:
         for attention in (layer.self_attention, layer.tokens_to_image, layer.image_to_tokens):
             parts += _biases(model, (*attention.projections, attention.output))
@@ -105,11 +108,11 @@ def _float_parts(model: Model) -> tuple[FloatPart, ...]:
     parts.append(FloatPart(names.final_norm, _NORM))
     parts += [FloatPart(path, _UPSCALE) for path in names.upscaling]
     parts.append(FloatPart(names.upscaling_norm, _NORM))
-    parts += [FloatPart(path, _HEAD) for path in (names.mask_heads, names.iou_head)]
+    parts += [FloatPart(path, HEAD) for path in (names.mask_heads, names.iou_head)]
     return tuple(parts)
 
 
-def _biases(model: Model, paths: tuple[str, ...]) -> Iterator[FloatPart]:
+def _biases(model: SamModel, paths: tuple[str, ...]) -> Iterator[FloatPart]:
     for path in paths:
         if getattr(model.get_submodule(path), "bias", None) is not None:
             yield FloatPart(f"{path}.bias", _BIAS)
@@ -124,15 +127,21 @@ _FLOAT_STEPS = (
 )
 
 
-def _adapt(
-    original: nn.Module, quantizers: AttentionQuantizers, row: Attention, float_rel_pos_query: bool
-) -> nn.Module:
-    kind: type[Any] = SamVisionAttention if row.part == ENCODER else SamAttention
-    if not isinstance(original, kind):
-        raise InvariantError(row.path, f"is a {type(original).__name__}, expected a {kind.__name__}")
-    if row.part == ENCODER:
-        return QuantVisionAttention(original, quantizers, float_rel_pos_query=float_rel_pos_query)
-    return QuantDecoderAttention(original, quantizers)
+def adapter(encoder: type[Any], decoder: type[Any]) -> Adapter:
+    """What makes quantized attentions of these two classes, which have the parts of SAM's."""
+
+    def adapt(
+        original: nn.Module, quantizers: AttentionQuantizers, row: Attention, float_rel_pos_query: bool
+    ) -> nn.Module:
+        kind = encoder if row.part == ENCODER else decoder
+        if not isinstance(original, kind):
+            raise InvariantError(row.path, f"is a {type(original).__name__}, expected a {kind.__name__}")
+        whole: Any = original
+        if row.part == ENCODER:
+            return QuantVisionAttention(whole, quantizers, float_rel_pos_query=float_rel_pos_query)
+        return QuantDecoderAttention(whole, quantizers)
+
+    return adapt
 
 
 SAM = Family(
@@ -140,18 +149,16 @@ SAM = Family(
     model_types=("sam",),
     model_class=SamModel,
     config_class=SamConfig,
-    config_parts=("vision_config", "prompt_encoder_config", "mask_decoder_config"),
+    config=RULES,
+    sizes=sam_sizes,
     rows=_rows,
-    float_parts=_float_parts,
+    float_parts=sam_float_parts,
     float_steps=_FLOAT_STEPS,
-    adapt=_adapt,
+    adapt=adapter(SamVisionAttention, SamAttention),
     encoder=SamEncoder,
     decoder=SamDecoder,
-    tied=(
-        (
-            "shared_image_embedding.positional_embedding",
-            "prompt_encoder.shared_embedding.positional_embedding",
-        ),
-    ),
+    tied=TIED,
+    layout=SAM_LAYOUT,
+    naming=SAM_NAMING,
 )
 """SAM-B has 82 weights and 158 activations (L: 130 and 254, H: 162 and 318)."""

@@ -8,8 +8,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from saqsam.families.record import Model
+from saqsam.families.embedding import Embedding
+from saqsam.families.record import Answers, Model
 from saqsam.families.sam_names import SamNames
+from saqsam.families.shared_decoder import ImageDecoder, can_share
 
 
 class SamDecoder:
@@ -24,8 +26,8 @@ class SamDecoder:
     """Place of the IoU token; the tokens of the masks follow it."""
 
     def __init__(self, model: Model) -> None:
-        self.model = model
-        self._decoder: Any = model.mask_decoder
+        self.model: Any = model
+        self._decoder: Any = self.model.mask_decoder
 
     @property
     def _two_way(self) -> Any:
@@ -45,6 +47,33 @@ class SamDecoder:
     def final(self) -> nn.Module:
         """The last attention, in which tokens query the image once more."""
         return cast(nn.Module, self._two_way.final_attn_token_to_image)
+
+    def answer(
+        self,
+        embedding: Embedding,
+        *,
+        input_boxes: Tensor | None = None,
+        input_points: Tensor | None = None,
+        input_labels: Tensor | None = None,
+        input_masks: Tensor | None = None,
+        multimask_output: bool = False,
+    ) -> Answers:
+        """Masks ``(B, P, M, 4g, 4g)`` and predicted IoU by the model's own ``forward``."""
+        output = self.model(
+            image_embeddings=embedding.main,
+            input_boxes=input_boxes,
+            input_points=input_points,
+            input_labels=input_labels,
+            input_masks=input_masks,
+            multimask_output=multimask_output,
+        )
+        return Answers(output.pred_masks, output.iou_scores)
+
+    def prepared(self, embedding: Embedding, *, with_masks: bool = False) -> ImageDecoder | None:
+        """See :mod:`saqsam.families.shared_decoder`."""
+        if not can_share(self.model):
+            return None
+        return ImageDecoder(self.model, embedding.main, with_masks=with_masks)
 
     def output_tokens(self) -> Tensor:
         """``(T, C)``: the IoU token and the mask tokens."""
@@ -104,10 +133,11 @@ class SamDecoder:
         """The norm after the last attention: ``(P, 1, T, C) -> (P, T, C)``."""
         return cast(Tensor, self._two_way.layer_norm_final_attn(queries))[:, 0]
 
-    def masks(self, tokens: Tensor, keys: Tensor, size: tuple[int, int]) -> Tensor:
+    def masks(self, tokens: Tensor, keys: Tensor, embedding: Embedding) -> Tensor:
         """Logits of all masks, ``(P, 16 * N, M)``: tokens ``(P, T, C)`` on image tokens ``(P, 1, N, C)``."""
         decoder = self._decoder
-        image = keys[:, 0].transpose(1, 2).unflatten(2, size)
+        height, width = embedding.main.shape[-2:]
+        image = keys[:, 0].transpose(1, 2).unflatten(2, (height, width))
         image = decoder.activation(decoder.upscale_layer_norm(decoder.upscale_conv1(image)))
         image = decoder.activation(decoder.upscale_conv2(image)).flatten(2).transpose(1, 2)
         networks = decoder.output_hypernetworks_mlps

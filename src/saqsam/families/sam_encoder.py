@@ -9,17 +9,28 @@ output projection. Results equal the plain path up to the order of float additio
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 from torch import Tensor, nn
 from transformers.models.sam.modeling_sam import SamVisionAttention, SamVisionEncoder, SamVisionLayer
 
-from saqsam.families.record import Model, Stream
+from saqsam.families.embedding import Embedding
+from saqsam.families.record import Model, State, Stream
 from saqsam.families.sam_names import SamNames
 from saqsam.families.sam_rows import SamRows
 from saqsam.families.shared_decoder import is_watched
 from saqsam.families.vision_attention import QuantVisionAttention
 from saqsam.modules.attention import AttentionQuantizers
+
+
+@dataclass(frozen=True)
+class EncoderKinds:
+    """Classes of an encoder whose steps are SAM's."""
+
+    encoder: type[nn.Module]
+    block: type[nn.Module]
+    attention: type[nn.Module]
 
 
 class SamEncoder:
@@ -31,10 +42,12 @@ class SamEncoder:
 
     path = SamNames.encoder
     neck_path = SamNames.neck
+    kinds = EncoderKinds(SamVisionEncoder, SamVisionLayer, SamVisionAttention)
+    turns = True
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self.module: nn.Module = model.vision_encoder
+        self.module: nn.Module = cast(Any, model).vision_encoder
 
     @property
     def _parts(self) -> Any:
@@ -59,18 +72,37 @@ class SamEncoder:
         tokens: Tensor = self._parts.patch_embed(pixel_values)
         return tokens if self._parts.pos_embed is None else tokens + self._parts.pos_embed
 
-    def encode(self, pixel_values: Tensor) -> Tensor:
+    def carry(self, index: int, state: State, x: Tensor) -> State:
+        """The state after block ``index``: its tokens ``(B, g, g, C)`` alone."""
+        del index, state
+        return (x,)
+
+    def finish(self, state: State) -> Embedding:
+        """The embedding ``(B, C, g, g)``, from the state after the last block."""
+        return Embedding(cast(Tensor, self.neck(state[0])))
+
+    def reaches_neck(self, after: int) -> bool:
+        """Tokens have the same shape after every block."""
+        del after
+        return True
+
+    def skip(self, state: State, after: int) -> Tensor:
+        """The neck alone, past all later blocks."""
+        del after
+        return cast(Tensor, self.neck(state[0]))
+
+    def encode(self, pixel_values: Tensor) -> Embedding:
         """``(B, 3, S, S)`` to embeddings ``(B, C, g, g)``; without padding where nothing watches."""
         if not self.can_skip_padding():
             return self.plain(pixel_values)
-        x = self.start(pixel_values)
-        for block in self.blocks:
-            x = self.run_block(block, x)
-        return cast(Tensor, self.neck(x))
+        state: State = (self.start(pixel_values),)
+        for index, block in enumerate(self.blocks):
+            state = self.carry(index, state, self.run_block(block, state[0]))
+        return self.finish(state)
 
-    def plain(self, pixel_values: Tensor) -> Tensor:
+    def plain(self, pixel_values: Tensor) -> Embedding:
         """As :meth:`encode`, by the encoder's own ``forward``: padding takes part."""
-        return cast(Tensor, self._parts(pixel_values).last_hidden_state)
+        return Embedding(cast(Tensor, self._parts(pixel_values).last_hidden_state))
 
     def can_skip_padding(self) -> bool:
         """Whether the steps one after the other give what the encoder itself gives.
@@ -79,10 +111,11 @@ class SamEncoder:
         module to be called, or where an observer counts what passes: those must see the plain path.
         """
         return (
-            type(self.module) is SamVisionEncoder
+            type(self.module) is self.kinds.encoder
             and "forward" not in vars(self.module)
             and all(
-                type(block) is SamVisionLayer and isinstance(block.attn, SamVisionAttention)
+                type(block) is self.kinds.block
+                and isinstance(block.attn, (self.kinds.attention, QuantVisionAttention))
                 for block in self.blocks
             )
             and not any(is_watched(module) for module in self.module.modules())

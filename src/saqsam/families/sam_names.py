@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from saqsam.families.record import DECODER, ENCODER, Attention
+from saqsam.families.record import (
+    DECODER,
+    ENCODER,
+    KEY_CENTRING,
+    QUERY_KEY_ROTATION,
+    VALUE_FOLDS,
+    Attention,
+)
 
 _ENCODER, _DECODER, _PROMPTS = "vision_encoder", "mask_decoder", "prompt_encoder"
 _TRANSFORMER = f"{_DECODER}.transformer"
+_EXACT_IN_ENCODER = frozenset((KEY_CENTRING, QUERY_KEY_ROTATION, VALUE_FOLDS))
+"""Queries also meet tables of relative positions that all heads share: these can be turned with them, but not
+scaled or flipped channel by channel for one head."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +36,9 @@ class EncoderBlockNames:
     @classmethod
     def of(cls, index: int) -> EncoderBlockNames:
         path = f"{_ENCODER}.layers.{index}"
-        attention = Attention(f"{path}.attn", ENCODER, (f"{path}.attn.qkv",), f"{path}.attn.proj")
+        attention = Attention(
+            f"{path}.attn", ENCODER, (f"{path}.attn.qkv",), f"{path}.attn.proj", exact=_EXACT_IN_ENCODER
+        )
         return cls(
             path,
             (f"{path}.layer_norm1", f"{path}.layer_norm2"),
@@ -72,6 +84,10 @@ def _decoder_attention(path: str, *, asks_image: bool = False) -> Attention:
     return Attention(path, DECODER, projections, f"{path}.out_proj", asks_image)
 
 
+def _hq(*names: str) -> tuple[str, ...]:
+    return tuple(f"{_DECODER}.{name}" for name in names)
+
+
 _FINAL = _decoder_attention(f"{_TRANSFORMER}.final_attn_token_to_image", asks_image=True)
 
 
@@ -104,6 +120,14 @@ class SamNames:
     upscaling_norm: str = f"{_DECODER}.upscale_layer_norm"
     mask_heads: str = f"{_DECODER}.output_hypernetworks_mlps"
     iou_head: str = f"{_DECODER}.iou_prediction_head"
+    hq_token: str = f"{_DECODER}.hq_token"
+    hq_head: str = f"{_DECODER}.hq_mask_mlp"
+    hq_image: tuple[str, ...] = _hq("compress_vit_conv1", "compress_vit_norm", "compress_vit_conv2") + _hq(
+        "encoder_conv1", "encoder_norm", "encoder_conv2"
+    )
+    """SAM-HQ's features of the image: of the early tokens, then of the embedding."""
+    hq_large: tuple[str, ...] = _hq("mask_conv1", "mask_norm", "mask_conv2")
+    """SAM-HQ's features of a prompt's masks."""
 
     @classmethod
     def of(cls, blocks: int, layers: int) -> SamNames:

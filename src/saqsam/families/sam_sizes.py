@@ -14,8 +14,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-Shapes = Mapping[str, tuple[int, ...]]
-Parts = dict[str, dict[str, Any]]
+from saqsam.families.record import Naming, Parts, Shapes
 
 # Embedding width of the image encoder -> name and number of heads of the published models.
 PUBLISHED = {768: ("vit_b", 12), 1024: ("vit_l", 16), 1280: ("vit_h", 16)}
@@ -60,7 +59,7 @@ def parts_from_shapes(shapes: Shapes, told: Mapping[str, Mapping[str, Any]] | No
 def _vision(shapes: Shapes) -> dict[str, Any]:
     width, channels, patch, _ = _four(shapes, "vision_encoder.patch_embed.projection.weight")
     grid = _four(shapes, "vision_encoder.pos_embed")[1]
-    depth = _count(shapes, r"vision_encoder\.layers\.(\d+)\..*")
+    depth = count_of(shapes, r"vision_encoder\.layers\.(\d+)\..*")
     rows = [shapes.get(f"{_LAYER.format(i)}attn.rel_pos_h") for i in range(depth)]
     relative = [row for row in rows if row is not None]
     windowed = sorted({length for length, _ in relative} - {2 * grid - 1})
@@ -100,7 +99,7 @@ def _prompt_encoder(shapes: Shapes) -> dict[str, Any]:
     return {
         "hidden_size": hidden,
         "mask_input_channels": mask_channels,
-        "num_point_embeddings": _count(shapes, r"prompt_encoder\.point_embed\.(\d+)\.weight"),
+        "num_point_embeddings": count_of(shapes, r"prompt_encoder\.point_embed\.(\d+)\.weight"),
         "image_size": _four(shapes, "vision_encoder.pos_embed")[1] * patch,
         "patch_size": patch,
     }
@@ -111,13 +110,13 @@ def _mask_decoder(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:
     layers = "mask_decoder.transformer.layers."
     return {
         "hidden_size": hidden,
-        "num_hidden_layers": _count(shapes, r"mask_decoder\.transformer\.layers\.(\d+)\..*"),
+        "num_hidden_layers": count_of(shapes, r"mask_decoder\.transformer\.layers\.(\d+)\..*"),
         "mlp_dim": shapes[f"{layers}0.mlp.lin1.weight"][0],
         "num_attention_heads": told.get("num_attention_heads") or _decoder_heads(hidden),
         "attention_downsample_rate": hidden
         // shapes[f"{layers}0.cross_attn_token_to_image.q_proj.weight"][0],
         "num_multimask_outputs": shapes["mask_decoder.mask_tokens.weight"][0] - 1,
-        "iou_head_depth": _count(shapes, r"mask_decoder\.iou_prediction_head\.layers\.(\d+)\.weight") + 2,
+        "iou_head_depth": count_of(shapes, r"mask_decoder\.iou_prediction_head\.layers\.(\d+)\.weight") + 2,
         "iou_head_hidden_dim": shapes["mask_decoder.iou_prediction_head.proj_in.weight"][0],
     }
 
@@ -140,10 +139,19 @@ def _four(shapes: Shapes, name: str) -> tuple[int, int, int, int]:
     return shape[0], shape[1], shape[2], shape[3]
 
 
-def _count(shapes: Shapes, pattern: str) -> int:
+def count_of(shapes: Shapes, pattern: str) -> int:
     """One more than the highest number that ``pattern`` captures in any name."""
     found = [int(match[1]) for match in (re.fullmatch(pattern, name) for name in shapes) if match]
     count = max(found, default=-1) + 1
     if count > len(shapes):
         raise ValueError(f"one of its {len(shapes)} tensors is numbered {count - 1}")
     return count
+
+
+SAM_NAMING = Naming(
+    marks=(),
+    size_of=size_name,
+    parts=parts_from_shapes,
+    files=r"sam_(vit_[blh])(?:_[0-9a-f]{6})?",
+    give="Give the weights of a SAM ViT-B, ViT-L or ViT-H, or of one with other sizes",
+)

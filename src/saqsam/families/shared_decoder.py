@@ -8,12 +8,12 @@ linear layer. Results equal the plain path up to the order of float additions.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import SamModel
 from transformers.models.sam.modeling_sam import (
     SamLayerNorm,
     SamMaskDecoder,
@@ -25,23 +25,37 @@ from saqsam.families.cross_attention import image_to_tokens, is_known, tokens_to
 from saqsam.modules.quantizer import Quantizer
 
 
-def can_share(model: SamModel) -> bool:
+@dataclass(frozen=True)
+class DecoderKinds:
+    """Classes of a decoder whose steps are SAM's."""
+
+    decoder: type[nn.Module]
+    transformer: type[nn.Module]
+    layer: type[nn.Module]
+    norm: type[nn.Module]
+    """Of the upscaling."""
+
+
+SAM_KINDS = DecoderKinds(SamMaskDecoder, SamTwoWayTransformer, SamTwoWayAttentionBlock, SamLayerNorm)
+
+
+def can_share(model: Any, kinds: DecoderKinds = SAM_KINDS) -> bool:
     """True if :class:`ImageDecoder` gives what the model's own decoder gives.
 
     It does not where the decoder has other parts than SAM's, where a hook waits for a module to be called,
     or where an observer counts what passes: those must see every call of the plain path.
     """
-    decoder = model.mask_decoder
-    if type(decoder) is not SamMaskDecoder or type(decoder.transformer) is not SamTwoWayTransformer:
+    decoder: Any = model.mask_decoder
+    if (type(decoder), type(decoder.transformer)) != (kinds.decoder, kinds.transformer):
         return False
     layers = list(decoder.transformer.layers)
-    known = all(type(layer) is SamTwoWayAttentionBlock for layer in layers) and all(
+    known = all(type(layer) is kinds.layer for layer in layers) and all(
         is_known(attention) for layer in layers for attention in _cross_attentions(layer)
     )
     return (
         known
         and is_known(decoder.transformer.final_attn_token_to_image)
-        and _upscales_by_pairs(decoder)
+        and _upscales_by_pairs(decoder, kinds.norm)
         and not any(is_watched(module) for module in decoder.modules())
     )
 
@@ -50,9 +64,9 @@ def _cross_attentions(layer: Any) -> tuple[nn.Module, nn.Module]:
     return layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
 
 
-def _upscales_by_pairs(decoder: Any) -> bool:
+def _upscales_by_pairs(decoder: Any, norm: type[nn.Module]) -> bool:
     """Both upscaling layers turn each position into 2x2 positions of its own."""
-    return type(decoder.upscale_layer_norm) is SamLayerNorm and all(
+    return type(decoder.upscale_layer_norm) is norm and all(
         type(conv) is nn.ConvTranspose2d
         and (conv.kernel_size, conv.stride, conv.padding, conv.groups) == ((2, 2), (2, 2), (0, 0), 1)
         for conv in (decoder.upscale_conv1, decoder.upscale_conv2)
@@ -74,7 +88,7 @@ class ImageDecoder:
         with_masks: whether prompts bring masks; each of them then has an image side of its own.
     """
 
-    def __init__(self, model: SamModel, embeddings: Tensor, *, with_masks: bool = False) -> None:
+    def __init__(self, model: Any, embeddings: Tensor, *, with_masks: bool = False) -> None:
         self.embeddings = embeddings
         self.decoder: Any = model.mask_decoder
         self.grid = int(embeddings.shape[-1])
@@ -118,11 +132,15 @@ class ImageDecoder:
         """
         if (dense is None) == (self.image is None):
             raise ValueError("dense prompts go with an ImageDecoder prepared with_masks, and only with that")
-        own = torch.cat([self.decoder.iou_token.weight, self.decoder.mask_tokens.weight])
+        own = self.output_tokens()
         given = sparse if sparse is not None else dense
         own = own.expand(1 if given is None else len(given), -1, -1)
         tokens = own if sparse is None else torch.cat([own, sparse.to(own.dtype)], dim=1)
         return self._transform(tokens, None if dense is None else _as_tokens(self.embeddings + dense))
+
+    def output_tokens(self) -> Tensor:
+        """``(T, C)``: the IoU token and the mask tokens."""
+        return torch.cat([self.decoder.iou_token.weight, self.decoder.mask_tokens.weight])
 
     def scores(self, tokens: Tensor, *, multimask_output: bool) -> Tensor:
         """Predicted IoU ``(P, M)`` from tokens ``(P, T, C)`` of :meth:`attend`."""
@@ -144,7 +162,7 @@ class ImageDecoder:
         return logits.reshape(len(tokens), len(chosen), 4 * self.grid, 4 * self.grid)
 
     def _chosen(self, multimask_output: bool) -> range:
-        return range(1, self.decoder.num_mask_tokens) if multimask_output else range(1)
+        return range(1, len(self.decoder.output_hypernetworks_mlps)) if multimask_output else range(1)
 
     def _transform(self, prompts: Tensor, image: Tensor | None) -> tuple[Tensor, Tensor]:
         """The two-way transformer: tokens ``(P, T, C)`` and image ``(P, N, C)`` after all blocks.
@@ -161,16 +179,6 @@ class ImageDecoder:
             image = layer.layer_norm4(update.add_(cast(Tensor, self.image if image is None else image)))
         tokens = transformer.layer_norm_final_attn(tokens + self.final(tokens + prompts, image))
         return tokens, cast(Tensor, image)
-
-
-def prompts_at_once(embeddings: Tensor) -> int:
-    """How many prompts to decode together.
-
-    On a CPU about as many as keep one tensor of image positions within a core's share of the cache: more
-    only wait for memory. An accelerator wants more work at a time.
-    """
-    floats = (2 if embeddings.device.type == "cpu" else 64) << 20
-    return min(64, max(1, floats // max(1, embeddings[0].numel())))
 
 
 def _self_attention(layer: Any, tokens: Tensor, prompts: Tensor) -> Tensor:

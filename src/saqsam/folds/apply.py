@@ -10,7 +10,15 @@ from torch import Tensor
 
 from saqsam.calibrate.histogram import Histogram
 from saqsam.errors import InvariantError
-from saqsam.families.record import Model
+from saqsam.families.embedding import Embedding
+from saqsam.families.record import (
+    EQUALISATION,
+    KEY_CENTRING,
+    QUERY_KEY_ROTATION,
+    SIGN_FLIP,
+    VALUE_FOLDS,
+    Model,
+)
 from saqsam.families.registry import decoder_of, encoder_of
 from saqsam.folds.bimodal import flip_signs, is_bimodal
 from saqsam.folds.centre import centre_keys
@@ -18,7 +26,7 @@ from saqsam.folds.equalise import equalise_query_key, scale_values
 from saqsam.folds.projections import KEY, Projections, collecting
 from saqsam.folds.rotate_heads import rotate_queries_and_keys, rotate_values
 from saqsam.folds.rotate_stream import rotate_stream
-from saqsam.models.sites import DECODER, attention_rows, encoder_attention_paths
+from saqsam.models.sites import DECODER, ENCODER, attention_rows
 from saqsam.recipe import Folds
 
 TOLERANCE = 1e-3
@@ -51,12 +59,14 @@ def fold_decoder(
     found = {path: Projections(model.get_submodule(path), path) for path in rows}
     record: FoldRecord = {path: {} for path in found}
 
-    def one_step(action: Callable[[str, Projections], None]) -> None:
+    def one_step(fold: str, action: Callable[[str, Projections], None]) -> None:
         for projections in found.values():
             projections.statistics.clear()
-        before = _collect(found, run)
+        with collecting(found):
+            before = run()
         for path, projections in found.items():
-            action(path, projections)
+            if fold in rows[path].exact:
+                action(path, projections)
         _check_unchanged(decoder_of(model).path, before, run())
 
     def flip(path: str, projections: Projections) -> None:
@@ -68,25 +78,28 @@ def fold_decoder(
         record[path]["query_key_factor"] = equalise_query_key(projections)
 
     if folds.query_key_rotation:
-        one_step(_recorded(record, "query_key_turned", partial(rotate_queries_and_keys, generator=generator)))
+        turn = partial(rotate_queries_and_keys, generator=generator)
+        one_step(QUERY_KEY_ROTATION, _recorded(record, "query_key_turned", turn))
     if folds.value_rotation:
-        one_step(_recorded(record, "value_turned", partial(rotate_values, generator=generator)))
+        turn = partial(rotate_values, generator=generator)
+        one_step(VALUE_FOLDS, _recorded(record, "value_turned", turn))
     if folds.bimodal_sign_flip:
         keys = _key_histograms(found, run)
-        one_step(flip)
+        one_step(SIGN_FLIP, flip)
     if folds.key_centring:
-        one_step(_recorded(record, "mean_removed", centre_keys))
+        one_step(KEY_CENTRING, _recorded(record, "mean_removed", centre_keys))
     if folds.query_key_equalisation:
-        one_step(equalise)
+        one_step(EQUALISATION, equalise)
     if folds.value_output_scaling:
-        one_step(_recorded(record, "value_factor", scale_values))
+        one_step(VALUE_FOLDS, _recorded(record, "value_factor", scale_values))
     return {path: done for path, done in record.items() if done}
 
 
 def fold_encoder(
-    model: Model, folds: Folds, run: Callable[[], Tensor], generator: torch.Generator
+    model: Model, folds: Folds, run: Callable[[], Embedding], generator: torch.Generator
 ) -> FoldRecord:
-    """Fold the image encoder: rotations, key centring and value scaling (the others are not exact there).
+    """Fold the image encoder: rotations, key centring and value scaling, each in those attentions in which
+    it is exact (sign flips and equalisation of queries and keys are for the decoder).
 
     Args and errors as ``fold_decoder``; ``run`` encodes a calibration image or more.
 
@@ -96,27 +109,30 @@ def fold_encoder(
     turned = folds.residual_rotation or folds.encoder_query_key_rotation or folds.value_rotation
     if not (turned or folds.key_centring or folds.value_output_scaling):
         return {}
-    found = {path: Projections(model.get_submodule(path), path) for path in encoder_attention_paths(model)}
+    exact = {row.path: row.exact for row in attention_rows(model, ENCODER)}
+    found = {path: Projections(model.get_submodule(path), path) for path in exact}
     record: FoldRecord = {path: {} for path in found}
     stream = encoder_of(model).path
     before = run() if turned else None
     if folds.residual_rotation:
         record[stream] = {"stream_turned": rotate_stream(model, generator)}
     for path, projections in found.items():
-        if folds.encoder_query_key_rotation:
+        if folds.encoder_query_key_rotation and QUERY_KEY_ROTATION in exact[path]:
             record[path]["query_key_turned"] = rotate_queries_and_keys(projections, generator)
-        if folds.value_rotation:
+        if folds.value_rotation and VALUE_FOLDS in exact[path]:
             record[path]["value_turned"] = rotate_values(projections, generator)
     if folds.key_centring or folds.value_output_scaling:
-        seen = _collect(found, run)
+        with collecting(found):
+            seen = run()
         before = seen if before is None else before
     for path, projections in found.items():
-        if folds.key_centring:
+        if folds.key_centring and KEY_CENTRING in exact[path]:
             record[path]["mean_removed"] = centre_keys(projections)
-        if folds.value_output_scaling:
+        if folds.value_output_scaling and VALUE_FOLDS in exact[path]:
             record[path]["value_factor"] = scale_values(projections)
     if before is not None:
-        _check_unchanged(stream, before, run())
+        for one, other in zip(before.tensors, run().tensors, strict=True):
+            _check_unchanged(stream, one, other)
     return {path: done for path, done in record.items() if done}
 
 
@@ -127,11 +143,6 @@ def _recorded(
         record[path][key] = fold(projections)
 
     return action
-
-
-def _collect(found: dict[str, Projections], run: Callable[[], Tensor]) -> Tensor:
-    with collecting(found):
-        return run()
 
 
 def _key_histograms(found: dict[str, Projections], run: Callable[[], Tensor]) -> dict[str, Histogram]:

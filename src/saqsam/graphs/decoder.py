@@ -11,6 +11,7 @@ from onnx import TensorProto
 from saqsam.families.record import Attention
 from saqsam.families.sam_names import SamNames
 from saqsam.graphs.graph import Graph
+from saqsam.graphs.high_quality import HighQuality
 from saqsam.graphs.masks import full_size_masks
 from saqsam.graphs.portable import Portable
 from saqsam.graphs.source import Source
@@ -24,7 +25,8 @@ _PADDING = -1
 def decoder_graph(graph: Graph, source: Source, arithmetic: Portable, *, full_size: bool = True) -> None:
     """Write prompt encoder and mask decoder into ``graph``.
 
-    Inputs, B prompts of N points: ``image_embeddings (1, C, g, g)``; ``point_coords (B, N, 2)`` x, y in
+    Inputs, B prompts of N points: ``image_embeddings (1, C, g, g)``, of SAM-HQ also ``interm_embeddings
+    (stages, 1, g, g, D)``, of which the first is read; ``point_coords (B, N, 2)`` x, y in
     pixels of the model's input and ``point_labels (B, N)``: 1 on the object, 0 beside it, 2 and 3 the
     corners of a box, -1 padding; ``mask_input (1 or B, 1, 4g, 4g)`` logits and ``has_mask_input (1,)``;
     ``orig_im_size (2,)`` height and width of the image. All float32.
@@ -38,6 +40,10 @@ def decoder_graph(graph: Graph, source: Source, arithmetic: Portable, *, full_si
     writer = _Decoder(graph, source, arithmetic)
     grid, low = source.grid, 4 * source.grid
     embeddings = graph.input("image_embeddings", (1, writer.width, grid, grid))
+    early = None
+    if source.early_block is not None:
+        sides = ("stages", 1, grid, grid, int(source.vision["hidden_size"]))
+        early = graph.input("interm_embeddings", sides)
     coords = graph.input("point_coords", ("prompts", "points", 2))
     labels = graph.input("point_labels", ("prompts", "points"))
     mask = graph.input("mask_input", ("mask_prompts", 1, low, low))
@@ -46,7 +52,8 @@ def decoder_graph(graph: Graph, source: Source, arithmetic: Portable, *, full_si
     image = writer.image_tokens(embeddings, writer.dense(mask, has_mask))
     tokens, image = writer.transformer(writer.prompt_tokens(points), image)
     slots = None if full_size else graph.input("mask_slots", ("slots",), TensorProto.INT64)
-    logits, scores = writer.masks(tokens, image, slots)
+    features = None if early is None else HighQuality(graph, source).of_image(embeddings, early)
+    logits, scores = writer.masks(tokens, image, slots, features)
     outputs = int(source.decoder["num_multimask_outputs"]) + 1
     if full_size:
         size = graph.input("orig_im_size", (2,))
@@ -125,9 +132,12 @@ class _Decoder:
         return self.graph.transpose(self.graph.reshape(x, -1, self.width, self.source.grid**2), 0, 2, 1)
 
     def prompt_tokens(self, points: str) -> str:
-        """``(B, tokens, C)``: the IoU token, the mask tokens, then the prompt's points."""
+        """``(B, tokens, C)``: the IoU token, the mask tokens, SAM-HQ's own, then the prompt's points."""
         graph = self.graph
-        tokens = [self.parameter(f"{path}.weight") for path in self.names.output_tokens]
+        paths = list(self.names.output_tokens)
+        if self.source.early_block is not None:
+            paths.append(self.names.hq_token)
+        tokens = [self.parameter(f"{path}.weight") for path in paths]
         own = graph.add("Concat", *tokens, axis=0)
         own = graph.add("Unsqueeze", own, graph.shape(0))
         count = graph.slice(graph.add("Shape", points), 0, 0, 1)
@@ -182,14 +192,16 @@ class _Decoder:
         output = graph.transpose(self.arithmetic.weighted(scores, v, names.path), 0, 2, 1, 3)
         return self.arithmetic.linear(graph.reshape(output, 0, 0, inner), names.output)
 
-    def masks(self, tokens: str, image: str, slots: str | None) -> tuple[str, str]:
+    def masks(
+        self, tokens: str, image: str, slots: str | None, features: str | None = None
+    ) -> tuple[str, str]:
         """Logits ``(B, M, 4g, 4g)``, or of the masks in ``slots``, and predicted IoU ``(B, M)``.
 
         A 2x2 transposed convolution of stride 2 gives every token four pixels that share nothing with
         their neighbours: it is a linear layer. Pixels stay in the order of their tokens until the end,
-        where only M numbers of each have to be moved.
+        where only M numbers of each have to be moved. ``features`` are SAM-HQ's, of the image.
         """
-        graph, grid = self.graph, self.source.grid
+        graph = self.graph
         first_step, second_step = self.names.upscaling
         graph.scope = f"{self.names.decoder}.upscale"
         outputs = int(self.source.decoder["num_multimask_outputs"]) + 1
@@ -205,12 +217,30 @@ class _Decoder:
         vector = graph.add("Concat", *vectors, axis=1) if outputs > 1 else vectors[0]
         if slots is not None:
             vector = graph.add("Gather", vector, slots, axis=1)
-        logits = graph.reshape(graph.add("MatMul", vector, x), 0, 0, grid, grid, 2, 2, 2, 2)
-        logits = graph.transpose(logits, 0, 1, 2, 4, 6, 3, 5, 7)
+        logits = self._in_rows(graph.add("MatMul", vector, x))
+        if features is not None:
+            logits = self._high_quality(graph.slice(tokens, 1, 1 + outputs, 2 + outputs), x, features, logits)
         depth = int(self.source.decoder["iou_head_depth"])
         first = graph.slice(tokens, 1, 0, 1)
         scores = self._feed_forward(first, self.names.iou_head, depth)
-        return graph.reshape(logits, 0, 0, 4 * grid, 4 * grid), graph.reshape(scores, -1, outputs)
+        return logits, graph.reshape(scores, -1, outputs)
+
+    def _in_rows(self, x: str) -> str:
+        """``(B, n, pixels in the order of their tokens)`` to ``(B, n, 4g, 4g)``."""
+        graph, grid = self.graph, self.source.grid
+        x = graph.transpose(graph.reshape(x, 0, 0, grid, grid, 2, 2, 2, 2), 0, 1, 2, 4, 6, 3, 5, 7)
+        return graph.reshape(x, 0, 0, 4 * grid, 4 * grid)
+
+    def _high_quality(self, token: str, x: str, features: str, logits: str) -> str:
+        """Logits with SAM-HQ's mask added to each, or that mask in place of each."""
+        graph, low = self.graph, 4 * self.source.grid
+        fine = HighQuality(graph, self.source).of_masks(self._in_rows(x), features)
+        asked = self._feed_forward(token, self.names.hq_head, 3)
+        mask = graph.add("MatMul", asked, graph.reshape(fine, 0, 0, -1))
+        mask = graph.reshape(mask, 0, 0, low, low)
+        if self.source.decoder.get("hq_token_only"):
+            return graph.add("Expand", mask, graph.add("Shape", logits))
+        return graph.add("Add", logits, mask)
 
     def _fourfold(self, x: str, path: str) -> str:
         """Transposed convolution, 2x2 with stride 2: ``(B, n, in) -> (B, n, 4 * out)``, pixels row by row."""

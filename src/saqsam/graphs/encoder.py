@@ -19,17 +19,25 @@ def encoder_graph(graph: Graph, source: Source, arithmetic: Portable) -> None:
     """Write the image encoder into ``graph``.
 
     Input ``images`` ``(B, 3, S, S)`` float32, preprocessed as for SAM (normalised, padded with zeros on
-    the right and below); output ``image_embeddings`` ``(B, C, g, g)`` float32.
+    the right and below); output ``image_embeddings`` ``(B, C, g, g)`` float32, of SAM-HQ also
+    ``interm_embeddings`` ``(1, B, g, g, D)``, the tokens after the first block with global attention.
     """
     side = source.image_size
     images = graph.input("images", ("batch", int(source.vision["num_channels"]), side, side))
     writer = EncoderWriter(graph, source, arithmetic)
     x = writer.patches(images)
+    early = ""
     for index in range(int(source.vision["num_hidden_layers"])):
         x = writer.block(x, index)
+        early = x if index == source.early_block else early
     embeddings = writer.neck(x)
     shape = ("batch", int(source.vision["output_channels"]), source.grid, source.grid)
     graph.output("image_embeddings", embeddings, shape)
+    if early:
+        width = int(source.vision["hidden_size"])
+        graph.scope = "early"
+        early = graph.add("Unsqueeze", early, graph.shape(0))
+        graph.output("interm_embeddings", early, (1, "batch", source.grid, source.grid, width))
 
 
 @dataclass(frozen=True)

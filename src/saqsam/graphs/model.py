@@ -152,7 +152,7 @@ class OnnxSam:
         """The decoder's answers; a graph that can choose computes no mask that is not kept."""
         masks = kept
         if _SLOTS in self._inputs:
-            every = 1 + self.config.mask_decoder_config.num_multimask_outputs  # type: ignore[union-attr]
+            every = 1 + self.config.mask_decoder_config.num_multimask_outputs
             inputs, masks = {**inputs, _SLOTS: np.arange(every)[kept]}, slice(None)
         logits, scores = run_session(self.decoder, self.name, inputs, self._outputs)
         return torch.from_numpy(logits)[:, masks], torch.from_numpy(scores)[:, kept]

@@ -73,6 +73,13 @@ class Source:
         """Side of the embedding in tokens."""
         return self.image_size // int(self.vision["patch_size"])
 
+    @property
+    def early_block(self) -> int | None:
+        """Of SAM-HQ the block whose tokens the decoder reads beside the embedding, else ``None``."""
+        if not self.has(f"{SamNames.hq_token}.weight"):
+            return None
+        return int(min(self.vision["global_attn_indexes"]))
+
     def weight(self, path: str) -> PackedWeight | None:
         """The integer weight of a layer, or ``None`` where it stayed float."""
         return self.packed.weights.get(path)

@@ -1,13 +1,8 @@
-"""Where an image lies in the model's square input, and the pixels it is given there.
-
-Kirillov et al., "Segment Anything" (2023), appendix A: the longest side is resized to the model's input
-(Pillow, bilinear), colours are normalised, then zeros are padded on the right and below.
-"""
+"""Where an image lies in the model's square input, and the pixels it is given there."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,16 +13,27 @@ from torch import Tensor
 
 from saqsam.errors import ImageError
 
-# ImageNet statistics of RGB in 0..1, as SAM was trained with.
-_MEAN = (0.485, 0.456, 0.406)
-_STD = (0.229, 0.224, 0.225)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Statistics of RGB in 0..1, as SAM was trained with."""
 
 
-class HasConfig(Protocol):
-    """A model whose configuration tells the side of its input."""
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a model wants its images.
 
-    @property
-    def config(self) -> Any: ...
+    Attributes:
+        side: of its square input in pixels.
+        pads: the longest side is resized to the input and the rest padded on the right and below (Kirillov et
+            al., "Segment Anything" (2023), appendix A); else both sides are resized to it, each by its own
+            factor.
+        mean, std: of RGB in 0..1, taken off and divided by.
+    """
+
+    side: int
+    pads: bool = True
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
 
 
 @dataclass(frozen=True)
@@ -38,11 +44,13 @@ class Frame:
         original: (height, width) of the displayed image in pixels.
         resized: (height, width) of the picture inside the input; the rest, right and below, is padding.
         size: side of the square input in pixels.
+        pads: whether there may be padding, see :class:`Preprocessing`.
     """
 
     original: tuple[int, int]
     resized: tuple[int, int]
     size: int
+    pads: bool = True
 
     def scale_points(self, points: Tensor) -> Tensor:
         """(..., 2) ``x, y`` from displayed-image pixels to input pixels, float32."""
@@ -54,14 +62,28 @@ class Frame:
         """(..., 4) ``x0, y0, x1, y1`` from displayed-image pixels to input pixels, float32."""
         return self.scale_points(boxes.reshape(*boxes.shape[:-1], 2, 2)).flatten(-2)
 
+    def enlarge(self, logits: Tensor) -> Tensor:
+        """Low-resolution logits ``(P, M, h, w)`` in displayed-image pixels, ``(P, M, H, W)``.
 
-def frame_for(model: HasConfig, height: int, width: int) -> Frame:
-    """The frame of a ``height`` x ``width`` image: longest side to the model's input, never below 1 px."""
-    config: Any = model.config
-    size = int(config.vision_config.image_size)
-    scale = size / max(height, width)
-    resized = (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
-    return Frame((height, width), resized, size)
+        As published: by way of the model's input where that has padding, which is cut off there; at once
+        where it has none.
+        """
+        if self.pads:
+            height, width = self.resized
+            logits = F.interpolate(logits, (self.size, self.size), mode="bilinear", align_corners=False)
+            logits = logits[..., :height, :width]
+            if self.resized == self.original:  # to its own size it would be copied unchanged
+                return logits
+        return F.interpolate(logits, self.original, mode="bilinear", align_corners=False)
+
+
+def frame_in(how: Preprocessing, height: int, width: int) -> Frame:
+    """The frame of a ``height`` x ``width`` image; no side of it is below 1 px."""
+    resized = (how.side, how.side)
+    if how.pads:
+        scale = how.side / max(height, width)
+        resized = (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
+    return Frame((height, width), resized, how.side, how.pads)
 
 
 def checked_pixels(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -73,11 +95,11 @@ def checked_pixels(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return pixels
 
 
-def preprocess(model: HasConfig, pixels: npt.NDArray[np.uint8]) -> tuple[Tensor, Frame]:
-    """The model's input for one image.
+def model_input(how: Preprocessing, pixels: npt.NDArray[np.uint8]) -> tuple[Tensor, Frame]:
+    """A model's input for one image.
 
     Args:
-        model: whose input size is used.
+        how: the model wants it.
         pixels: (H, W, 3) uint8 RGB.
 
     Returns:
@@ -87,12 +109,12 @@ def preprocess(model: HasConfig, pixels: npt.NDArray[np.uint8]) -> tuple[Tensor,
         ImageError: the pixels are not (H, W, 3) uint8.
     """
     checked_pixels(pixels)
-    frame = frame_for(model, *pixels.shape[:2])
+    frame = frame_in(how, *pixels.shape[:2])
     height, width = frame.resized
     picture = Image.fromarray(pixels)
     if (height, width) != frame.original:
         picture = picture.resize((width, height), Image.Resampling.BILINEAR)
     values = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
-    values = (values - torch.tensor(_MEAN)[:, None, None]) / torch.tensor(_STD)[:, None, None]
+    values = (values - torch.tensor(how.mean)[:, None, None]) / torch.tensor(how.std)[:, None, None]
     # Zeros come after normalising: the padding is grey to the model, not black.
     return F.pad(values, (0, frame.size - width, 0, frame.size - height))[None], frame

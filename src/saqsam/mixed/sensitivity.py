@@ -13,14 +13,14 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from saqsam.calibrate.images import CalibrationImage, pixels_of
-from saqsam.families.record import Model
+from saqsam.families.embedding import Embedding
+from saqsam.families.record import Encoder, Model, State
 from saqsam.families.registry import encoder_of
-from saqsam.families.shared_decoder import prompts_at_once
 from saqsam.models.attach import all_quantizers
 from saqsam.models.lookup import layer_at, module_at
 from saqsam.models.sites import ATTENTION, INPUT, KEY, QUERY, VALUE, WEIGHT, Site, attention_rows
@@ -82,27 +82,34 @@ def sensitivities(
     return errors, _sizes(first, quantizers[0], pixels, prompting)
 
 
-def _embed(model: Model, pixels: Tensor) -> Tensor:
+def _embed(model: Model, pixels: Tensor) -> Embedding:
     """The image encoder, each block run again on the way back: the map of a SAM-B's global attention alone
     takes 0.8 GB, and there are four of them, of which a quarter is held at a time."""
     encoder = encoder_of(model)
-    x = encoder.start(pixels.to(model.device, model.dtype))
-    for block in encoder.blocks:
-        subset = encoder.rows_of(block)
-        large = subset.is_global(x) and (x.shape[1] * x.shape[2]) ** 2 > _LARGE_MAP
-        parts = [
-            checkpoint(subset.run, x, rows, use_reentrant=False, preserve_rng_state=False)
-            for rows in subset.split(x.shape[1], _ROW_SHARE if large else 1.0)
-        ]
-        x = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
-    embedding: Tensor = encoder.neck(x)
-    return embedding
+    state: State = (encoder.start(pixels.to(model.device, model.dtype)),)
+    for index, block in enumerate(encoder.blocks):
+        state = encoder.carry(index, state, _run_again(encoder, block, state[0]))
+    return encoder.finish(state)
+
+
+def _run_again(encoder: Encoder, block: nn.Module, x: Tensor) -> Tensor:
+    """``block(x)``, run again on the way back."""
+    subset = encoder.rows_of(block)
+    if subset is None:
+        whole: Tensor = checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)
+        return whole
+    large = subset.is_global(x) and (x.shape[1] * x.shape[2]) ** 2 > _LARGE_MAP
+    parts = [
+        checkpoint(subset.run, x, rows, use_reentrant=False, preserve_rng_state=False)
+        for rows in subset.split(x.shape[1], _ROW_SHARE if large else 1.0)
+    ]
+    return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
 
 def _slopes(
     model: Model,
     prompting: Prompting,
-    embedding: Tensor,
+    embedding: Embedding,
     scales: Sequence[Tensor],
     probes: int,
     generator: torch.Generator,
@@ -112,12 +119,12 @@ def _slopes(
     A few prompts at a time go back to the embedding, then all of them together through the encoder: the
     decoder's graph of a SAM-B takes half a gigabyte for each prompt.
     """
-    leaf = embedding.detach().requires_grad_(True)
+    leaf = embedding.map(lambda x: x.detach().requires_grad_(True))
     (tokens,) = prompting.tokens
-    groups = tokens.split(prompts_at_once(embedding))
+    groups = tokens.split(embedding.prompts_at_once())
     parts = replace(prompting, tokens=tuple(groups))
     found = [[torch.zeros_like(scale) for scale in scales] for _ in range(probes)]
-    to_embedding = [torch.zeros_like(leaf) for _ in range(probes)]
+    to_embedding = [[torch.zeros_like(x) for x in leaf.tensors] for _ in range(probes)]
     vectors: list[tuple[Tensor, ...]] = []
     for index, group in enumerate(groups):
         output = masks_and_scores(model, parts, leaf, [index])
@@ -127,11 +134,13 @@ def _slopes(
             vectors = [vector.split(len(group)) for vector in drawn]
         for probe, vector in enumerate(vectors):
             total = (output * vector[index]).sum()
-            slopes = _gradients(total, [*scales, leaf], keep=probe < probes - 1)
-            to_embedding[probe] += slopes.pop()
+            slopes = _gradients(total, [*scales, *leaf.tensors], keep=probe < probes - 1)
+            for gradient in reversed(to_embedding[probe]):
+                gradient += slopes.pop()
             found[probe] = [x + y for x, y in zip(found[probe], slopes, strict=True)]
-    for probe, gradient in enumerate(to_embedding):
-        slopes = _gradients((embedding * gradient).sum(), scales, keep=probe < probes - 1)
+    for probe, gradients in enumerate(to_embedding):
+        products = [(x * y).sum() for x, y in zip(embedding.tensors, gradients, strict=True)]
+        slopes = _gradients(torch.stack(products).sum(), scales, keep=probe < probes - 1)
         found[probe] = [x + y for x, y in zip(found[probe], slopes, strict=True)]
     return found
 

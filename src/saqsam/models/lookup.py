@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from torch import nn
 
 from saqsam.errors import InvariantError
 from saqsam.families.record import Model
+from saqsam.families.registry import sizes_of
 from saqsam.models.sites import Site
 from saqsam.modules.layers import QuantizedLayer
 
@@ -44,5 +45,4 @@ def layer_at(model: Model, site: Site) -> QuantizedLayer:
 
 def image_side(model: Model) -> int:
     """Side of the model's square input in pixels: 1024 for the published models."""
-    config: Any = model.config
-    return int(config.vision_config.image_size)
+    return sizes_of(model).preprocessing.side

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from saqsam.checkpoints.official import POSITIONS, TIED_POSITIONS
 from saqsam.errors import CorruptCheckpoint, SaqsamError
 from saqsam.families.record import Model
+from saqsam.families.registry import family_of
 from saqsam.grids.affine import Affine
 from saqsam.grids.grid import Grid
 from saqsam.models.attach import all_quantizers, attach
@@ -49,11 +51,20 @@ def to_packed(model: Model, recipe: Recipe, records: dict[str, Any]) -> PackedMo
         )
     dtype = getattr(torch, recipe.float_dtype)
     rest = {
-        name: parameter.detach().to(dtype).cpu().contiguous()
-        for name, parameter in model.named_parameters()
+        name: tensor.detach().to(dtype).cpu().contiguous()
+        for name, tensor in (*model.named_parameters(), *_own_buffers(model))
         if name.removesuffix(".weight") not in weights
     }
     return PackedModel(plain_config(model), recipe.to_dict(), weights, activations, rest, records)
+
+
+def _own_buffers(model: Model) -> Iterator[tuple[str, Tensor]]:
+    """Buffers that are stored and are no quantizer's, a table that has two names under the stored one."""
+    of_grids = {id(x) for part in model.modules() if isinstance(part, Quantizer) for x in part.buffers()}
+    stored, twins = model.state_dict(), {twin for _, twin in family_of(model).tied}
+    for name, buffer in model.named_buffers():
+        if id(buffer) not in of_grids and name in stored and name not in twins:
+            yield name, buffer
 
 
 def plain_config(model: Model) -> dict[str, Any]:
@@ -82,8 +93,9 @@ def from_packed(packed: PackedModel, path: str | Path) -> tuple[Model, Recipe]:
 
 def _load_parameters(model: Model, packed: PackedModel) -> None:
     state = packed.float_state()
-    if POSITIONS in state:
-        state.setdefault(TIED_POSITIONS, state[POSITIONS])
+    for stored, twin in family_of(model).tied:
+        if stored in state:
+            state.setdefault(twin, state[stored])
     model.load_state_dict(state, strict=True, assign=True)
     model.tie_weights()
     model.eval().requires_grad_(False)

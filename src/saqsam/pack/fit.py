@@ -9,10 +9,9 @@ from pathlib import Path
 import torch
 
 from saqsam.checkpoints.config import checked_config
-from saqsam.checkpoints.official import POSITIONS, TIED_POSITIONS
 from saqsam.errors import CheckpointError, CorruptCheckpoint, RecipeError
 from saqsam.families.record import Config, Model
-from saqsam.families.registry import family_of_config
+from saqsam.families.registry import family_of, family_of_config
 from saqsam.models.plan import Plan, plan_sites
 from saqsam.pack.contents import MAX_NAME, PackedModel
 from saqsam.recipe import Recipe
@@ -86,8 +85,9 @@ def _check_overrides(recipe: Mapping[str, object], path: str | Path) -> None:
 def _check_shapes(model: Model, packed: PackedModel, path: str | Path) -> None:
     held = {name: tuple(tensor.shape) for name, tensor in packed.rest.items()}
     held |= {f"{name}.weight": tuple(weight.codes.shape) for name, weight in packed.weights.items()}
-    if POSITIONS in held:
-        held.setdefault(TIED_POSITIONS, held[POSITIONS])
+    for stored, twin in family_of(model).tied:
+        if stored in held:
+            held.setdefault(twin, held[stored])
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     for name in sorted(wanted.keys() ^ held.keys()):
         what = "missing" if name in wanted else "not part of this model"

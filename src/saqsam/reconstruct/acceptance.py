@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from saqsam.families.record import State
 from saqsam.reconstruct.loss import Problem, total
-from saqsam.reconstruct.units import State
 
 MOST_JUDGING = 4
 """At most so many calibration images decide."""

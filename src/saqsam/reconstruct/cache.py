@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from saqsam.errors import OutOfDisk
-from saqsam.reconstruct.units import State
+from saqsam.families.record import State
 
 ACTIVATIONS = "activations"
 """Name of the directory of files in a run directory, while there are any."""

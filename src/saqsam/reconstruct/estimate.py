@@ -12,13 +12,13 @@ from typing import NamedTuple, TypeVar
 
 import torch
 
-from saqsam.families.record import Model
+from saqsam.families.record import Model, State
 from saqsam.models.sites import WEIGHT
 from saqsam.reconstruct.layerwise import LayerInputs, layer_of, rows_of
 from saqsam.reconstruct.learner import Learner
 from saqsam.reconstruct.measure import tried
 from saqsam.reconstruct.plan import How, Step
-from saqsam.reconstruct.units import State, UnitQuantizers
+from saqsam.reconstruct.units import UnitQuantizers
 
 _T = TypeVar("_T")
 RUNTIME = 30_000_000
@@ -138,7 +138,7 @@ class Estimate:
             self._held(held, 0, self._moments(step, quantizers))
         seen = self.image if step.prompt_aware else None
         once = tried(self.model, unit, quantizers, state, settings, self.generator, view=seen)
-        view = 0 if seen is None else size((unit.view(once.after, [seen]),))
+        view = 0 if seen is None else size((unit.seen(once.after, [seen]),))
         learner = Learner(self.model, quantizers, settings)
         steps = settings.iterations if learner.learns else 0
         # A step is about three passes: forward, and backward to inputs and to what is learned.
@@ -180,7 +180,7 @@ class Estimate:
     def _tuned(self, step: Step, quantizers: UnitQuantizers, state: State) -> State:
         unit, settings = step.unit, step.settings
         once = tried(self.model, unit, quantizers, state, settings, self.generator, view=self.image)
-        held = size(state) + size(once.after) + size((unit.view(once.after, [self.image]),))
+        held = size(state) + size(once.after) + size((unit.seen(once.after, [self.image]),))
         self.units[unit.name] = Cost(settings.iterations, self._batch * once.seconds, 8 * once.seconds / 3)
         self._held(held, self._batch * once.graph, once.learned)
         return once.after

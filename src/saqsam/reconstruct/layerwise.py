@@ -16,12 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from saqsam.errors import InvariantError
+from saqsam.families.record import State
 from saqsam.models.sites import WEIGHT, Site
 from saqsam.modules.layers import QuantConv2d, QuantizedLayer
 from saqsam.modules.quantizer import Quantizer
 from saqsam.reconstruct.loss import Problem
 from saqsam.reconstruct.overrides import overridden, unquantized
-from saqsam.reconstruct.units import State, Unit, UnitQuantizers
+from saqsam.reconstruct.units import Unit, UnitQuantizers
 
 
 @contextmanager

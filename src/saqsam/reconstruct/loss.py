@@ -16,8 +16,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from saqsam.families.record import State
 from saqsam.reconstruct.mixing import Mixing
-from saqsam.reconstruct.units import State, Unit
+from saqsam.reconstruct.units import Unit
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Problem:
             terms["local"] = local_share * local_weight * local
         if self.views is not None:
             (wanted,) = joined(self.views, images)
-            prompt = mean_square(self.unit.view(found, images), wanted, -1)
+            prompt = mean_square(self.unit.seen(found, images), wanted, -1)
             terms["prompt"] = prompt_share * prompt_weight * prompt
         return terms
 
@@ -126,7 +127,7 @@ def local_term(unit: Unit, found: State, wanted: State) -> Tensor:
     """Weighted sum over the state's tensors of mean squared distance, summed over channels."""
     terms = [
         weight * mean_square(x, y, unit.channels)
-        for weight, x, y in zip(unit.local, found, wanted, strict=True)
+        for weight, x, y in zip(unit.local, found, wanted, strict=False)
         if weight
     ]
     return torch.stack(terms).sum()

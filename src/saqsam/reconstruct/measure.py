@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from saqsam.errors import OutOfMemory
-from saqsam.families.record import Model
+from saqsam.families.record import Model, State
 from saqsam.recipe import Reconstruct
 from saqsam.reconstruct.learner import Learner, precision
 from saqsam.reconstruct.machine import usable_memory
 from saqsam.reconstruct.mixing import Mixing
 from saqsam.reconstruct.overrides import overridden
-from saqsam.reconstruct.units import State, Unit, UnitQuantizers
+from saqsam.reconstruct.units import Unit, UnitQuantizers
 
 COPIES = 7
 """Numbers held for each learned one: itself, its gradient, Adam's two, where it began; of a weight besides
@@ -108,7 +108,7 @@ def _step(
             after = unit.run(tuple(x.clone() for x in state))
             compared = [x for x in after if x.requires_grad]
             if view is not None:
-                compared.append(unit.view(after, [view]))
+                compared.append(unit.seen(after, [view]))
         wanted = [x.detach().clone() for x in compared]
         if not learner.learns:
             return tuple(x.detach().float() for x in after), saved

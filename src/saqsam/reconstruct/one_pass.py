@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from saqsam.families.record import State
 from saqsam.models.sites import WEIGHT
 from saqsam.modules.layers import QuantizedLayer
 from saqsam.recipe import Reconstruct
@@ -21,7 +22,7 @@ from saqsam.reconstruct.gptq import Moments, round_by
 from saqsam.reconstruct.layerwise import layer_of, rows_seen
 from saqsam.reconstruct.loss import local_term
 from saqsam.reconstruct.overrides import overridden, unquantized
-from saqsam.reconstruct.units import State, Unit, UnitQuantizers
+from saqsam.reconstruct.units import Unit, UnitQuantizers
 
 
 @dataclass(frozen=True)

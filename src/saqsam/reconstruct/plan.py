@@ -82,7 +82,7 @@ def _step(unit: Unit, settings: Reconstruct) -> Step:
         how = How.LAYERS
     else:
         how = How.STEPS
-    return Step(unit, how, settings, prompt_aware=objective == "par")
+    return Step(unit, how, settings, prompt_aware=objective == "par" and unit.view is not None)
 
 
 def _tuning_settings(settings: Reconstruct) -> Reconstruct:

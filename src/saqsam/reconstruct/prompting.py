@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from saqsam.families.embedding import Embedding
 from saqsam.families.record import Model
 from saqsam.families.registry import decoder_of
 from saqsam.images.frame import Frame
@@ -82,15 +83,15 @@ class Prompting:
         mean = sum(counts) / len(counts)
         return min(range(len(counts)), key=lambda image: (counts[image] < mean, counts[image]))
 
-    def start(self, embedding: Tensor, images: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    def start(self, embedding: Embedding, images: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """The decoder's state before its first layer: queries, keys and tokens of all prompts.
 
         Args:
-            embedding: ``(images, C, g, g)`` from the neck.
+            embedding: of the images.
             images: which images these are.
         """
         tokens, counts = self.batch(images)
-        keys = (embedding + self.dense).flatten(2).transpose(1, 2)[:, None]
+        keys = (embedding.main + self.dense).flatten(2).transpose(1, 2)[:, None]
         return tokens, keys.repeat_interleave(counts, dim=0), tokens
 
     def image_tokens(self, embedding: Tensor, images: Sequence[int]) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from saqsam.families.record import Model
+from saqsam.families.record import Model, State
 from saqsam.jobs.directory import RunDirectory
 from saqsam.recipe import Reconstruct
 from saqsam.reconstruct.acceptance import LEARNED, NEAREST, UnitRecord, judging_images, loss_of, outputs_of
@@ -20,7 +20,7 @@ from saqsam.reconstruct.memory import optimise_within_memory
 from saqsam.reconstruct.progress import ProgressLog
 from saqsam.reconstruct.seeds import seeded
 from saqsam.reconstruct.snapshot import learned, restore_learned
-from saqsam.reconstruct.units import State, UnitQuantizers
+from saqsam.reconstruct.units import UnitQuantizers
 
 Rows = Sequence[dict[str, Tensor]]
 Part = tuple[dict[str, Tensor], dict[str, Any]]

@@ -17,7 +17,8 @@ import torch
 
 from saqsam.calibrate.images import CalibrationImage, pixels_of
 from saqsam.errors import OutOfMemory
-from saqsam.families.record import Model
+from saqsam.families.embedding import Embedding
+from saqsam.families.record import Model, State
 from saqsam.families.registry import encoder_of
 from saqsam.images.frame import Frame
 from saqsam.jobs.directory import RunDirectory
@@ -42,7 +43,7 @@ from saqsam.reconstruct.progress import Listener, Progress, ProgressLog, nobody
 from saqsam.reconstruct.prompting import Prompting
 from saqsam.reconstruct.seeds import seeded
 from saqsam.reconstruct.unit_solver import Rows, Solver
-from saqsam.reconstruct.units import State, Unit, UnitQuantizers
+from saqsam.reconstruct.units import Unit, UnitQuantizers
 
 logger = logging.getLogger("saqsam")
 
@@ -189,10 +190,10 @@ class Walk:
                 state = estimate.step(step, self._quantizers_of(step.unit), state, paths=paths, beside=beside)
                 beside, paths = 0 if plan.tuning is None else size(patches), 2
             if plan.tuning is not None:
-                masks = masks_and_scores(self.model, self.prompting, state[0], [usual])
+                masks = masks_and_scores(self.model, self.prompting, Embedding.of(state), [usual])
                 beside += size(state) + size((masks,))
             if plan.decoder:
-                state = self.prompting.start(state[0], [usual])
+                state = self.prompting.start(Embedding.of(state), [usual])
             for step in plan.decoder:
                 state = estimate.step(step, self._quantizers_of(step.unit), state, paths=2, beside=beside)
             if plan.tuning is not None:
@@ -233,15 +234,15 @@ class Walk:
     def _started(self, embeddings: Sequence[State]) -> Sequence[State]:
         """The decoder's states before its first layer."""
         return self.cache.keep(
-            self.prompting.start(embedding, [image]) for image, (embedding,) in enumerate(embeddings)
+            self.prompting.start(Embedding.of(state), [image]) for image, state in enumerate(embeddings)
         )
 
     def _masks(self, reached: Reached) -> Sequence[State]:
         """Masks of the float model, while its decoder is still float."""
         with overridden(unquantized(reached.pending)):
             return self.cache.keep(
-                (masks_and_scores(self.model, self.prompting, embedding, [image]),)
-                for image, (embedding,) in enumerate(reached.float)
+                (masks_and_scores(self.model, self.prompting, Embedding.of(state), [image]),)
+                for image, state in enumerate(reached.float)
             )
 
     def _tune(
@@ -267,7 +268,7 @@ class Walk:
         with overridden(unquantized(reached.pending)):
             targets, rows = self._targets(step, quantizers, references)
             if step.prompt_aware:
-                views = self.cache.keep((unit.view(state, [image]),) for image, state in enumerate(targets))
+                views = self.cache.keep((unit.seen(state, [image]),) for image, state in enumerate(targets))
         pending = reached.pending - _switched_on(quantizers, settings)
         known: Mapping[int, State] = {}
         with overridden(unquantized(pending)):

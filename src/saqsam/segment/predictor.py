@@ -1,29 +1,27 @@
 """From pixels and prompts to masks, by SAM's own protocol.
 
-Kirillov et al., "Segment Anything" (2023), appendix A, and its published predictor: the longest side is
-resized to the model's input (Pillow, bilinear), colours are normalised, then zeros are padded on the right
-and below; low-resolution mask logits are enlarged to the input frame, cropped to the picture, enlarged to
-the original size and cut at 0. Everything is sized by the model's own ``image_size``.
+Kirillov et al., "Segment Anything" (2023), appendix A, and its published predictor: the image is brought
+into the model's square input as its family wants it, see :mod:`saqsam.images.frame`; low-resolution mask
+logits are enlarged to the original size and cut at 0. Everything is sized by the model's own configuration.
 
-The model is a ``transformers.SamModel``, float or quantized: only its public calls are used.
+The model is one of ``transformers``, float or quantized.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from saqsam.families.record import Model
-from saqsam.families.registry import decoder_of, encoder_of
-from saqsam.families.shared_decoder import ImageDecoder, can_share, prompts_at_once
-from saqsam.images.frame import Frame, checked_pixels, preprocess
+from saqsam.families.embedding import Embedding
+from saqsam.families.framing import preprocess
+from saqsam.families.record import Model, Prepared
+from saqsam.families.registry import decoder_of, encoder_of, sizes_of
+from saqsam.images.frame import Frame, checked_pixels
 from saqsam.prompts.clicks import by_count
 from saqsam.prompts.prompts import CheckedPrompts, Prompts, checked_prompts
 from saqsam.segment.result import Segmentation
@@ -56,12 +54,11 @@ _PART_PIXELS = 1 << 28
 
 def low_res_side(model: Model) -> int:
     """Side of the model's low-resolution masks, and of its mask prompts: four times its embedding grid."""
-    config: Any = model.config
-    return 4 * int(config.prompt_encoder_config.image_embedding_size)
+    return sizes_of(model).low_res_side
 
 
 @torch.no_grad()
-def embed(model: Model, pixel_values: Tensor) -> Tensor:
+def embed(model: Model, pixel_values: Tensor) -> Embedding:
     """Image embeddings of preprocessed images.
 
     Padding to whole windows costs nothing where nothing watches, see :mod:`saqsam.families.sam_encoder`.
@@ -71,7 +68,7 @@ def embed(model: Model, pixel_values: Tensor) -> Tensor:
         pixel_values: (B, 3, S, S) from :func:`preprocess`.
 
     Returns:
-        (B, C, g, g) on the model's device.
+        Of B images, on the model's device.
     """
     return encoder_of(model).encode(pixel_values.to(model.device, model.dtype))
 
@@ -79,7 +76,7 @@ def embed(model: Model, pixel_values: Tensor) -> Tensor:
 @torch.no_grad()
 def decode(
     model: Model,
-    embeddings: Tensor,
+    embeddings: Embedding,
     prompts: Prompts,
     frame: Frame,
     *,
@@ -89,11 +86,11 @@ def decode(
     """Low-resolution masks for every prompt of one image.
 
     Prompts are independent, so working through them ``chunk`` at a time changes memory and nothing else.
-    What all prompts have in common is computed once, see :mod:`saqsam.families.shared_decoder`.
+    What all prompts have in common is computed once where the family can.
 
     Args:
         model: float or quantized.
-        embeddings: (1, C, g, g) from :func:`embed`.
+        embeddings: of this image, from :func:`embed`.
         prompts: P checked prompts in displayed-image pixels; P may be 0.
         frame: from :func:`preprocess`.
         multimask_output: M = 3 masks of an ambiguous prompt rather than the single M = 1.
@@ -104,10 +101,8 @@ def decode(
     """
     if len(prompts) == 0:
         return _nothing(model, embeddings, multimask_output)
-    chunk = prompts_at_once(embeddings) if chunk is None else max(1, chunk)
-    decoder = None
-    if can_share(model):
-        decoder = ImageDecoder(model, embeddings, with_masks=prompts.masks is not None)
+    chunk = embeddings.prompts_at_once() if chunk is None else max(1, chunk)
+    decoder = decoder_of(model).prepared(embeddings, with_masks=prompts.masks is not None)
     order: list[Tensor] = []
     parts: list[tuple[Tensor, Tensor]] = []
     for rows, alike in by_count(prompts):
@@ -116,7 +111,9 @@ def decode(
             if decoder is None:
                 parts.append(_decode_plain(model, embeddings, group, frame, multimask_output))
             else:
-                parts.append(_decode_shared(model, decoder, group, frame, multimask_output))
+                parts.append(
+                    _decode_shared(model, decoder, group.to(embeddings.device), frame, multimask_output)
+                )
     logits, scores = (torch.cat(part) if len(part) > 1 else part[0] for part in zip(*parts, strict=True))
     if order:
         back = torch.cat(order).argsort().to(logits.device)
@@ -124,32 +121,30 @@ def decode(
     return logits, scores
 
 
-def _nothing(model: Model, embeddings: Tensor, multimask_output: bool) -> tuple[Tensor, Tensor]:
-    config: Any = model.config
-    outputs = int(config.mask_decoder_config.num_multimask_outputs) if multimask_output else 1
-    side = low_res_side(model)
-    return embeddings.new_zeros((0, outputs, side, side)), embeddings.new_zeros((0, outputs))
+def _nothing(model: Model, embeddings: Embedding, multimask_output: bool) -> tuple[Tensor, Tensor]:
+    sizes, like = sizes_of(model), embeddings.main
+    outputs, side = sizes.masks if multimask_output else 1, sizes.low_res_side
+    return like.new_zeros((0, outputs, side, side)), like.new_zeros((0, outputs))
 
 
 def _decode_shared(
-    model: Model, decoder: ImageDecoder, prompts: Prompts, frame: Frame, multimask_output: bool
+    model: Model, decoder: Prepared, prompts: Prompts, frame: Frame, multimask_output: bool
 ) -> tuple[Tensor, Tensor]:
-    prompts = prompts.to(decoder.embeddings.device)
     sparse, dense = decoder_of(model).embed_prompts(
         input_boxes=None if prompts.boxes is None else frame.scale_boxes(prompts.boxes)[None],
         input_points=None if prompts.points is None else frame.scale_points(prompts.points)[None],
         input_labels=None if prompts.labels is None else prompts.labels[None],
-        input_masks=None if prompts.masks is None else prompts.masks.to(decoder.embeddings.dtype),
+        input_masks=None if prompts.masks is None else prompts.masks.to(model.dtype),
     )
-    return decoder(
-        None if sparse is None else sparse[0],
-        None if prompts.masks is None else dense,
-        multimask_output=multimask_output,
+    tokens, image = decoder.attend(
+        None if sparse is None else sparse[0], None if prompts.masks is None else dense
     )
+    scores = decoder.scores(tokens, multimask_output=multimask_output)
+    return decoder.masks(tokens, image, multimask_output=multimask_output), scores
 
 
 def _decode_plain(
-    model: Model, embeddings: Tensor, prompts: Prompts, frame: Frame, multimask_output: bool
+    model: Model, embeddings: Embedding, prompts: Prompts, frame: Frame, multimask_output: bool
 ) -> tuple[Tensor, Tensor]:
     prompts = prompts.to(embeddings.device)
     boxes = None if prompts.boxes is None else frame.scale_boxes(prompts.boxes)
@@ -158,15 +153,15 @@ def _decode_plain(
     # but a mask prompt belongs to an image, so with masks each prompt becomes an image of its own.
     prompt_dim = 0 if prompts.masks is None else 1
     count = 1 if prompts.masks is None else len(prompts)
-    output = model(
-        image_embeddings=embeddings.expand(count, -1, -1, -1),
+    found = decoder_of(model).answer(
+        embeddings.expand(count),
         input_boxes=None if boxes is None else boxes.unsqueeze(prompt_dim),
         input_points=None if points is None else points.unsqueeze(prompt_dim),
         input_labels=None if prompts.labels is None else prompts.labels.unsqueeze(prompt_dim),
         input_masks=None if prompts.masks is None else prompts.masks.to(embeddings.dtype),
         multimask_output=multimask_output,
     )
-    return output.pred_masks.flatten(0, 1), output.iou_scores.flatten(0, 1)
+    return found.masks.flatten(0, 1), found.scores.flatten(0, 1)
 
 
 @torch.no_grad()
@@ -181,13 +176,8 @@ def upscale_masks(logits: Tensor, frame: Frame) -> Tensor:
         (P, M, H, W) bool on the device of ``logits``; where a logit is NaN the mask is False.
     """
     masks = torch.empty((*logits.shape[:2], *frame.original), dtype=torch.bool, device=logits.device)
-    height, width = frame.resized
     for rows in _slices(len(logits), _ENLARGED_PIXELS // _pixels_each(frame, logits.shape[1])):
-        large = F.interpolate(
-            logits[rows].float(), (frame.size, frame.size), mode="bilinear", align_corners=False
-        )[..., :height, :width]
-        large = F.interpolate(large, frame.original, mode="bilinear", align_corners=False)
-        masks[rows] = large > MASK_THRESHOLD
+        masks[rows] = frame.enlarge(logits[rows].float()) > MASK_THRESHOLD
     return masks
 
 
@@ -317,29 +307,30 @@ def checked_once(
     )
 
 
-def encoded(model: Model, questions: Sequence[Question]) -> list[Tensor]:
+def encoded(model: Model, questions: Sequence[Question]) -> list[Embedding]:
     """Embeddings of images that go through the encoder together, those without prompts left out.
 
     Returns:
-        (1, C, g, g) for each question; where nothing is asked a (1, 1, 1, 1) that means nothing.
+        Of one image for each question; where nothing is asked a (1, 1, 1, 1) that means nothing.
     """
     asked = [one.pixel_values for one in questions if len(one.prompts)]
-    found = iter(embed(model, torch.cat(asked)).split(1) if asked else ())
+    found = iter(embed(model, torch.cat(asked)).split() if asked else ())
     return [
-        next(found) if len(one.prompts) else one.pixel_values.new_zeros((1, 1, 1, 1)) for one in questions
+        next(found) if len(one.prompts) else Embedding(one.pixel_values.new_zeros((1, 1, 1, 1)))
+        for one in questions
     ]
 
 
 def answer(
     model: Model,
-    embeddings: Tensor,
+    embeddings: Embedding,
     question: Question,
     multimask_output: bool,
     chunk: int | None,
     *,
     all_masks: bool = False,
 ) -> Segmentation:
-    """Decode the prompts of one image from its (1, C, g, g) embedding, ``chunk`` at a time."""
+    """Decode the prompts of one image from its embedding, ``chunk`` at a time."""
     logits, scores = decode(
         model,
         embeddings,

@@ -18,9 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from saqsam.families.embedding import Embedding
+from saqsam.families.framing import frame_for, preprocess
 from saqsam.families.record import Model
 from saqsam.images.crops import Window, around, cut, paste
-from saqsam.images.frame import Frame, checked_pixels, frame_for, preprocess
+from saqsam.images.frame import Frame, checked_pixels
 from saqsam.prompts.prompts import CheckedPrompts, Prompts
 from saqsam.segment.predictor import (
     Question,
@@ -212,7 +214,7 @@ def _zoomed(
     checked, clipped = checked_once(model, height, width, prompts, where)
     at_once = len(checked) if at_once is None else at_once
     crops = crops_for(checked, height, width)
-    kept: dict[int, Tensor] = {}
+    kept: dict[int, Embedding] = {}
     for start in range(0, len(checked), at_once):
         answers: list[tuple[list[int], Segmentation]] = []
         passes = 0

@@ -29,8 +29,8 @@ import torch
 from torch import Tensor, nn
 
 from saqsam.errors import UsageError
+from saqsam.families.framing import preprocess
 from saqsam.families.record import Model
-from saqsam.images.frame import preprocess
 from saqsam.models.lookup import image_side, module_at
 from saqsam.models.sites import DECODER, attention_rows
 from saqsam.prompts.prompts import Prompts
