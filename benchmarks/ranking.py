@@ -1,8 +1,8 @@
 """Who wins, and whether the difference can be told: reads the rows that ``reconstruction.py`` measured.
 
-    python benchmarks/reconstruction.py --models small --bits w8a8 w6a6 w4a4 w3a3 w4a8 --seeds 5 --images 200 \\
-        --recipes rtn mse ptq4sam-l ahcptq saq-sam-star saq-sam best-closed-form best --coco coco50 \\
-        --out benchmarks/results/ranking.csv
+    python benchmarks/reconstruction.py --models small --bits w8a8 w6a6 w4a4 w3a3 w4a8 --seeds 5 \\
+        --recipes rtn mse ptq4sam-l ahcptq saq-sam-star saq-sam best-closed-form best --images 200 \\
+        --coco coco50 --out benchmarks/results/ranking.csv
     python benchmarks/ranking.py benchmarks/results/ranking.csv --column coco_mIoU
 
 For each width: mean over the draws of the calibration set with its 95 % interval (Student's t), best first,
