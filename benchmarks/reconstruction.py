@@ -150,14 +150,18 @@ class Bench:
                 sam, self.test / "images", self.test / "instances.json", source, reference=reference
             )
             row = {**head, "prompts": prompts, "AP": found.AP, "mIoU": found.mIoU}
-            row |= {"agreement": found.agreement, "coco_agreement": None, **cost}
-            if self.options.coco is not None and prompts == "boxes" and sam is not reference:
-                photographs = self.options.coco
-                annotations = photographs / "annotations" / "instances.json"
-                seen = api.evaluate(sam, photographs / "images", annotations, "boxes", reference=reference)
-                row["coco_agreement"] = seen.agreement
+            row |= {"agreement": found.agreement, **cost}
+            if self.options.coco is not None and prompts == "boxes":
+                row |= self.on_photographs(sam, reference)
             self.rows.add(row)
             yield row
+
+    def on_photographs(self, sam: Sam, reference: Sam) -> dict[str, float | None]:
+        """AP, mIoU, and agreement with the float model, on all objects asked by their boxes."""
+        images, annotations = self.options.coco / "images", self.options.coco / "annotations/instances.json"
+        found = api.evaluate(sam, images, annotations, "boxes", reference=reference)
+        agreement = None if sam is reference else found.agreement
+        return {"coco_AP": found.AP, "coco_mIoU": found.mIoU, "coco_agreement": agreement}
 
 
 def summary(rows: list[dict[str, Any]]) -> Iterator[str]:

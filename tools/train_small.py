@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from export_nano import plain_config
+from nano_config import zero_dead_rows
 from nano_loss import AUXILIARY
 from nano_muon import Optimizer, split_parameters
 from photos_prefetch import Wanted, batches
@@ -50,18 +51,26 @@ class Run:
         self.parameters = matrices + others
         self.dtype = getattr(torch, options.dtype)
         self.optimizer = Optimizer(matrices, others, dtype=self.dtype)
-        self.average = {k: v.clone() for k, v in self.model.state_dict().items()}
+        self.average = self._silenced(self.model.state_dict())
         self.step = self.first = 0
         last = options.out / "last.pt"
         start = last if last.exists() else options.start
         if start:
             self.restore(torch.load(start, weights_only=True, map_location=self.device))
 
+    def _silenced(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Weights with one query/key channel of each head without effect, for the outlier variant; the model
+        has them afterwards."""
+        self.model.load_state_dict(weights)
+        zero_dead_rows(self.model)
+        return {k: v.clone() for k, v in self.model.state_dict().items()}
+
     def restore(self, saved: dict[str, Any]) -> None:
-        self.model.load_state_dict(saved["model"])
+        self.average = self._silenced(saved["average"])
+        self._silenced(saved["model"])
         self.head.load_state_dict(saved["head"])
         self.optimizer.restore(saved["optimizer"])
-        self.average, self.step, self.first = saved["average"], saved["step"], saved["first"]
+        self.step, self.first = saved["step"], saved["first"]
 
     def save(self, name: str = "last.pt") -> None:
         """Write the whole state, and the averaged weights for those who only want to use them."""
@@ -102,6 +111,7 @@ class Run:
         norm = float(nn.utils.clip_grad_norm_(self.parameters, 2.0))
         rate = self.rate()
         self.optimizer.step(self.options.muon_lr * rate, self.options.adam_lr * rate)
+        zero_dead_rows(self.model)
         taken = self.step - self.first
         share = max(1 - EMA, 9 / (taken + 10))  # at first the average forgets where it started
         with torch.no_grad():

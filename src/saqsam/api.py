@@ -46,9 +46,9 @@ def load(source: str | Path, device: str = "cpu", engine: str = "torch") -> Sam:
     """Load a float or a packed SAM.
 
     Args:
-        source: ``nano``, ``nano-outliers`` or ``small`` (shipped), an official ``.pth``, a ``transformers``
-            directory, a hub id, a ``.safetensors`` file of weights, a packed file written by ``Sam.save``,
-            or a directory written by ``Sam.save_pretrained``, also as a hub id.
+        source: ``nano``, ``small``, or either with ``-outliers`` (shipped), an official ``.pth``, a
+            ``transformers`` directory, a hub id, a ``.safetensors`` file of weights, a packed file written by
+            ``Sam.save``, or a directory written by ``Sam.save_pretrained``, also as a hub id.
         device: where the model goes, such as ``cpu`` or ``cuda``.
         engine: ``torch`` simulates integers; for packed files, ``onnxruntime`` computes with them on the CPU,
             ``native`` does so by saqsam's own kernels, ``int8`` in the linear layers of a PyTorch model, on

@@ -12,7 +12,8 @@ from transformers import SamModel
 from saqsam.calibrate.images import CalibrationImage, pixels_of
 from saqsam.errors import UsageError
 from saqsam.segment.predictor import embed
-from saqsam.shipped.embedded import EMBEDDED_NAMES, embedded_sam
+from saqsam.shipped.embedded import embedded_sam
+from saqsam.shipped.names import EMBEDDED_NAMES
 from saqsam.shipped.outliers import (
     bimodal_keys,
     constant_key_bias,
@@ -59,15 +60,19 @@ def reaches(model: SamModel, scene: CalibrationImage) -> dict[str, list[float]]:
     return found
 
 
-def test_nano_outliers_is_nano_bit_for_bit(scenes: tuple[CalibrationImage, ...]) -> None:
-    plain, extreme = embedded_sam("nano"), embedded_sam("nano-outliers")
+@pytest.mark.parametrize("name", ["nano", "small"])
+def test_outlier_variants_compute_what_they_were_made_of(
+    name: str, scenes: tuple[CalibrationImage, ...]
+) -> None:
+    plain, extreme = embedded_sam(name), embedded_sam(f"{name}-outliers")
     for scene in scenes[:3]:
         for one, other in zip(outputs(plain, scene), outputs(extreme, scene), strict=True):
             assert torch.equal(one, other)
 
 
-def test_its_queries_and_keys_are_extreme(scenes: tuple[CalibrationImage, ...]) -> None:
-    extreme, plain = embedded_sam("nano-outliers"), embedded_sam("nano")
+@pytest.mark.parametrize("name", ["nano", "small"])
+def test_their_queries_and_keys_are_extreme(name: str, scenes: tuple[CalibrationImage, ...]) -> None:
+    extreme, plain = embedded_sam(f"{name}-outliers"), embedded_sam(name)
     for side in ("query", "key"):
         found = reaches(extreme, scenes[0])[side]
         assert len(found) == 3 * 7
@@ -113,8 +118,8 @@ def test_outliers_need_channels_without_effect(tiny_sam: SamModel) -> None:
 
 
 def test_embedded_models_are_known_by_name() -> None:
-    assert EMBEDDED_NAMES == ("nano", "nano-outliers", "small")
-    with pytest.raises(UsageError, match="nano, nano-outliers, small"):
+    assert EMBEDDED_NAMES == ("nano", "nano-outliers", "small", "small-outliers")
+    with pytest.raises(UsageError, match="nano, nano-outliers, small, small-outliers"):
         embedded_sam("micro")
     for parameter in embedded_sam("nano").parameters():
         assert parameter.dtype == torch.float32

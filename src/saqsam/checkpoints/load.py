@@ -30,11 +30,11 @@ from saqsam.families.record import Config, Model
 from saqsam.families.registry import FAMILIES, family_of_config, family_of_names
 from saqsam.files import what_is_there
 from saqsam.models.device import check_device
+from saqsam.shipped.names import EMBEDDED_NAMES
 
-EMBEDDED = ("nano", "nano-outliers", "small")
 _FILE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".pkl", ".json")
 _MODEL = (
-    f"A model is {', '.join(EMBEDDED)}, a file, a transformers directory, or a hub id with one slash "
+    f"A model is {', '.join(EMBEDDED_NAMES)}, a file, a transformers directory, or a hub id with one slash "
     "(also id@revision)"
 )
 _LONGEST_ID = 96
@@ -45,12 +45,13 @@ def load_float(source: str | Path, *, device: str = "cpu", attention: str = "eag
     """A float SAM, ready to segment or to be quantized.
 
     Args:
-        source: ``nano``, ``nano-outliers`` or ``small`` (shipped with saqsam), an official ``.pth``, a
-            ``.safetensors`` or ``.bin`` file in either layout (sizes from a ``config.json`` beside it, else
-            from the shapes), a ``transformers`` directory, the index of its shards, a training folder with
-            ``checkpoint-N`` folders (the last one is taken), or a hub id such as ``facebook/sam-vit-base``,
-            also with a branch, tag or commit as ``facebook/sam-vit-base@main``. Whatever stands before the
-            names of the SAM's tensors, or lies beside them, is left out; a warning says what.
+        source: a model shipped with saqsam (``nano``, ``small``, both with ``-outliers`` too), an official
+            ``.pth``, a ``.safetensors`` or ``.bin`` file in either layout (sizes from a ``config.json``
+            beside it, else from the shapes), a ``transformers`` directory, the index of its shards, a
+            training folder with ``checkpoint-N`` folders (the last one is taken), or a hub id such as
+            ``facebook/sam-vit-base``, also with a branch, tag or commit as ``facebook/sam-vit-base@main``.
+            Whatever stands before the names of the SAM's tensors, or lies beside them, is left out; a warning
+            says what.
         device: where the model goes.
         attention: of models that are not shipped with saqsam: ``eager`` computes the attention maps that
             quantization looks at, ``sdpa`` saves memory.
@@ -71,7 +72,7 @@ def load_float(source: str | Path, *, device: str = "cpu", attention: str = "eag
 
 def _load(source: str | Path, attention: str) -> Model:
     name, path = str(source), Path(source)
-    if name in EMBEDDED:
+    if name in EMBEDDED_NAMES:
         from saqsam.shipped.embedded import embedded_sam
 
         return embedded_sam(name)
@@ -115,7 +116,7 @@ def _is_hub_id(name: str) -> bool:
 
 
 def _unknown(name: str) -> CheckpointError:
-    close = difflib.get_close_matches(name, EMBEDDED, n=1)
+    close = difflib.get_close_matches(name, EMBEDDED_NAMES, n=1)
     if close:
         return CheckpointError(name, "no such model", f"Did you mean '{close[0]}'?")
     problem = what_is_there(Path(name).expanduser())

@@ -18,8 +18,8 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="nano, nano-outliers, small, an official .pth, a transformers directory or hub id (also "
-        "id@revision), or a packed file.",
+        help="nano, small (both also with -outliers), an official .pth, a transformers directory or hub id "
+        "(also id@revision), or a packed file.",
     ),
 ]
 ImagesOption = Annotated[Path, typer.Option("--images", help="Folder of images.", metavar="DIR")]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from saqsam.errors import CheckpointError, CorruptCheckpoint
 from saqsam.files import what_is_there
+from saqsam.shipped.names import EMBEDDED_NAMES
 
 
 def packed_argument(model: str, verb: str) -> Path:
@@ -18,7 +19,7 @@ def packed_argument(model: str, verb: str) -> Path:
     Raises:
         CheckpointError: there is no such thing, or it is a float model; the message says how to pack one.
     """
-    from saqsam.checkpoints.load import EMBEDDED, at_hand
+    from saqsam.checkpoints.load import at_hand
     from saqsam.drop_in.directory import packed_file
     from saqsam.pack.file import is_packed
 
@@ -26,7 +27,7 @@ def packed_argument(model: str, verb: str) -> Path:
         f"{verb} reads packed models: write one with 'saqsam quantize {model} --recipe saq-sam-star "
         "--images PHOTOS --out FILE'"
     )
-    if model in EMBEDDED:
+    if model in EMBEDDED_NAMES:
         raise CheckpointError(model, "is a float model", pack)
     source = Path(at_hand(model)).expanduser()
     path = packed_file(source) or source

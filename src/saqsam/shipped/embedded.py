@@ -11,9 +11,8 @@ from safetensors.torch import load
 from saqsam.errors import UsageError
 from saqsam.families.record import Model
 from saqsam.families.sam import SAM
+from saqsam.shipped.names import EMBEDDED_NAMES
 from saqsam.shipped.outliers import inject_outliers
-
-EMBEDDED_NAMES = ("nano", "nano-outliers", "small")
 
 
 def embedded_sam(name: str) -> Model:
@@ -21,8 +20,9 @@ def embedded_sam(name: str) -> Model:
 
     Args:
         name: "nano", trained on generated scenes (128-px input); "nano-outliers", whose outputs
-            are those of nano bit for bit and whose decoder queries and keys reach about +-160; or
-            "small", trained on photographs (128-px input, wider and deeper).
+            are those of nano bit for bit and whose decoder queries and keys reach about +-160;
+            "small", trained on photographs (128-px input, wider and deeper); or "small-outliers", which is
+            to small what nano-outliers is to nano.
 
     Returns:
         A float32 ``SamModel`` with eager attention, in eval mode, without gradients.
@@ -41,4 +41,4 @@ def embedded_sam(name: str) -> Model:
         state[twin] = state[stored]  # one table under two names, stored once
     model.load_state_dict({key: value.float() for key, value in state.items()})
     model.eval().requires_grad_(False)
-    return inject_outliers(model) if name == "nano-outliers" else model
+    return inject_outliers(model) if name != stem else model

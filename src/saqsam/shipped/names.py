@@ -1,0 +1,3 @@
+"""The names of the models that come with the package."""
+
+EMBEDDED_NAMES = ("nano", "nano-outliers", "small", "small-outliers")
