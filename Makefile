@@ -1,5 +1,6 @@
 # make demo   install into .venv and run the whole pipeline on the shipped models: scenes, then photographs
 # make test   install with test tools and run the suite
+# make browser  the driver of Chromium that the tests of the page use
 # make lint   formatting, lint and types
 #
 # Variables: PYTHON (3.11 or newer), VENV, PIP_ARGS (for example an index of CPU-only torch wheels),
@@ -16,7 +17,7 @@ BIN := $(VENV)/bin
 PINS := pyproject.toml constraints.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --constraint constraints.txt
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test lint format browser clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -49,6 +50,10 @@ $(VENV)/installed: $(PINS) | $(BIN)/python
 $(VENV)/installed-dev: $(PINS) | $(BIN)/python
 	$(PIP) --editable '.[dev]'
 	@touch $(VENV)/installed $@
+
+# Drives the system's own Chromium: no browser is downloaded.
+browser: $(VENV)/installed-dev
+	$(PIP) --editable '.[browser]'
 
 clean:
 	rm -rf "$(VENV)" demo-output build src/saqsam.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -152,9 +152,10 @@ def test_clicks_boxes_masks_and_what_is_saved(
     box = prompts["objects"][1]["boxes"][0]
     assert box == pytest.approx([197, 86, 390, 380], abs=2)
     assert "pixels, IoU" in visit.page.inner_text("#figures")  # of the two models
-    visit.page.fill("#split", "300")
-    visit.page.click("#facts-part summary")
+    visit.page.fill("#split", "520")
     shoot(visit.page, "compare-wide")
+    visit.page.click("#facts-part summary")
+    shoot(visit.page, "facts-wide")
     visit.close()
 
 
@@ -223,15 +224,27 @@ def test_keys_alone_a_narrow_screen_and_no_isolation(browser: Any, plain_site: s
     visit.close()
 
 
-def test_a_model_file_that_was_changed_is_not_run(browser: Any, site: str, exported: WebExported) -> None:
+def fault(visit: Page) -> str:
+    visit.page.goto(visit.address)
+    visit.page.wait_for_selector("#fault:not([hidden])")
+    return str(visit.page.inner_text("#fault"))
+
+
+def test_what_goes_wrong_is_told(browser: Any, site: str, exported: WebExported) -> None:
     changed = bytearray((exported.directory / "model" / "encoder.onnx").read_bytes())
     changed[-1] ^= 1
     visit = Page(browser, site)
     visit.page.route("**/model/encoder.onnx", lambda route: route.fulfill(body=bytes(changed)))
-    visit.page.goto(site)
-    visit.page.wait_for_selector("#fault:not([hidden])")
-    assert "SHA-256 differs" in visit.page.inner_text("#fault")
+    assert "SHA-256 differs" in fault(visit)
+    visit.page.route("**/manifest.json", lambda route: route.fulfill(body="{"))
+    assert "manifest.json could not be read" in fault(visit)
+    visit.page.add_init_script("WebAssembly.validate = () => false")
+    visit.page.unroute("**/manifest.json")
+    assert "WebAssembly with SIMD" in fault(visit)
     visit.close()
+    visit = Page(browser, (exported.directory / "index.html").as_uri())
+    assert "opened as a file" in fault(visit)
+    visit.page.context.close()
 
 
 def test_the_server_computes_the_same_page(browser: Any, served: str, shoot: Shoot, tmp_path: Path) -> None:
@@ -241,7 +254,21 @@ def test_the_server_computes_the_same_page(browser: Any, served: str, shoot: Sho
     visit.page.set_input_files("#file", file)
     visit.page.wait_for_selector("#fault:not([hidden])")
     assert "broken.png could not be read" in visit.page.inner_text("#fault")
-    visit.example(2).drag(197, 86, 390, 380)
+    clear = np.random.default_rng(5).integers(0, 256, (40, 50, 4), dtype=np.uint8)
+    file = tmp_path / "clear.png"
+    Image.fromarray(clear).save(file)
+    visit.page.set_input_files("#file", file)
+    visit.page.wait_for_selector("html[data-state=photo]")
+    found = visit.page.evaluate(
+        "async () => Array.from((await import('./app.mjs')).inside().view.photo.pixels())"
+    )
+    assert np.array_equal(np.array(found).reshape(clear.shape)[..., :3], clear[..., :3])
+
+    visit.page.reload()
+    visit.open().example(2)
+    visit.page.mouse.move(*visit.place(250, 130))
+    visit.page.wait_for_function("async () => (await import('./app.mjs')).inside().view.ghost !== null")
+    visit.drag(197, 86, 390, 380)
     mask = pixels(visit.saved("#save-mask"))[..., 0] > 127
     visit.page.keyboard.press("Enter")
     visit.click(330, 280)

@@ -22,15 +22,39 @@ export async function openPhoto(blob, name = "") {
   return photo;
 }
 
+/** RGBA of a picture; what lies under transparent pixels is kept, as saqsam keeps it. */
 function pixelsOf(bitmap, name) {
+  let data;
   try {
     const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
     const context = canvas.getContext("2d", { willReadFrequently: true, colorSpace: "srgb" });
     context.drawImage(bitmap, 0, 0);
-    return context.getImageData(0, 0, bitmap.width, bitmap.height).data;
+    data = context.getImageData(0, 0, bitmap.width, bitmap.height).data;
   } catch {
     throw new Fault("huge", name);
   }
+  for (let i = 3; i < data.length; i += 4) if (data[i] !== 255) return underneath(bitmap) ?? data;
+  return data;
+}
+
+/** The same by WebGL, whose textures, unlike a 2D canvas, are not multiplied by their transparency;
+ *  null where there is no WebGL or the picture is too large for it. */
+function underneath(bitmap) {
+  const { width, height } = bitmap;
+  const gl = new OffscreenCanvas(1, 1).getContext("webgl2");
+  if (!gl || Math.max(width, height) > gl.getParameter(gl.MAX_TEXTURE_SIZE)) return null;
+  gl.pixelStorei(gl.UNPACK_PREMULTIPLY_ALPHA_WEBGL, false);
+  gl.pixelStorei(gl.UNPACK_COLORSPACE_CONVERSION_WEBGL, gl.NONE);
+  gl.bindTexture(gl.TEXTURE_2D, gl.createTexture());
+  gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, gl.RGBA, gl.UNSIGNED_BYTE, bitmap);
+  gl.bindFramebuffer(gl.FRAMEBUFFER, gl.createFramebuffer());
+  gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, gl.getParameter(gl.TEXTURE_BINDING_2D), 0);
+  const data = new Uint8ClampedArray(width * height * 4);
+  const bytes = new Uint8Array(data.buffer);
+  gl.readPixels(0, 0, width, height, gl.RGBA, gl.UNSIGNED_BYTE, bytes);
+  const failed = gl.getError() !== gl.NO_ERROR;
+  gl.getExtension("WEBGL_lose_context")?.loseContext();
+  return failed ? null : data;
 }
 
 /** The first picture among what was dropped or pasted. */
