@@ -102,6 +102,11 @@ def test_inspect_json_lists_every_site_and_every_float_part(saqsam: Saqsam, grou
     half = 2 * sum(parameters[name].numel() for name in parameters.keys() - weights)
     assert sum(part["bytes"] for part in result["kept_float"]) == half
     assert all(part["reason"] for part in result["kept_float"])
+    steps = [step["path"] for step in result["float_steps"]]
+    assert any("softmax" in step for step in steps)
+    assert all(step["reason"] for step in result["float_steps"])
+    shown = saqsam("inspect", ground.packed).out
+    assert all(step in shown for step in steps)
 
 
 def test_inspect_of_a_float_model_says_so(saqsam: Saqsam) -> None:
@@ -114,7 +119,7 @@ def test_inspect_of_a_float_model_says_so(saqsam: Saqsam) -> None:
 
 def test_inspect_is_short_unless_asked_for_sites(saqsam: Saqsam, ground: Ground) -> None:
     short, long = (saqsam("inspect", ground.packed, *more).out for more in ((), ("--sites",)))
-    assert len(short.splitlines()) < 30
+    assert len(short.splitlines()) < 40
     assert "vision_encoder.layers.0.attn.qkv.bias" not in short
     assert "vision_encoder.layers.0.attn.qkv.bias" in long
     counts = [int(number) for number in re.findall(r"│ +4 │ +(\d+) │", short)]
