@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -122,12 +123,9 @@ def quantize(
         RunLocked: another process works in ``run_dir``. RunMismatch: it was begun for something else.
         OutOfMemory, OutOfDisk: memory or the disk is too small; what is finished in ``run_dir`` is kept.
     """
-    sam = float_sam(sam)
     if cache_gb is not None and not cache_gb >= 0:
         raise UsageError(f"cache_gb {cache_gb}: give GB of memory, 0 or more")
-    chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    found = calibration_set(chosen, images, annotations, prompts, on_error, exif)
-    found.log()
+    sam, chosen, found = _prepared(sam, recipe, images, annotations, prompts, on_error, exif)
     chosen = allocate_bits(sam.model, chosen, found.images, progress)
     model = copy.deepcopy(sam.model)
     if run_dir is None:
@@ -172,11 +170,19 @@ def dry_run(
     Raises:
         UsageError: as ``quantize``. OutOfMemory: a learning step on one image does not fit.
     """
+    sam, chosen, found = _prepared(sam, recipe, images, annotations, prompts, on_error, exif)
+    return tried_on_one(sam.model, chosen, found.images, progress)
+
+
+def _prepared(
+    sam: Sam | Model, recipe: Recipe | str, images: Images, *where: Any
+) -> tuple[Sam, Recipe, CalibrationSet]:
+    """What ``quantize`` begins with; ``where``: as ``calibration_set`` goes on after ``images``."""
     sam = float_sam(sam)
     chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    found = calibration_set(chosen, images, annotations, prompts, on_error, exif)
+    found = calibration_set(chosen, images, *where)
     found.log()
-    return tried_on_one(sam.model, chosen, found.images, progress)
+    return sam, chosen, found
 
 
 @as_documented

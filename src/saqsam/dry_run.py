@@ -32,6 +32,9 @@ from saqsam.reconstruct.walk import looked_ahead
 _AUDIT = 1.5
 """What freezing and its audit take, as a multiple of what the ranges of all weights take with one picture."""
 
+_DESCRIPTION = 1100
+"""Bytes by which the files of a run directory describe a site and hold its grid."""
+
 
 @dataclass(frozen=True)
 class DryRun:
@@ -162,5 +165,7 @@ def _file(work: Model, recipe: Recipe) -> int:
 
 
 def _parts(work: Model, folds: Mapping[str, Any]) -> int:
-    """Bytes of the calibration that a run directory keeps: all weights, where folds rewrote some."""
-    return sum(p.nbytes for p in work.parameters()) if folds else 0
+    """Bytes of the calibration that a run directory keeps, all weights where folds rewrote some, and of what
+    its files say of each site."""
+    weights = sum(p.nbytes for p in work.parameters()) if folds else 0
+    return weights + _DESCRIPTION * len(all_quantizers(work))

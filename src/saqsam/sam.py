@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from torch import nn
 
 from saqsam.errors import PromptError, UsageError
 from saqsam.families.record import Model
+from saqsam.families.registry import family_of
 from saqsam.images.pixels import Picture, as_pixels
 from saqsam.models.attach import quantizer_at
 from saqsam.models.device import check_device
@@ -269,13 +270,14 @@ class Sam:
         write_directory(self, directory)
 
     def inspect(self) -> dict[str, Any]:
-        """Plain JSON types: recipe, sizes in bytes, every quantized site, every float part and why."""
+        """Plain JSON types: recipe, sizes in bytes, every quantized site, and what stays float and why."""
         return {
             "recipe": self.recipe,
             "file_bytes": self.file.stat().st_size if self.file is not None and self.file.is_file() else None,
             "float_bytes": sum(4 * parameter.numel() for parameter in self.model.parameters()),
             "sites": [row for row in map(self._site_row, quantized_sites(self.model)) if row is not None],
             "kept_float": self._kept_float(),
+            "float_steps": [asdict(step) for step in family_of(self.model).float_steps],
             "records": self.records,
         }
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 QUICK = (
     *("--set", "reconstruct.iterations=2", "--set", "calibration.images=2", "--set", "calibration.prompts=1"),
     *("--set", "clip.method=none", "--set", "reconstruct.encoder=none"),
+    *("--set", "weight_ranges.method=minmax", "--set", "activation_ranges.method=minmax"),
 )
+PLAIN = ("--set", "clip.method=none", "--set", "weight_ranges.method=minmax")
 
 
 def test_it_says_what_it_was_calibrated_on(saqsam: Saqsam, ground: Ground, tmp_path: Path) -> None:
@@ -64,7 +66,7 @@ def test_one_half_alone_is_quantized_and_packed(
 ) -> None:
     out = tmp_path / "half.safetensors"
     words = ("quantize", "nano", "--recipe", "best-closed-form", "--images", ground.images, "--out", out)
-    quick = ("--set", "calibration.images=1", "--set", "mixed.probes=1", "--set", "mixed.offsets=1")
+    quick = ("--set", "calibration.images=1", "--set", "mixed.probes=1", "--set", "mixed.offsets=1", *PLAIN)
     assert saqsam(*words, *quick, "--set", "calibration.prompts=1", "--only", half).code == 0
     sam = api.load(out)
     expected = {"encoder": "vision_encoder.", "decoder": "mask_decoder."}[half]
@@ -79,6 +81,7 @@ def test_a_dry_run_says_what_it_takes_and_writes_nothing(
 ) -> None:
     words = ("quantize", "nano", "--recipe", recipe, "--images", ground.images, "--dry-run")
     quick = ("--set", "calibration.prompts=1", "--set", "mixed.probes=1", "--set", "clip.max_queries=8")
+    quick += ("--set", "weight_ranges.method=minmax", "--set", "activation_ranges.method=minmax")
     found = saqsam(*words, *quick, "--json").result
     assert (found["images"], found["prompts"]) == (3, 3)
     assert found["sites"] > 150

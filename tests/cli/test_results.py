@@ -102,6 +102,11 @@ def test_inspect_json_lists_every_site_and_every_float_part(saqsam: Saqsam, grou
     half = 2 * sum(parameters[name].numel() for name in parameters.keys() - weights)
     assert sum(part["bytes"] for part in result["kept_float"]) == half
     assert all(part["reason"] for part in result["kept_float"])
+    steps = [step["path"] for step in result["float_steps"]]
+    assert any("softmax" in step for step in steps)
+    assert all(step["reason"] for step in result["float_steps"])
+    shown = saqsam("inspect", ground.packed).out
+    assert all(step in shown for step in steps)
 
 
 def test_inspect_of_a_float_model_says_so(saqsam: Saqsam) -> None:
@@ -114,7 +119,7 @@ def test_inspect_of_a_float_model_says_so(saqsam: Saqsam) -> None:
 
 def test_inspect_is_short_unless_asked_for_sites(saqsam: Saqsam, ground: Ground) -> None:
     short, long = (saqsam("inspect", ground.packed, *more).out for more in ((), ("--sites",)))
-    assert len(short.splitlines()) < 30
+    assert len(short.splitlines()) < 40
     assert "vision_encoder.layers.0.attn.qkv.bias" not in short
     assert "vision_encoder.layers.0.attn.qkv.bias" in long
     counts = [int(number) for number in re.findall(r"│ +4 │ +(\d+) │", short)]
@@ -193,9 +198,10 @@ def test_a_shown_recipe_is_a_recipe(saqsam: Saqsam, tmp_path: Path) -> None:
 def test_recipes_listed_can_be_shown(saqsam: Saqsam) -> None:
     listed = saqsam("recipe", "list", "--json").result["recipes"]
     assert "saq-sam-star" in [entry["name"] for entry in listed]
+    shown = saqsam("recipe", "list").out
     for entry in listed:
         assert saqsam("recipe", "show", entry["name"]).code == 0
-        assert entry["name"] in saqsam("recipe", "list").out
+        assert entry["name"] in shown
 
 
 def test_segment_writes_the_masks_it_counts(saqsam: Saqsam, ground: Ground, tmp_path: Path) -> None:
@@ -322,6 +328,7 @@ def test_a_site_that_never_varies_is_counted_and_stays_finite(
     silent.bias.fill_(-1.0)  # ReLU lets nothing through
     model.save_pretrained(tmp_path / "silent")
     words = ("quantize", tmp_path / "silent", "--images", ground.images, "--recipe", "mse-w4a4")
+    words += ("--set", "calibration.images=1")
     out = tmp_path / "silent.safetensors"
     result = saqsam(*words, "--out", out, "--json").result
     site = "mask_decoder.transformer.layers.0.mlp.lin2:input"

@@ -52,7 +52,7 @@ def test_the_report(saqsam: Saqsam, ground: Ground, tmp_path: Path) -> None:
     annotations = tmp_path / "instances.json"
     annotations.write_text(json.dumps(document))
     page = tmp_path / "page.html"
-    words = ["--images", ground.images, "--annotations", annotations, "--html", page]
+    words = ["--images", ground.images, "--annotations", annotations, "--html", page, "--limit", "1"]
     assert saqsam("compare", "nano", ground.packed, *words).code == 0
     text = page.read_text(encoding="utf-8")
     assert OVERRIDE not in text

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from saqsam.api import load, quantize
 from saqsam.cli.app import run
 from saqsam.scenes import write_scenes
 
@@ -20,10 +20,8 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def packed(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("packed") / "nano.saqsam"
-    quantize(load("nano"), "ptq4sam-s-w4a4", scenes / "images", scenes / "instances.json").save(path)
-    return path
+def packed(packed_nano: Callable[[str], Path]) -> Path:
+    return packed_nano("ptq4sam-s-w4a4")
 
 
 def test_segment_draws_the_same_mask(packed: Path, scenes: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.conftest import make_tiny_sam
 from transformers import SamModel
 
 from saqsam.api import load, quantize
@@ -26,11 +27,14 @@ def nothing_compiled() -> None:
     torch.compiler.reset()
 
 
-@pytest.fixture
-def packed(tmp_path: Path, tiny_sam: SamModel) -> Path:
-    scenes = write_scenes(tmp_path / "scenes", 2, 12, size=(64, 64)).parent
-    path = tmp_path / "tiny.safetensors"
-    quantize(Sam(tiny_sam, "tiny"), "ptq4sam-s-w8a8", scenes / "images", scenes / "instances.json").save(path)
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Not to be changed."""
+    place = tmp_path_factory.mktemp("compiled")
+    scenes = write_scenes(place / "scenes", 2, 12, size=(64, 64)).parent
+    path = place / "tiny.safetensors"
+    files = (scenes / "images", scenes / "instances.json")
+    quantize(Sam(make_tiny_sam(), "tiny"), "ptq4sam-s-w8a8", *files).save(path)
     return path
 
 

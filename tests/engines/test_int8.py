@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from saqsam.api import evaluate, load, quantize
+from saqsam.api import evaluate, load
 from saqsam.engines.int8 import Int8Linear, can_convert
 from saqsam.errors import UsageError
 from saqsam.modules.layers import QuantLinear
@@ -58,11 +59,12 @@ def test_layers_it_cannot_take_are_left_alone() -> None:
     assert not can_convert(QuantLinear(nn.Linear(16, 16), None, None))
 
 
-def test_a_model_gives_the_simulations_masks_from_less_memory(tmp_path: Path) -> None:
+def test_a_model_gives_the_simulations_masks_from_less_memory(
+    packed_nano: Callable[[str], Path], tmp_path: Path
+) -> None:
     scenes = write_scenes(tmp_path / "scenes", 2, 12).parent
     images, annotations = scenes / "images", scenes / "instances.json"
-    path = tmp_path / "nano.saqsam"
-    quantize(load("nano"), "rtn-w8a8", images, annotations).save(path)
+    path = packed_nano("rtn-w8a8")
     simulated, integers = load(path), load(path, engine="int8")
     pixels = torch.randn(1, 3, *2 * [simulated.model.config.vision_config.image_size])
     assert torch.equal(embed(simulated.model, pixels).main, embed(integers.model, pixels).main)

@@ -112,6 +112,16 @@ def test_contributing_lists_the_units_in_this_order() -> None:
     assert len(places) == len(RANK)
 
 
+def test_contributings_map_shows_every_unit_and_names_files_that_are_there() -> None:
+    text = (ROOT.parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    drawn = set(re.findall(r"\w+", text[text.index("```\nannotations") : text.index("| to add |")]))
+    for_all = {"errors", "torch_state", "quiet", "visible", "files", "extras"}
+    assert RANK.keys() - for_all <= drawn
+    named = re.findall(r"`(\w+/\w+\.py)`", text)
+    assert named
+    assert [name for name in named if "NAME" not in name and not (ROOT / name).is_file()] == []
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_run_one_way(path: Path) -> None:
     """Also those inside functions; what only type checkers read may point anywhere."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from tests.conftest import make_tiny_sam
 from transformers import SamModel
 
 from saqsam.calibrate.images import CalibrationImage
@@ -17,15 +18,19 @@ from saqsam.jobs.directory import open_run
 from saqsam.modules.quantizer import Quantizer
 from saqsam.pipeline import Report, quantize_model
 from saqsam.recipe import Recipe, load_recipe
-from saqsam.reconstruct import estimate, measure, memory, walk
+from saqsam.reconstruct import estimate, measure, walk
 from saqsam.reconstruct import unit_solver as solve
 from saqsam.reconstruct.learner import Learner
 from saqsam.reconstruct.loss import Problem
 from saqsam.reconstruct.memory import is_out_of_memory
-from saqsam.reconstruct.optimise import optimise
 from saqsam.reconstruct.overrides import overridden
+from saqsam.reconstruct.progress import Listener, nobody
 
 Quantized = Callable[..., tuple[SamModel, Report]]
+PLAIN = (
+    *("weight_ranges.method=minmax", "activation_ranges.method=minmax", "clip.method=none"),
+    "attention_grid=affine",
+)
 BATCH = "reconstruct.batch=4"
 
 
@@ -66,24 +71,24 @@ def test_parts_of_a_step_add_up_to_the_step(
         return 4
 
     monkeypatch.setattr(solve, "optimise_within_memory", compare)
-    quantized(recipe, BATCH)
+    quantized(recipe, BATCH, "attention_grid=affine")
     assert len(seen) >= 6
 
 
 @pytest.fixture
 def run(
-    tiny_sam: SamModel, images_for: Callable[[Recipe], Sequence[CalibrationImage]], tmp_path: Path
-) -> Callable[[], tuple[SamModel, Report]]:
+    images_for: Callable[[Recipe], Sequence[CalibrationImage]],
+) -> Callable[..., tuple[SamModel, Report]]:
     """Quantize in a run directory that is continued by a second call."""
 
-    def quantize() -> tuple[SamModel, Report]:
-        import copy
-
+    def quantize(directory: Path, listener: Listener = nobody) -> tuple[SamModel, Report]:
         settings = ("calibration.images=4", "calibration.prompts=3", "reconstruct.iterations=4", BATCH)
-        recipe = load_recipe("saq-sam-w4a4", settings=(*settings, "clip.method=none"))
-        model = copy.deepcopy(tiny_sam)
-        with open_run(tmp_path / "run", {}) as directory:
-            return model, quantize_model(model, recipe, images_for(recipe), directory=directory)
+        recipe = load_recipe("saq-sam-w4a4", settings=(*settings, *PLAIN))
+        model = make_tiny_sam()
+        with open_run(directory, {}) as opened:
+            return model, quantize_model(
+                model, recipe, images_for(recipe), directory=opened, listener=listener
+            )
 
     return quantize
 
@@ -98,39 +103,25 @@ def same(first: SamModel, second: SamModel) -> bool:
     return all(torch.equal(a, b) for a, b in (*weights, *zip(*scales, strict=True)))
 
 
-def scarce(monkeypatch: pytest.MonkeyPatch, room: int, unit: str, error: Exception) -> None:
-    """From now on memory runs out in the third step of a unit if more than ``room`` images meet there."""
+def failing(unit: str, steps: Sequence[int], error: Exception) -> Listener:
+    """Fails as a step does where memory is short.
 
-    def short(problem: Problem, learner, settings, generator, report, together: int):  # type: ignore[no-untyped-def]
-        def tell(done: int, terms: dict[str, float]) -> None:
-            report(done, terms)
-            if problem.unit.name == unit and together > room and done == 3:
-                raise error
+    Each step is heard once, so each of ``steps`` fails once, also if the unit has begun again since.
+    """
 
-        return optimise(problem, learner, settings, generator, tell, together)
+    def listener(name: str, step: int, terms: Mapping[str, float], seconds_left: float) -> None:
+        if name == unit and step in steps:
+            raise error
 
-    monkeypatch.setattr(memory, "optimise", short)
+    return listener
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 GiB."),
-        MemoryError(),
-        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
-    ],
-    ids=["gpu", "python", "cpu"],
-)
 def test_a_unit_begins_again_in_smaller_parts_and_gives_what_those_give(
-    run: Callable[[], tuple[SamModel, Report]],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    tmp_path: Path,
-    error: Exception,
+    run: Callable[..., tuple[SamModel, Report]], caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    scarce(monkeypatch, 1, "neck", error)
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 GiB.")
     with caplog.at_level(logging.WARNING, logger="saqsam"):
-        model, report = run()
+        model, report = run(tmp_path / "run", failing("neck", (3, 4), error))
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert told == [
         "neck: out of memory; begun again with 2 image(s) of a step at once",
@@ -140,48 +131,40 @@ def test_a_unit_begins_again_in_smaller_parts_and_gives_what_those_give(
     log = [json.loads(line) for line in (tmp_path / "run/losses.jsonl").read_text().splitlines()]
     assert [line["step"] for line in log if line["unit"] == "neck"] == [1, 2, 3, 4]
 
-    # A run that took small parts from the neck on, and never ran out of memory.
-    (tmp_path / "run/parts/neck.safetensors").unlink()
-    for later in ("decoder-layer-0", "decoder-layer-1", "final-attention"):
-        (tmp_path / f"run/parts/{later}.safetensors").unlink()
-
-    def small(problem, learner, settings, generator, report, together):  # type: ignore[no-untyped-def]
-        return optimise(problem, learner, settings, generator, report, 1)
-
-    monkeypatch.setattr(memory, "optimise", small)
-    assert same(run()[0], model)
+    # Whenever memory runs out, nothing of the steps before is left in the result.
+    assert same(run(tmp_path / "sooner", failing("neck", (1, 2), error))[0], model)
 
     # Resumed after the neck, the later units still take what the neck had to take.
     (tmp_path / "run/parts/final-attention.safetensors").unlink()
-    scarce(monkeypatch, 1, "neck", error)
-    (tmp_path / "run/parts/neck.safetensors").unlink()
-    resumed, again = run()
+    resumed, again = run(tmp_path / "run")
     assert same(resumed, model)
-    assert [unit["at_once"] for unit in again.units][2] == 1
+    assert [unit["at_once"] for unit in again.units] == [4, 4, 1, 1, 1, 1]
 
 
 def test_memory_that_is_short_for_a_single_image_ends_the_run_with_the_estimate(
-    run: Callable[[], tuple[SamModel, Report]], monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., tuple[SamModel, Report]], tmp_path: Path
 ) -> None:
-    scarce(monkeypatch, 0, "encoder-stage-1", torch.OutOfMemoryError("CUDA out of memory"))
+    short = failing("encoder-stage-0", (1, 2, 3), torch.OutOfMemoryError("CUDA out of memory"))
     with pytest.raises(
         OutOfMemory, match=r"learning on 4 images takes at most 0\.\d\d GB of memory .*calibration\.images"
     ):
-        run()
+        run(tmp_path / "run", short)
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(
-    run: Callable[[], tuple[SamModel, Report]], monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., tuple[SamModel, Report]], tmp_path: Path
 ) -> None:
-    scarce(monkeypatch, 0, "neck", RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    other = failing("encoder-stage-0", (1,), RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        run()
+        run(tmp_path / "run", other)
 
 
 def test_what_pytorch_really_says_when_memory_is_short() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 55)
     assert is_out_of_memory(caught.value)
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert not is_out_of_memory(ValueError("DefaultCPUAllocator"))
 
 
@@ -201,7 +184,7 @@ def test_a_step_is_planned_in_parts_that_fit(
     beside, graph = _planned(quantized, caplog)
     fits = beside + 2.5 * graph
     monkeypatch.setattr(walk, "usable_memory", lambda: fits)
-    _, report = quantized("saq-sam-w4a4", BATCH)
+    _, report = quantized("saq-sam-w4a4", BATCH, "reconstruct.iterations=1")
     assert {unit["at_once"] for unit in report.units} == {2}
     assert "2 of a step's 4 images are worked through at once" in caplog.text
 
@@ -210,14 +193,17 @@ def _planned(quantized: Quantized, caplog: pytest.LogCaptureFixture) -> tuple[fl
     """Bytes of everything but the step, and of a step on one image."""
     seen: list[tuple[float, float]] = []
 
+    class Seen(Exception):
+        """Nothing more has to be done."""
+
     def look(plan: estimate.Estimate, memory: float) -> int:
-        del memory
         most = max(plan.held, key=lambda moment: moment.graph)
         seen.append((most.activations + most.learned, most.graph / 4))
-        return 4
+        raise Seen
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(estimate.Estimate, "fitting_together", look)
-        quantized("saq-sam-w4a4", BATCH)
+        with pytest.raises(Seen):
+            quantized("saq-sam-w4a4", BATCH)
     caplog.clear()
     return seen[0]

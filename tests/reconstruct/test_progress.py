@@ -23,11 +23,10 @@ from saqsam import api
 from saqsam.cli.app import run as command_line
 from saqsam.cli.progress import Bars
 from saqsam.recipe import load_recipe
-from saqsam.reconstruct import memory, walk
+from saqsam.reconstruct import walk
 from saqsam.reconstruct.cache import Cache
 from saqsam.reconstruct.durations import in_words
 from saqsam.reconstruct.estimate import Cost, Estimate
-from saqsam.reconstruct.optimise import optimise
 from saqsam.sam import Sam
 
 UNITS = (
@@ -35,7 +34,11 @@ UNITS = (
     *("decoder-layer-0", "decoder-layer-1", "final-attention"),
 )
 STEPS = 6
-FEW = ("calibration.images=3", "calibration.prompts=2", "clip.method=none", f"reconstruct.iterations={STEPS}")
+PLAIN = (
+    *("weight_ranges.method=minmax", "activation_ranges.method=minmax", "clip.method=none"),
+    "attention_grid=affine",
+)
+FEW = ("calibration.images=3", "calibration.prompts=2", f"reconstruct.iterations={STEPS}", *PLAIN)
 Heard = list[tuple[str, int, dict[str, float], float]]
 
 
@@ -82,21 +85,19 @@ def test_single_layers_have_a_time_left_too(tiny_sam: SamModel, scenes: Path) ->
     assert left[0] > left[len(left) // 2] > left[-1] >= 0
 
 
-def test_steps_that_are_done_again_are_heard_once(
-    tiny_sam: SamModel, scenes: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def short(problem, learner, settings, generator, report, together):  # type: ignore[no-untyped-def]
-        def tell(done: int, terms: Mapping[str, float]) -> None:
-            report(done, terms)
-            if problem.unit.name == "neck" and together > 1 and done == 3:
-                raise torch.OutOfMemoryError("CUDA out of memory")
+def test_steps_that_are_done_again_are_heard_once(tiny_sam: SamModel, scenes: Path) -> None:
+    heard: list[tuple[str, int]] = []
 
-        return optimise(problem, learner, settings, generator, tell, together)
+    def listener(unit: str, step: int, terms: Mapping[str, float], seconds_left: float) -> None:
+        heard.append((unit, step))
+        if (unit, step) == ("neck", 3):
+            raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(memory, "optimise", short)
-    result, heard = listened(tiny_sam, scenes, "saq-sam-w4a4", None, "reconstruct.batch=2")
+    chosen = load_recipe("saq-sam-w4a4", settings=(*FEW, "reconstruct.batch=2"))
+    files = (scenes / "images", scenes / "instances.json")
+    result = api.quantize(Sam(tiny_sam, "tiny"), chosen, *files, listener=listener)
     assert [unit["at_once"] for unit in result.records["units"]] == [2, 2, 1, 1, 1, 1]
-    assert [(unit, step) for unit, step, *_ in heard] == [(u, s) for u in UNITS for s in range(1, STEPS + 1)]
+    assert heard == [(u, s) for u in UNITS for s in range(1, STEPS + 1)]
 
 
 def test_only_what_is_learned_now_is_heard(tiny_sam: SamModel, scenes: Path, tmp_path: Path) -> None:
@@ -124,25 +125,14 @@ def test_memory_disk_and_time_are_said_before_learning(
     assert re.fullmatch(r"encoder-stage-0: loss .* \(3 images\), kept: \w+; about \d+ s left", said[2])
     assert said[-1].endswith("about 0 s left")
 
-
-def test_the_disk_estimate_is_what_the_run_directory_takes(
-    tiny_sam: SamModel, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found: list[tuple[Estimate, float, int | None]] = []
-    said = Estimate.said
-
-    def keep(self: Estimate, budget: float, stored: int | None) -> str:
-        found.append((self, budget, stored))
-        return said(self, budget, stored)
-
-    monkeypatch.setattr(Estimate, "said", keep)
-    listened(tiny_sam, scenes, "saq-sam-w4a4", tmp_path / "run")
-    ((estimate, budget, stored),) = found
-    assert stored is not None
-    files = (path for path in (tmp_path / "run").rglob("*") if path.is_file())
-    taken = sum(path.stat().st_size for path in files)
-    assert stored + estimate.disk(budget) == pytest.approx(taken, rel=0.3)
-    assert estimate.disk(0.0) - estimate.disk(budget) == estimate.activations
+    planned = api.dry_run(
+        Sam(tiny_sam, "tiny"),
+        load_recipe("saq-sam-w4a4", settings=FEW),
+        scenes / "images",
+        scenes / "instances.json",
+    )
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert planned.run_bytes == pytest.approx(sum(path.stat().st_size for path in files), rel=0.3)
 
 
 def test_time_left_is_what_steps_and_passes_to_come_take() -> None:
@@ -186,7 +176,7 @@ print(seen[0], resident("VmHWM") - before)
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux to measure memory")
 def test_the_memory_estimate_is_near_what_learning_takes(scenes: Path) -> None:
     """A loose bound, since a test must not depend on an allocator's mood; docs have measured figures."""
-    few = ("clip.method=none", "calibration.images=8", "reconstruct.iterations=2", "reconstruct.batch=8")
+    few = (*PLAIN, "calibration.images=4", "reconstruct.iterations=2", "reconstruct.batch=4")
     words = [sys.executable, "-c", PEAK, str(scenes), "saq-sam-w4a4", *few]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

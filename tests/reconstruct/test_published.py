@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.conftest import make_tiny_sam
 from transformers import SamModel
 
 from saqsam.api import quantize
@@ -21,13 +22,18 @@ from saqsam.recipe import load_recipe
 from saqsam.sam import Sam
 from saqsam.segment.predictor import embed
 
-QUICK = ("calibration.images=2", "calibration.prompts=2", "reconstruct.iterations=2")
+QUICK = (
+    *("calibration.images=2", "calibration.prompts=2", "reconstruct.iterations=2", "clip.method=none"),
+    *("weight_ranges.method=minmax", "activation_ranges.method=minmax"),
+)
 
 
-@pytest.fixture(params=["saq-sam", "qdrop"])
-def published(request: pytest.FixtureRequest, tiny_sam: SamModel, scenes: Path) -> OffGridSam:
+@pytest.fixture(scope="module", params=["saq-sam", "qdrop"])
+def published(request: pytest.FixtureRequest, scenes: Path) -> OffGridSam:
+    """Not to be changed, but for its coins."""
     recipe = load_recipe(f"{request.param}-w4a4", settings=QUICK)
-    return quantize_as_published(Sam(tiny_sam, "tiny"), recipe, scenes / "images", scenes / "instances.json")
+    sam = Sam(make_tiny_sam(), "tiny")
+    return quantize_as_published(sam, recipe, scenes / "images", scenes / "instances.json")
 
 
 def pixels(sam: Sam) -> torch.Tensor:

@@ -25,6 +25,7 @@ from saqsam.reconstruct.units import Unit, encoder_units
 
 Quantized = Callable[..., tuple[SamModel, Report]]
 ImagesFor = Callable[[Recipe], Sequence[CalibrationImage]]
+PLAIN = ("weight_ranges.method=minmax", "activation_ranges.method=minmax")
 
 
 @given(st.integers(1, 70), st.sampled_from([0, 3, 14]), st.floats(0.01, 1.0))
@@ -41,7 +42,7 @@ def test_subsets_are_whole_windows_and_cover_every_row_once(height: int, window:
 @pytest.fixture
 def blocks(tiny_sam: SamModel, images_for: ImagesFor) -> list[tuple[SamModel, Unit]]:
     """A windowed block and a global one, calibrated at 8 bits."""
-    recipe = load_recipe("brecq-w8a8", settings=("calibration.images=2", "calibration.prompts=2"))
+    recipe = load_recipe("brecq-w8a8", settings=("calibration.images=2", "calibration.prompts=2", *PLAIN))
     images = images_for(recipe)
     model = calibrated_copy(tiny_sam, recipe, images)
     asked = [(image.prompts, pixels_of(model, image)[1]) for image in images]
@@ -71,7 +72,7 @@ def test_a_subset_of_a_block_with_a_float_map_is_the_same(
     kept: str, tiny_sam: SamModel, images_for: ImagesFor
 ) -> None:
     """Fused attention answers where nothing quantizes the map."""
-    settings = ("calibration.images=1", "calibration.prompts=2", f"overrides.{kept}.keep_float=true")
+    settings = ("calibration.images=1", "calibration.prompts=2", *PLAIN, f"overrides.{kept}.keep_float=true")
     recipe = load_recipe("qdrop-w8a8", settings=settings)
     model = calibrated_copy(tiny_sam, recipe, images_for(recipe))
     block = model.vision_encoder.layers[1]
@@ -98,7 +99,7 @@ def test_losses_of_subsets_average_to_the_loss_of_all_rows(blocks: list[tuple[Sa
 
 
 def test_learning_on_a_third_of_the_rows_helps_and_repeats(quantized: Quantized) -> None:
-    settings = ("reconstruct.row_share=0.34", "reconstruct.iterations=40", "reconstruct.weight_rate=0.05")
+    settings = ("reconstruct.row_share=0.34", "reconstruct.iterations=30", "reconstruct.weight_rate=0.05")
     model, report = quantized("qdrop-w4a4", *settings)
     records = [unit for unit in report.units if "block" in unit["unit"]]
     assert [record["kept"] for record in records] == ["learned"] * 4

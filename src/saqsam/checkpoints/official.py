@@ -69,8 +69,13 @@ def write_official(model: Model, path: str | Path) -> None:
         ) from error
     state = OrderedDict((name, _alone(value.detach().float().cpu())) for name, value in named.items())
     state._metadata = {CONFIG_KEY: plain_config(model.config)}  # type: ignore[attr-defined]
-    with atomic_write(path) as temporary:
-        torch.save({layout.wrapper: state} if layout.wrapper else state, temporary)
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save({layout.wrapper: state} if layout.wrapper else state, file)
+        except RuntimeError as error:  # closing the unfinished archive fails too, and hides why
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise
 
 
 def _alone(tensor: Tensor) -> Tensor:

@@ -39,8 +39,8 @@ def bench(
     from saqsam.bench.rows import ROWS
 
     with progress() as report:
-        found = run_bench(path, row or tuple(ROWS), images=images, rounds=rounds, progress=report)
-    rows = [one.to_dict() for one in found]
+        measured = run_bench(path, row or tuple(ROWS), images=images, rounds=rounds, progress=report)
+    rows = [one.to_dict() for one in measured]
     if out is not None:
         _write_csv(out, rows)
     if json:
@@ -58,7 +58,7 @@ def bench(
             "–" if one.model_bytes is None else megabytes(one.model_bytes),
             "–" if one.agreement is None else f"{one.agreement:.4f}",
         ]
-        for one in found
+        for one in measured
     ]
     print_table(model, columns, table)
 

@@ -75,7 +75,7 @@ def compare(
     if len(models) < 2:
         raise UsageError("compare needs at least two models")
     check_engine(engine)
-    found = prompted_set(of, asked)
+    dataset = prompted_set(of, asked)
     losses = _checked(shown)
 
     from saqsam.cli.page import write_page
@@ -83,16 +83,17 @@ def compare(
 
     with progress() as report:
         loaded = [load_where_packed(engine, name, device) for name in models]
-        judge = loaded[0] if reference is None else load_where_packed(engine, reference, device)
+        compared_with = loaded[0] if reference is None else load_where_packed(engine, reference, device)
         results = [
-            found.evaluate(sam, judge, within(report, name)) for name, sam in zip(models, loaded, strict=True)
+            dataset.evaluate(sam, compared_with, within(report, name))
+            for name, sam in zip(models, loaded, strict=True)
         ]
         by_label = dict(zip(different(models), loaded, strict=True))
         drawn = []
         if shown.out is not None:
-            drawn = write_pictures(shown.out, by_label, found, count=shown.pictures, report=report)
+            drawn = write_pictures(shown.out, by_label, dataset, count=shown.pictures, report=report)
         if shown.html is not None:
-            write_page(shown.html, by_label, judge, results, found, losses, report)
+            write_page(shown.html, by_label, compared_with, results, dataset, losses, report)
     if json:
         print_json(
             {
@@ -135,8 +136,8 @@ def _checked(shown: ShownOptions) -> dict[str, list[tuple[int, float]]]:
 def different(names: Sequence[str]) -> list[str]:
     """The names, numbered where one occurs again."""
     seen = Counter[str]()
-    found = []
+    titles = []
     for name in names:
         seen[name] += 1
-        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return found
+        titles.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return titles

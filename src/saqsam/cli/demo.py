@@ -86,9 +86,9 @@ def demo(
             from saqsam.cli.demo_run import run_demo
 
             rows, drawn = run_demo(out, images, calibration, pictures, report)
-            found = installed_photographs()
-            photographs = found[:pictures]
-            notes += [NO_PHOTOGRAPHS] if pictures and not found else []
+            installed = installed_photographs()
+            photographs = installed[:pictures]
+            notes += [NO_PHOTOGRAPHS] if pictures and not installed else []
         if photographs:
             from saqsam.cli.demo_photographs import run_photographs
 

@@ -26,19 +26,21 @@ def say_dry_run(
 
     with progress() as report:
         sam = api.load(model, device=device)
-        found = api.dry_run(sam, recipe, images, annotations, prompts, report, on_error, exif)
+        planned = api.dry_run(sam, recipe, images, annotations, prompts, report, on_error, exif)
     if json:
-        print_json({"model": model, **found.to_dict()})
+        print_json({"model": model, **planned.to_dict()})
         return
-    stages = sorted(found.seconds.items(), key=lambda item: -item[1])
+    stages = sorted(planned.seconds.items(), key=lambda item: -item[1])
     longest = ", ".join(f"{stage} {in_words(took)}" for stage, took in stages[:3])
     rows = [
-        ["pictures", f"{found.images}, {found.prompts} prompts"],
-        ["sites", f"{found.sites} quantized, {found.float_sites} left float"],
-        ["passes", f"{found.encoder_passes} of the image encoder, and {found.steps} learning steps"],
-        ["time", f"roughly {in_words(sum(found.seconds.values()))} ({longest})"],
-        ["memory", f"up to {found.memory_bytes / 1e9:.2f} GB"],
-        ["packed file", f"about {megabytes(found.file_bytes)}"],
-        ["run directory", f"up to {megabytes(found.run_bytes)}, if --run is given"],
+        ["pictures", f"{planned.images}, {planned.prompts} prompts"],
+        ["sites", f"{planned.sites} quantized, {planned.float_sites} left float"],
+        ["passes", f"{planned.encoder_passes} of the image encoder, and {planned.steps} learning steps"],
+        ["time", f"roughly {in_words(sum(planned.seconds.values()))} ({longest})"],
+        ["memory", f"up to {planned.memory_bytes / 1e9:.2f} GB"],
+        ["packed file", f"about {megabytes(planned.file_bytes)}"],
+        ["run directory", f"up to {megabytes(planned.run_bytes)}, if --run is given"],
     ]
-    print_table(f"{found.recipe} {found.bits} of {model}: what it will take", ["", "about"], rows, right=2)
+    print_table(
+        f"{planned.recipe} {planned.bits} of {model}: what it will take", ["", "about"], rows, right=2
+    )

@@ -36,8 +36,8 @@ def finished_file(run: Path, out: Path) -> bool:
     """
     from saqsam.jobs.directory import FINISHED, read_json
 
-    found: Any = read_json(run / FINISHED)
-    return isinstance(found, dict) and out.is_file() and found.get("sha256") == _sha256(out)
+    record: Any = read_json(run / FINISHED)
+    return isinstance(record, dict) and out.is_file() and record.get("sha256") == _sha256(out)
 
 
 def check_unfinished(run: Path, out: Path) -> None:

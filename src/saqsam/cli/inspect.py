@@ -18,7 +18,7 @@ def inspect(
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Show every quantized site with its grid and range, and every float part with the reason."""
+    """Show every quantized site with its grid and range, and what stays float with the reason."""
     from saqsam import api
 
     loaded = api.load(model)
@@ -28,16 +28,19 @@ def inspect(
         return
     print_lines([loaded.summary()])
     kept = record["kept_float"]
+    steps = [[step["path"], step["reason"]] for step in record["float_steps"]]
     if not sites:
         if record["sites"]:
             print_table("quantized", ["role", "grid", "bits", "sites"], _counts(record["sites"]), right=2)
         print_table("kept float", ["reason", "parts", "size"], _reasons(kept), right=1)
-        print_lines(["--sites shows each of them"])
+        print_table("steps without parameters that stay float", ["step", "reason"], steps, right=2)
+        print_lines(["--sites shows every site and part"])
         return
     if record["sites"]:
         print_table("quantized", SITE_COLUMNS, [_site_row(site) for site in record["sites"]], right=3)
     rows = [[part["path"], part["reason"], size_text(part["bytes"])] for part in kept]
     print_table("kept float", ["path", "reason", "size"], rows, right=2)
+    print_table("steps without parameters that stay float", ["step", "reason"], steps, right=2)
 
 
 SITE_COLUMNS = ["site", "role", "grid", "bits", "min", "max", "scale", "zero point"]

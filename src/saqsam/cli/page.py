@@ -25,7 +25,7 @@ LOOKED_AT, RANKED = 2, 12
 def write_page(
     path: Path,
     models: Mapping[str, Sam],
-    judge: Sam,
+    reference: Sam,
     results: Sequence[InstanceResult],
     of: PromptedSet,
     losses: Mapping[str, Sequence[tuple[int, float]]],
@@ -36,7 +36,7 @@ def write_page(
     Args:
         path: the file.
         models: by their names on the page.
-        judge: whom agreement is with.
+        reference: whom agreement is with.
         results: of the models, in their order.
         of: the set they are of.
         losses: by part of a run, steps and losses; none for no such figure.
@@ -68,20 +68,20 @@ def write_page(
 
     quantized = {name: sam for name, sam in models.items() if sam.quantization is not None}
     parts, errors = [], {}
-    reference = look_at(judge, partial(look, judge)) if judge.quantization is None else None
+    outputs = look_at(reference, partial(look, reference)).outputs if reference.quantization is None else None
     for done, (name, sam) in enumerate(quantized.items()):
         report("page: figures", done, len(quantized))
         looked = look_at(sam, partial(look, sam))
-        errors[name] = {} if reference is None else relative_errors(reference.outputs, looked.outputs)
+        errors[name] = {} if outputs is None else relative_errors(outputs, looked.outputs)
         parts.append(model_part(name, sam, looked))
     report("page: figures", len(quantized), len(quantized))
     first = results[0]
     content = {
         "facts": f"{first.images} images, {first.instances} prompts ({first.prompts}); agreement is with "
-        f"{judge.name}",
+        f"{reference.name}",
         **methods(models, results),
         "categories": list(dataset.categories.values()),
-        "pictures": _pictures(quantized, judge, listed, segment, report),
+        "pictures": _pictures(quantized, reference, listed, segment, report),
         "models": parts,
         "errors": errors_plot(errors) if any(errors.values()) else None,
         "looked_at": f"the first {len(listed[:LOOKED_AT])} images with prompts",
@@ -92,12 +92,12 @@ def write_page(
 
 def _pictures(
     quantized: Mapping[str, Sam],
-    judge: Sam,
+    reference: Sam,
     listed: Sequence[ImageRecord],
     segment: Segment,
     report: Report,
 ) -> list[dict[str, str]]:
-    """Masks of judge and model on the image where they agree least and on the median one, of each model."""
+    """Masks of reference and model on the image of least agreement and the median one, of each model."""
     from saqsam.datasets.instances import open_listed
     from saqsam.images.canvas import image_uri
     from saqsam.images.difference import overlaps
@@ -106,21 +106,21 @@ def _pictures(
     scores: dict[str, list[float]] = {name: [] for name in quantized}
     for done, image in enumerate(listed if quantized else ()):
         report("page: pictures", done, len(listed))
-        theirs = segment(judge, image).masks
+        theirs = segment(reference, image).masks
         for name, sam in quantized.items():
             scores[name].append(float(overlaps(segment(sam, image).masks, theirs).mean()))
-    found = []
+    pictures = []
     for name, sam in quantized.items():
         order = sorted(range(len(listed)), key=scores[name].__getitem__)
         for word, place in (("worst", 0), ("median", len(order) // 2)) if order else ():
             image, score = listed[order[place]], scores[name][order[place]]
             pixels = open_listed(image).pixels
             panels = []
-            for title, one in ((f"reference, {judge.bits}", judge), (sam.bits, sam)):
+            for title, one in ((f"reference, {reference.bits}", reference), (sam.bits, sam)):
                 seen = segment(one, image)
                 labels = [f"{score:.2f}" for score in seen.iou_scores]
                 panels.append(Drawn(title, seen.masks, seen.prompts.boxes, seen.prompts.points, labels))
             caption = f"{name}, {word} of {len(order)} images: {image.file_name}, agreement {score:.3f}"
-            found.append({"uri": image_uri(compared_picture(pixels, panels)), "caption": caption})
+            pictures.append({"uri": image_uri(compared_picture(pixels, panels)), "caption": caption})
     report("page: pictures", len(listed), len(listed))
-    return found
+    return pictures

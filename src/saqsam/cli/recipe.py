@@ -61,19 +61,19 @@ def show(
 
 
 def _show_differences(recipe: Recipe, other: Recipe, json: bool) -> None:
-    found = differences(recipe, other)
+    differing = differences(recipe, other)
     if json:
         print_json(
             {
                 "recipes": [recipe.name, other.name],
-                "differences": [{"key": one.key, "values": [one.one, one.other]} for one in found],
+                "differences": [{"key": one.key, "values": [one.one, one.other]} for one in differing],
             }
         )
         return
-    if not found:
+    if not differing:
         print_lines([f"{recipe.name} and {other.name} differ in nothing"])
         return
-    rows = [[one.key, _short(one.one), _short(one.other)] for one in found]
+    rows = [[one.key, _short(one.one), _short(one.other)] for one in differing]
     print_table("", ["key", recipe.name, other.name], rows, right=3)
 
 

@@ -29,7 +29,7 @@ def model_card(sam: Sam, file_bytes: int) -> str:
         megabytes=file_bytes / 1e6,
         float_megabytes=facts["float_bytes"] / 1e6,
         sites=_sites(facts["sites"]),
-        kept=_kept(facts["kept_float"]),
+        kept=_kept(facts["kept_float"], facts["float_steps"]),
         figures=_figures(facts["records"].get("figures")),
     )
 
@@ -43,9 +43,10 @@ def _sites(rows: list[dict[str, object]]) -> str:
     return "\n".join(["| tensor | grid | bits | sites |", "|---|---|---|---|", *lines])
 
 
-def _kept(rows: list[dict[str, object]]) -> str:
-    counted = Counter(str(row["reason"]) for row in rows)
-    return "\n".join(f"- {count} × {reason}" for reason, count in counted.most_common())
+def _kept(parts: list[dict[str, object]], steps: list[dict[str, str]]) -> str:
+    counted = Counter(str(part["reason"]) for part in parts)
+    lines = [f"- {count} × {reason}" for reason, count in counted.most_common()]
+    return "\n".join([*lines, *(f"- {step['path']}: {step['reason']}" for step in steps)])
 
 
 def _figures(figures: object) -> str:
@@ -74,7 +75,6 @@ Quantized with saqsam by the recipe `{recipe}`. Its weights are integers at thei
 ```python
 import saqsam  # without this line the model does not load
 from transformers import SamProcessor, SamModel
-from saqsam.families.record import Model
 
 model = SamModel.from_pretrained("this directory")
 processor = SamProcessor.from_pretrained("this directory")

@@ -80,7 +80,7 @@ class FloatPart:
     """A module (or a parameter, or a step without parameters) that stays in floating point.
 
     Attributes:
-        path: module or parameter path; for a step without parameters, where it happens.
+        path: module or parameter path; for a step without parameters, where it happens and which it is.
         reason: why it is not quantized.
     """
 

@@ -118,12 +118,18 @@ def _biases(model: SamModel, paths: tuple[str, ...]) -> Iterator[FloatPart]:
             yield FloatPart(f"{path}.bias", _BIAS)
 
 
+_SOFTMAX = "exponentials and their sum; what it gives is quantized"
+_ELEMENTWISE = "element by element: no weights, no sums of products"
 _FLOAT_STEPS = (
+    FloatPart("vision_encoder: product of queries and tables of positions", "the tables are float"),
+    FloatPart("vision_encoder: softmax", _SOFTMAX),
+    FloatPart("vision_encoder: GELU, sums of the residual stream", _ELEMENTWISE),
+    FloatPart("mask_decoder: softmax", _SOFTMAX),
+    FloatPart("mask_decoder: ReLU, sums of residuals and positions", _ELEMENTWISE),
     FloatPart(
-        "vision_encoder attention", "relative-position product (query · table), softmax, GELU, residual sums"
+        "mask_decoder: product of mask heads and upscaled embedding",
+        "both come after the last quantized layer",
     ),
-    FloatPart("mask_decoder attention", "softmax, ReLU, residual sums, positional sums"),
-    FloatPart("mask_decoder", "product of hypernetwork outputs with the upscaled embedding"),
 )
 
 

@@ -62,12 +62,15 @@ def affine_round_trip(x: Tensor, scale: Tensor, zero_point: Tensor, bits: int) -
     Equal to ``affine_values(affine_codes(x))`` exactly: clamping before the zero point is added
     compares integers all the same. Done in place on one temporary because activations are large.
     """
-    steps = (x / scale).round_()
+    return _clamped((x / scale).round_(), zero_point, bits, spend=True).mul_(scale)
+
+
+def _clamped(steps: Tensor, zero_point: Tensor, bits: int, *, spend: bool = False) -> Tensor:
+    """Steps within the grid, same shape; ``spend``: ``steps`` may be written to."""
     if zero_point.ndim == 0:
-        steps.clamp_(*step_limits(zero_point, bits))
-    else:
-        steps = torch.minimum(torch.maximum(steps, -zero_point), 2**bits - 1 - zero_point)
-    return steps.mul_(scale)
+        clamp = steps.clamp_ if spend else steps.clamp
+        return clamp(*step_limits(zero_point, bits))
+    return torch.minimum(torch.maximum(steps, -zero_point), 2**bits - 1 - zero_point)
 
 
 def step_limits(zero_point: Tensor, bits: int) -> tuple[Any, Any]:
@@ -217,7 +220,7 @@ class _StraightThrough(torch.autograd.Function):
     ) -> Tensor:
         steps = x / scale
         codes = steps.round()
-        clamped = codes.clamp(*step_limits(zero_point, bits))
+        clamped = _clamped(codes, zero_point, bits)
         inside = codes == clamped
         output = clamped * scale
         slope = clamped - steps * inside
@@ -226,6 +229,7 @@ class _StraightThrough(torch.autograd.Function):
             slope *= mask
             inside |= ~mask
         ctx.save_for_backward(slope, inside)
+        ctx.by_channel = scale.ndim > 0
         return output
 
     @staticmethod
@@ -233,8 +237,11 @@ class _StraightThrough(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         slope, inside = ctx.saved_tensors
         to_x = gradient * inside if ctx.needs_input_grad[0] else None
-        to_scale = torch.dot(gradient.flatten(), slope.flatten()) if ctx.needs_input_grad[1] else None
-        return to_x, to_scale, None, None, None
+        if not ctx.needs_input_grad[1]:
+            return to_x, None, None, None, None
+        if ctx.by_channel:
+            return to_x, (gradient * slope).flatten(0, -2).sum(0), None, None, None
+        return to_x, torch.dot(gradient.flatten(), slope.flatten()), None, None, None
 
 
 def straight_through(
@@ -247,8 +254,8 @@ def straight_through(
 
     Args:
         x: any shape.
-        scale: scalar tensor, positive.
-        zero_point: scalar tensor holding an integer.
+        scale: positive, scalar; or ``(channels,)``, one for each place in the last dimension of ``x``.
+        zero_point: of its shape, holding integers.
         bits: 2 to 8.
         mask: bool of ``x``'s shape; where False, ``x`` itself is returned (see ``reconstruct.mixing``).
     """

@@ -8,13 +8,12 @@ splits into a few products. Every channel has at most ``2**bits`` values, zero a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from saqsam.grids.affine import affine_codes, affine_round_trip, affine_values
+from saqsam.grids.affine import affine_codes, affine_round_trip, affine_values, straight_through
 from saqsam.grids.grid import Grid, Place, scale_problem, zero_point_problem
 from saqsam.grids.packed import PackedActivation
 from saqsam.grids.registry import register_grid
@@ -185,44 +184,3 @@ def _numbered(groups: Tensor) -> Tensor:
     """The same groups, numbered by their first channel and without gaps."""
     numbers: dict[int, int] = {}
     return torch.tensor([numbers.setdefault(group, len(numbers)) for group in groups.tolist()])
-
-
-class _StraightThrough(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, bits: int, mask: Tensor | None
-    ) -> Tensor:
-        steps = x / scale
-        codes = steps.round()
-        clamped = torch.minimum(torch.maximum(codes, -zero_point), 2**bits - 1 - zero_point)
-        inside = codes == clamped
-        output = clamped * scale
-        slope = clamped - steps * inside
-        if mask is not None:
-            output = torch.where(mask, output, x)
-            slope *= mask
-            inside |= ~mask
-        ctx.save_for_backward(slope, inside)
-        return output
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        slope, inside = ctx.saved_tensors
-        to_x = gradient * inside if ctx.needs_input_grad[0] else None
-        to_scale = (gradient * slope).flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
-        return to_x, to_scale, None, None, None
-
-
-def straight_through(
-    x: Tensor, scale: Tensor, zero_point: Tensor, bits: int, mask: Tensor | None = None
-) -> Tensor:
-    """``x`` ``(..., channels)`` on an affine grid for each channel, differentiable in ``x`` and ``scale``.
-
-    Args:
-        x: any leading shape.
-        scale, zero_point: ``(channels,)``.
-        bits: 2 to 8.
-        mask: as of ``affine.straight_through``.
-    """
-    return cast(Tensor, _StraightThrough.apply(x, scale, zero_point, bits, mask))  # type: ignore[no-untyped-call]

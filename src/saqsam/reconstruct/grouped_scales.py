@@ -11,8 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from saqsam.grids.affine import straight_through
 from saqsam.grids.grid import Grid
-from saqsam.grids.grouped import Grouped, group_channels, group_means, straight_through
+from saqsam.grids.grouped import Grouped, group_channels, group_means
 from saqsam.reconstruct.mixing import Mixing
 from saqsam.reconstruct.scales import LearnedScale
 

@@ -82,7 +82,7 @@ def model_part(name: str, sam: Sam, looked: Looked) -> dict[str, Any]:
     return {
         "name": name,
         "figures": figures,
-        "kept": facts["kept_float"],
+        "kept": [*facts["kept_float"], *facts["float_steps"]],
         "units": _units(facts["records"].get("units")),
         "recipe": json.dumps(facts["recipe"], indent=1),
     }
