@@ -12,15 +12,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from saqsam.cli.app import app
 from saqsam.serve.start import Serving, start
-from saqsam.web.write import WebExported, export_web
 
 
 @pytest.fixture(scope="session")
-def exported(packed_nano: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> WebExported:
-    """A page with nano at 8 bits and in float, beside each other."""
-    return export_web([packed_nano("rtn-w8a8"), "nano"], tmp_path_factory.mktemp("page") / "out", limit=1)
+def exported(packed_nano: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page with nano at 4 bits and in float beside each other, written by the command."""
+    out = tmp_path_factory.mktemp("page") / "out"
+    words = [
+        "export",
+        str(packed_nano("rtn-w4a8")),
+        "--compare",
+        "nano",
+        "--format",
+        "web",
+        "--out",
+        str(out),
+    ]
+    result = CliRunner().invoke(app, [*words, "--limit", "1"])
+    assert result.exit_code == 0, result.output
+    assert result.output.count("mask IoU with the model") == 2
+    return out
 
 
 def run(serving: Serving) -> Iterator[str]:
@@ -36,9 +51,9 @@ def run(serving: Serving) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def site(exported: WebExported) -> Iterator[str]:
+def site(exported: Path) -> Iterator[str]:
     """The exported folder, offered by ``saqsam serve FOLDER``."""
-    yield from run(start([str(exported.directory)], port=0))
+    yield from run(start([str(exported)], port=0))
 
 
 @pytest.fixture(scope="session")
@@ -53,10 +68,10 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="session")
-def plain_site(exported: WebExported) -> Iterator[str]:
+def plain_site(exported: Path) -> Iterator[str]:
     """The exported folder by a server that knows nothing of it and sends none of the headers."""
     _Quiet.extensions_map = {**_Quiet.extensions_map, ".mjs": "text/javascript", ".wasm": "application/wasm"}
-    handler = functools.partial(_Quiet, directory=str(exported.directory))
+    handler = functools.partial(_Quiet, directory=str(exported))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()

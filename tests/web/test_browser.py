@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from PIL import Image
@@ -20,7 +22,6 @@ from saqsam.images.frame import Frame, preprocess
 from saqsam.prompts.prompts import Prompts
 from saqsam.segment.predictor import decode, upscale_masks
 from saqsam.web.graphs import WebGraphs, WebSam
-from saqsam.web.write import WebExported
 
 Shoot = Callable[[Any, str], None]
 SECONDS = 120_000
@@ -101,14 +102,27 @@ def pixels(png: bytes) -> Any:
     return np.array(Image.open(io.BytesIO(png)))
 
 
-def test_clicks_boxes_masks_and_what_is_saved(
-    browser: Any, site: str, exported: WebExported, shoot: Shoot
-) -> None:
+def test_the_folder_is_whole_and_says_what_it_is(exported: Path) -> None:
+    manifest = json.loads((exported / "manifest.json").read_text())
+    assert [(one["bits"], one["recipe"]) for one in manifest["models"]] == [("w4a8", "rtn"), ("float", None)]
+    listed = [{"path": path, **row} for path, row in manifest["engine"]["files"].items()]
+    for model in manifest["models"]:
+        assert model["parity"]["decoder_mask_iou"] >= 0.999
+        listed += model["files"].values()
+    for file in listed:
+        data = (exported / file["path"]).read_bytes()
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (file["bytes"], file["sha256"])
+    encoder = onnx.load(exported / "model" / "encoder.onnx")
+    assert onnx.TensorProto.UINT4 in {one.data_type for one in encoder.graph.initializer}
+    assert sum(one.stat().st_size for one in (exported / "model").iterdir()) < 1_500_000
+
+
+def test_clicks_boxes_masks_and_what_is_saved(browser: Any, site: str, exported: Path, shoot: Shoot) -> None:
     """One visit of the page: what one sees agrees with saqsam's own masks."""
     visit = Page(browser, site).open()
     assert visit.page.evaluate("crossOriginIsolated")
     shoot(visit.page, "start-wide")
-    png = (exported.directory / "examples" / "scene-2.png").read_bytes()
+    png = (exported / "examples" / "scene-2.png").read_bytes()
     visit.page.evaluate(
         "(text) => { const bytes = Uint8Array.from(atob(text), (one) => one.charCodeAt(0));"
         " const transfer = new DataTransfer();"
@@ -143,14 +157,14 @@ def test_clicks_boxes_masks_and_what_is_saved(
     assert np.array_equal(cut[mask][:, :3], given.pixels[mask])
 
     visit.page.keyboard.press("Enter")
-    visit.drag(197, 86, 390, 380)
+    visit.drag(2, 178, 166, 382)
     coco = json.loads(visit.saved("#save-coco"))
     assert [one["name"] for one in coco["categories"]] == ["Object 1", "Object 2"]
     assert coco["annotations"][0]["area"] == mask.sum()
     prompts = json.loads(visit.saved("#save-prompts"))
     assert "--point" in prompts["objects"][0]["command"]
     box = prompts["objects"][1]["boxes"][0]
-    assert box == pytest.approx([197, 86, 390, 380], abs=2)
+    assert box == pytest.approx([2, 178, 166, 382], abs=2)
     assert "pixels, IoU" in visit.page.inner_text("#figures")  # of the two models
     visit.page.fill("#split", "520")
     shoot(visit.page, "compare-wide")
@@ -166,9 +180,9 @@ class Given:
         self.sam, self.embedding, self.frame, self.pixels = sam, embedding, frame, pixels
 
 
-def given_to(visit: Page, exported: WebExported) -> Given:
+def given_to(visit: Page, exported: Path) -> Given:
     """The input is saqsam's bit for bit; the embedding is the browser's."""
-    found = pixels((exported.directory / "examples" / "scene-2.png").read_bytes())
+    found = pixels((exported / "examples" / "scene-2.png").read_bytes())
     model = load("nano").model
     values, frame = preprocess(model, found)
     same = visit.page.evaluate(
@@ -180,7 +194,7 @@ def given_to(visit: Page, exported: WebExported) -> Given:
         " return [btoa(text), Array.from(own), shape]; }"
     )
     assert base64.b64decode(same[0]) == values.numpy().tobytes()
-    folder = exported.directory / "model"
+    folder = exported / "model"
     names = ("encoder.onnx", "decoder-image.onnx", "decoder-prompts.onnx")
     graphs = WebGraphs(*((folder / name).read_bytes() for name in names))
     embedding = torch.tensor(same[1], dtype=torch.float32).reshape(same[2])
@@ -230,8 +244,8 @@ def fault(visit: Page) -> str:
     return str(visit.page.inner_text("#fault"))
 
 
-def test_what_goes_wrong_is_told(browser: Any, site: str, exported: WebExported) -> None:
-    changed = bytearray((exported.directory / "model" / "encoder.onnx").read_bytes())
+def test_what_goes_wrong_is_told(browser: Any, site: str, exported: Path) -> None:
+    changed = bytearray((exported / "model" / "encoder.onnx").read_bytes())
     changed[-1] ^= 1
     visit = Page(browser, site)
     visit.page.route("**/model/encoder.onnx", lambda route: route.fulfill(body=bytes(changed)))
@@ -242,7 +256,7 @@ def test_what_goes_wrong_is_told(browser: Any, site: str, exported: WebExported)
     visit.page.unroute("**/manifest.json")
     assert "WebAssembly with SIMD" in fault(visit)
     visit.close()
-    visit = Page(browser, (exported.directory / "index.html").as_uri())
+    visit = Page(browser, (exported / "index.html").as_uri())
     assert "opened as a file" in fault(visit)
     visit.page.context.close()
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saqsam.errors import SaqsamError
+from saqsam.errors import ImageError, SaqsamError
 from saqsam.images.files import open_image
 from saqsam.images.frame import Frame, preprocess
 from saqsam.sam import Sam
@@ -114,7 +114,10 @@ class Encodings:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "image"
                 path.write_bytes(data)
-                loaded = open_image(path, max_pixels=self._max_pixels)
+                try:
+                    loaded = open_image(path, max_pixels=self._max_pixels)
+                except ImageError as error:  # the name of a temporary file tells nobody anything
+                    raise ImageError("the image", error.reason) from error
             pixel_values, frame = preprocess(self.models[model].model, loaded.pixels)
             self._count += 1
             found = Encoding(key[1], model, self._count, frame, pixel_values, loaded.notes)
@@ -158,7 +161,7 @@ class Encodings:
                 assert one.pixel_values is not None  # noqa: S101 - every encoding comes with them
                 one.embedding = embed(self.models[one.model].model, one.pixel_values)
                 one.seconds, one.state = time.perf_counter() - began, READY
-            except (SaqsamError, RuntimeError, MemoryError) as error:
+            except Exception as error:  # noqa: BLE001 - the thread's boundary: who waits for the image is told
                 one.error, one.state = f"it could not be encoded ({error})", FAILED
             one.pixel_values = None
             one.done.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from saqsam.serve.encodings import FAILED, READY, Encodings, QueueFull
 from saqsam.serve.site import Site
 from saqsam.web.write import MANIFEST
 
+logger = logging.getLogger("saqsam")
 MOST_BYTES = 100_000_000
 """Of an image that is sent."""
 MOST_JSON = 1_000_000
@@ -108,6 +110,9 @@ class Routes:
             return reply_error(400, str(error))
         except SaqsamError as error:
             return reply_error(500, str(error))
+        except Exception as error:
+            logger.debug("%s", address.path, exc_info=True)
+            return reply_error(500, f"unexpected {type(error).__name__}; run 'saqsam -v serve' to see where")
 
     def _model(self, query: str) -> int:
         return self._checked(parse_qs(query).get("model", ["0"])[0])

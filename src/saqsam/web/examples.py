@@ -10,13 +10,12 @@ from PIL import Image
 
 from saqsam.images.files import Pixels
 from saqsam.scenes import make_scene
-from saqsam.scenes.compose import DENSITY
 
 _SEEDS = (40, 57, 59)
 _SIZE = (384, 512)
 _ENLARGED = 3.4
 """Objects are about this many times as large as in the scenes the shipped models learned from, and fewer."""
-_RADII = (18.0, 48.0)
+_RADII, _DENSITY = (18.0, 48.0), (9.0, 14.0)
 _PHOTOGRAPHS = {"coffee.png": "Coffee", "chelsea.png": "Cat", "astronaut.png": "Astronaut"}
 """Of scikit-image's wheel: in the public domain or CC0."""
 
@@ -25,7 +24,7 @@ def examples() -> dict[str, tuple[str, bytes]]:
     """File names of examples, each with its title and the bytes of a PNG."""
     found: dict[str, tuple[str, bytes]] = {}
     for number, seed in enumerate(_SEEDS, 1):
-        few = (DENSITY[0] / _ENLARGED**2, DENSITY[1] / _ENLARGED**2)
+        few = (_DENSITY[0] / _ENLARGED**2, _DENSITY[1] / _ENLARGED**2)
         large = (_RADII[0] * _ENLARGED, _RADII[1] * _ENLARGED)
         scene = make_scene(np.random.default_rng(seed), _SIZE, density=few, radius=large)
         found[f"scene-{number}.png"] = (f"Generated scene {number}", _png(scene.image))

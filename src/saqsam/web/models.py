@@ -62,18 +62,20 @@ def read_model(source: str | Path) -> WebModel:
         CheckpointError: it cannot be read.
     """
     path = packed_file(source) or Path(source).expanduser()
+    # A page is shown to others: it tells the name of a file, not the folders it lies in.
+    called = path.name if path.exists() else str(source)
     if is_packed(path):
         packed = read_packed(path)
         model, recipe = from_packed(packed, path)
         packed = replace(packed, config=model.config.to_dict())
         zoom = zooms_by_default(source, packed.records)
-        facts = model_facts(source, model.config, recipe, zoom=zoom, file=path, numbers=count_numbers(packed))
+        facts = model_facts(called, model.config, recipe, zoom=zoom, file=path, numbers=count_numbers(packed))
         return WebModel(model, packed, facts)
     sam = api.load(source)
     model = sam.model
     rest = {name: one.detach().float().contiguous() for name, one in model.named_parameters()}
     packed = PackedModel(plain_config(model), {}, {}, {}, rest, {})
-    facts = model_facts(source, model.config, None, zoom=sam.zoom, file=None, numbers=count_numbers(packed))
+    facts = model_facts(called, model.config, None, zoom=sam.zoom, file=None, numbers=count_numbers(packed))
     return WebModel(model, packed, facts)
 
 

@@ -133,7 +133,8 @@ async function refresh() {
   } catch (error) { return complain(error); }
   if (mine !== answers) return;
   render();
-  if (isAsked(session.object)) say(`${session.object.name}: ${mine.figures(session.object)}.`);
+  // Another click may have come meanwhile; its own answer will tell.
+  if (isAsked(session.object) && mine.known(session.object)) say(`${session.object.name}: ${mine.figures(session.object)}.`);
   facts();
 }
 
