@@ -22,7 +22,7 @@ from saqsam.families.registry import decoder_of, encoder_of
 from saqsam.graphs.decoder import decoder_graph
 from saqsam.graphs.encoder import EncoderWriter
 from saqsam.graphs.graph import Graph
-from saqsam.graphs.model import point_inputs
+from saqsam.graphs.model import early_input, point_inputs
 from saqsam.graphs.portable import Portable
 from saqsam.graphs.session import open_session, run_session
 from saqsam.graphs.source import Source
@@ -113,6 +113,7 @@ def decoder_codes(
     low = 4 * source.grid
     inputs = {
         "image_embeddings": embedding.main.numpy(),
+        **early_input(embedding),
         "point_coords": coords[0].numpy(),
         "point_labels": kinds[0].numpy(),
         "mask_input": np.zeros((1, 1, low, low), np.float32),

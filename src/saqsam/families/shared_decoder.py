@@ -46,7 +46,7 @@ def can_share(model: Any, kinds: DecoderKinds = SAM_KINDS) -> bool:
     or where an observer counts what passes: those must see every call of the plain path.
     """
     decoder: Any = model.mask_decoder
-    if (type(decoder), type(decoder.transformer)) != (kinds.decoder, kinds.transformer):
+    if not _is_of(decoder, kinds):
         return False
     layers = list(decoder.transformer.layers)
     known = all(type(layer) is kinds.layer for layer in layers) and all(
@@ -58,6 +58,10 @@ def can_share(model: Any, kinds: DecoderKinds = SAM_KINDS) -> bool:
         and _upscales_by_pairs(decoder, kinds.norm)
         and not any(is_watched(module) for module in decoder.modules())
     )
+
+
+def _is_of(decoder: Any, kinds: DecoderKinds) -> bool:
+    return type(decoder) is kinds.decoder and type(decoder.transformer) is kinds.transformer
 
 
 def _cross_attentions(layer: Any) -> tuple[nn.Module, nn.Module]:

@@ -14,7 +14,7 @@ from saqsam.graphs.graph import Graph
 from saqsam.graphs.high_quality import HighQuality
 from saqsam.graphs.masks import full_size_masks
 from saqsam.graphs.portable import Portable
-from saqsam.graphs.source import Source
+from saqsam.graphs.source import EARLY, Source
 
 _LAST_NORM_EPSILON = 1e-5  # of the norm after the last attention, which has no setting
 _UPSCALE_EPSILON = 1e-6
@@ -43,7 +43,7 @@ def decoder_graph(graph: Graph, source: Source, arithmetic: Portable, *, full_si
     early = None
     if source.early_block is not None:
         sides = ("stages", 1, grid, grid, int(source.vision["hidden_size"]))
-        early = graph.input("interm_embeddings", sides)
+        early = graph.input(EARLY, sides)
     coords = graph.input("point_coords", ("prompts", "points", 2))
     labels = graph.input("point_labels", ("prompts", "points"))
     mask = graph.input("mask_input", ("mask_prompts", 1, low, low))

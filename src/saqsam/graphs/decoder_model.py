@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -11,14 +13,17 @@ import onnxruntime
 from torch import Tensor
 
 from saqsam.families.record import Config
+from saqsam.graphs.graph import Array
 from saqsam.graphs.model import OnnxSam
 from saqsam.graphs.session import open_session, run_session
+from saqsam.graphs.source import EARLY
 from saqsam.graphs.split import split_graph
 
 _KINDS = {"tensor(float)": 1, "tensor(uint8)": 2, "tensor(int8)": 3, "tensor(int32)": 6, "tensor(int64)": 7}
 _YIELDING = {"session.intra_op.allow_spinning": "0"}
 """Each session has threads of its own; those that spin while waiting keep the next session from its cores."""
 
+_NOTHING: Mapping[str, Array] = MappingProxyType({})
 _MASK = ("mask_input", "has_mask_input")
 
 
@@ -53,14 +58,14 @@ class SharedOnnxSam(OnnxSam):
         rest = split_graph(decoder, _MASK, kinds)[1]
         self.masks = sessions[0]
         self._dense = self.masks.get_outputs()[0].name
-        rest = split_graph(rest, ("image_embeddings", self._dense), kinds)[1]
+        rest = split_graph(rest, ("image_embeddings", EARLY, self._dense), kinds)[1]
         self.image = sessions[1]
         # A few prompts at a time need little memory, again and again.
         prompts = open_session(rest.SerializeToString(), name, _YIELDING, arena=True)
         super().__init__(config, encoder, prompts, name)
         self._nothing = no_mask.astype(np.float32).reshape(1, -1, 1, 1)
         self._sides = [one.name for one in self.image.get_outputs()]
-        self._latest: tuple[npt.NDArray[Any], dict[str, Any]] | None = None
+        self._latest: tuple[dict[str, Array], dict[str, Any]] | None = None
 
     def decode(
         self,
@@ -69,26 +74,27 @@ class SharedOnnxSam(OnnxSam):
         labels: Tensor,
         mask: Tensor | None = None,
         kept: slice = slice(None),
+        beside: Mapping[str, Array] = _NOTHING,
     ) -> tuple[Tensor, Tensor]:
         """As of ``OnnxSam``."""
-        side = self._shared(embedding) if mask is None else self._image_side(embedding, self._embedded(mask))
+        image = {**beside, "image_embeddings": embedding.contiguous().numpy()}
+        side = self._shared(image) if mask is None else self._image_side(image, self._embedded(mask))
         points = {
             "point_coords": coords.float().contiguous().numpy(),
             "point_labels": labels.float().contiguous().numpy(),
         }
         return self._decoded({**points, **side}, kept)
 
-    def _shared(self, embedding: Tensor) -> dict[str, Any]:
+    def _shared(self, image: dict[str, Array]) -> dict[str, Any]:
         """The image side without a mask; embeddings are compared by value, which costs next to nothing."""
         latest = self._latest
-        values = embedding.numpy()
-        if latest is None or not np.array_equal(latest[0], values):
-            latest = (values.copy(), self._image_side(embedding, self._nothing))
+        if latest is None or not all(np.array_equal(latest[0][name], x) for name, x in image.items()):
+            latest = ({name: x.copy() for name, x in image.items()}, self._image_side(image, self._nothing))
             self._latest = latest
         return latest[1]
 
-    def _image_side(self, embedding: Tensor, dense: npt.NDArray[Any]) -> dict[str, Any]:
-        inputs = {"image_embeddings": embedding.contiguous().numpy(), self._dense: dense}
+    def _image_side(self, image: dict[str, Array], dense: Array) -> dict[str, Any]:
+        inputs = {**image, self._dense: dense}
         return dict(zip(self._sides, run_session(self.image, self.name, inputs, self._sides), strict=True))
 
     def _embedded(self, mask: Tensor) -> npt.NDArray[Any]:

@@ -9,7 +9,7 @@ import numpy as np
 from saqsam.families.sam_names import EncoderBlockNames, SamNames
 from saqsam.graphs.graph import Graph
 from saqsam.graphs.portable import Portable
-from saqsam.graphs.source import Source
+from saqsam.graphs.source import EARLY, Source
 
 _MAP = 1 << 25
 """Elements of an attention map held at once; larger ones are computed head by head, which is exact."""
@@ -37,7 +37,7 @@ def encoder_graph(graph: Graph, source: Source, arithmetic: Portable) -> None:
         width = int(source.vision["hidden_size"])
         graph.scope = "early"
         early = graph.add("Unsqueeze", early, graph.shape(0))
-        graph.output("interm_embeddings", early, (1, "batch", source.grid, source.grid, width))
+        graph.output(EARLY, early, (1, "batch", source.grid, source.grid, width))
 
 
 @dataclass(frozen=True)

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime
 import torch
 from torch import Tensor
 
 from saqsam.errors import ImageError, PromptError
+from saqsam.families.embedding import Embedding
 from saqsam.families.record import Config
+from saqsam.graphs.graph import Array
 from saqsam.graphs.session import run_session
+from saqsam.graphs.source import EARLY
 
 _SLOTS = "mask_slots"
+_NOTHING: Mapping[str, Array] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """What the image encoder returns; ``last_hidden_state (B, C, g, g)``."""
+    """What the image encoder returns: ``last_hidden_state (B, C, g, g)``, and of SAM-HQ
+    ``intermediate_embeddings``, one ``(B, g, g, D)``."""
 
     last_hidden_state: Tensor
+    intermediate_embeddings: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,12 +79,13 @@ class OnnxSam:
             raise ImageError(
                 "pixels", f"expected a model input of shape (B, {expected}), got {tuple(pixel_values.shape)}"
             )
-        return Embeddings(self._encoded(pixel_values))
+        return self._encoded(pixel_values)
 
-    def _encoded(self, pixel_values: Tensor) -> Tensor:
+    def _encoded(self, pixel_values: Tensor) -> Embeddings:
         """Embeddings of pixels whose shape was checked."""
         inputs = {"images": pixel_values.contiguous().numpy()}
-        return torch.from_numpy(run_session(self.encoder, self.name, inputs)[0])
+        main, *early = map(torch.from_numpy, run_session(self.encoder, self.name, inputs))
+        return Embeddings(main, tuple(stages[0] for stages in early))
 
     def __call__(
         self,
@@ -87,12 +95,16 @@ class OnnxSam:
         input_labels: Tensor | None = None,
         input_masks: Tensor | None = None,
         multimask_output: bool = True,
+        intermediate_embeddings: Sequence[Tensor] = (),
+        hq_token_only: bool = False,
     ) -> MaskOutput:
-        """Masks for P prompts of each of B images; arguments as of ``transformers.SamModel``.
+        """Masks for P prompts of each of B images; arguments as of ``transformers.SamModel``, the last two as
+        of ``SamHQModel``. What ``hq_token_only`` says is in the graph already.
 
         Raises:
             PromptError: there is nothing to segment.
         """
+        del hq_token_only
         if input_boxes is None and input_points is None:
             if input_masks is None:
                 raise PromptError("prompts: there is neither a box, a point nor a mask; give one")
@@ -106,6 +118,7 @@ class OnnxSam:
                 labels[index],
                 None if input_masks is None else input_masks[index : index + 1],
                 slice(1, None) if multimask_output else slice(0, 1),
+                _beside([early[index : index + 1] for early in intermediate_embeddings]),
             )
             for index in range(len(image_embeddings))
         ]
@@ -122,6 +135,7 @@ class OnnxSam:
         labels: Tensor,
         mask: Tensor | None = None,
         kept: slice = slice(None),
+        beside: Mapping[str, Array] = _NOTHING,
     ) -> tuple[Tensor, Tensor]:
         """Masks of one image's prompts.
 
@@ -131,12 +145,14 @@ class OnnxSam:
             labels: ``(P, N)``: 1, 0, 2 and 3 for corners, -1 for padding.
             mask: ``(1 or P, 1, 4g, 4g)`` logits, or ``None``.
             kept: which of a prompt's masks; mask 0 is the single answer.
+            beside: what the graph takes of the image beside its embedding, by name.
 
         Returns:
             Logits ``(P, M, 4g, 4g)`` and predicted IoU ``(P, M)``.
         """
         low = 4 * embedding.shape[-1]
-        inputs = {
+        inputs: dict[str, Array] = {
+            **beside,
             "image_embeddings": embedding.contiguous().numpy(),
             "point_coords": coords.float().contiguous().numpy(),
             "point_labels": labels.float().contiguous().numpy(),
@@ -148,7 +164,7 @@ class OnnxSam:
         }
         return self._decoded({name: value for name, value in inputs.items() if name in self._inputs}, kept)
 
-    def _decoded(self, inputs: dict[str, npt.NDArray[Any]], kept: slice) -> tuple[Tensor, Tensor]:
+    def _decoded(self, inputs: dict[str, Array], kept: slice) -> tuple[Tensor, Tensor]:
         """The decoder's answers; a graph that can choose computes no mask that is not kept."""
         masks = kept
         if _SLOTS in self._inputs:
@@ -156,6 +172,16 @@ class OnnxSam:
             inputs, masks = {**inputs, _SLOTS: np.arange(every)[kept]}, slice(None)
         logits, scores = run_session(self.decoder, self.name, inputs, self._outputs)
         return torch.from_numpy(logits)[:, masks], torch.from_numpy(scores)[:, kept]
+
+
+def _beside(early: Sequence[Tensor]) -> Mapping[str, Array]:
+    """Early tokens ``(1, g, g, D)`` of SAM-HQ as its graph takes them, ``(1, 1, g, g, D)``."""
+    return {EARLY: early[0][None].contiguous().numpy()} if early else {}
+
+
+def early_input(embedding: Embedding) -> Mapping[str, Array]:
+    """What a decoder graph takes of one image's embedding beside the main tensor, by name."""
+    return _beside([x.permute(0, 2, 3, 1) for x in embedding.features])
 
 
 def point_inputs(boxes: Tensor | None, points: Tensor | None, labels: Tensor | None) -> tuple[Tensor, Tensor]:

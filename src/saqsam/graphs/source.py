@@ -17,6 +17,8 @@ from saqsam.grids.grid import Grid
 from saqsam.grids.registry import find_grid
 from saqsam.pack.file import PackedActivation, PackedModel, PackedWeight
 
+EARLY = "interm_embeddings"
+"""Of SAM-HQ's graphs, as its own export calls them: what they hold beside the embedding."""
 _ACTS = {"vision_config": "gelu", "prompt_encoder_config": "gelu", "mask_decoder_config": "relu"}
 
 

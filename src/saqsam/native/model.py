@@ -10,6 +10,7 @@ from torch import Tensor
 
 from saqsam.families.record import Config
 from saqsam.graphs.decoder_model import SharedOnnxSam
+from saqsam.graphs.model import Embeddings
 from saqsam.native.encoder import NativeEncoder
 
 
@@ -27,5 +28,5 @@ class NativeSam(SharedOnnxSam):
         super().__init__(config, None, decoder, no_mask, name)
         self.native = encoder
 
-    def _encoded(self, pixel_values: Tensor) -> Tensor:
-        return self.native.encode(pixel_values.float())
+    def _encoded(self, pixel_values: Tensor) -> Embeddings:
+        return Embeddings(self.native.encode(pixel_values.float()))
