@@ -1,6 +1,7 @@
 # make demo   install into .venv and run the whole pipeline on the shipped models: scenes, then photographs
 # make test   install with test tools and run the suite
 # make lint   formatting, lint and types
+# make sanitize   the C++ kernels under the address and undefined-behaviour sanitizers; needs g++ or clang++
 #
 # Variables: PYTHON (3.11 or newer), VENV, PIP_ARGS (for example an index of CPU-only torch wheels),
 # DEMO_ARGS, PYTEST_ARGS, WORKERS (processes that share the suite's files; 0 for a debugger).
@@ -13,10 +14,10 @@ PYTEST_ARGS ?=
 WORKERS ?= logical
 
 BIN := $(VENV)/bin
-PINS := pyproject.toml constraints.txt
+PINS := pyproject.toml constraints.txt setup.py $(wildcard src/saqsam/native/csrc/*)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --constraint constraints.txt
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test lint format sanitize clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -32,6 +33,9 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+sanitize:
+	bash tools/sanitize_native.sh
+
 format: $(VENV)/installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -44,11 +48,13 @@ $(BIN)/python:
 # A stamp is written only after a whole installation, so that an interrupted one starts again.
 $(VENV)/installed: $(PINS) | $(BIN)/python
 	$(PIP) --editable '.[demo]'
+	@$(BIN)/saqsam --version
 	@touch $@
 
 $(VENV)/installed-dev: $(PINS) | $(BIN)/python
 	$(PIP) --editable '.[dev]'
+	@$(BIN)/saqsam --version
 	@touch $(VENV)/installed $@
 
 clean:
-	rm -rf "$(VENV)" demo-output build src/saqsam.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf "$(VENV)" demo-output build src/saqsam/native/libsaqsam_native.so src/saqsam.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

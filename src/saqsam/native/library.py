@@ -27,6 +27,10 @@ class LibraryMissing(UsageError):
     """The kernels were not built."""
 
 
+class UnknownLevel(UsageError):
+    """The environment names a level that there is not."""
+
+
 @functools.cache
 def find_library() -> Any:
     """The library that was built with this package, or ``None``."""
@@ -80,11 +84,13 @@ def choose_level(cap: str | None = None, environment: Mapping[str, str] = os.env
 
     Raises:
         LibraryMissing: the library was not built.
-        UsageError: there is no such level.
+        UnknownLevel: there is no such level.
     """
     cap = environment.get(CAP, "") if cap is None else cap
     if cap and cap not in LEVELS:
-        raise UsageError(f"{CAP} '{cap}': the levels are {', '.join(LEVELS)}; leave it unset for the fastest")
+        raise UnknownLevel(
+            f"{CAP} '{cap}': the levels are {', '.join(LEVELS)}; leave it unset for the fastest"
+        )
     if not (levels := levels_here()):
         raise LibraryMissing(
             f"engine 'native': its kernels were not built; {HOW_TO_BUILD}, or take the engine onnxruntime"
