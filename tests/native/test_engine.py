@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +18,8 @@ from saqsam.export.cases import generated_cases
 from saqsam.export.parity import mask_ious
 from saqsam.images.frame import preprocess
 from saqsam.native import library
+from saqsam.native.encoder import Norm
+from saqsam.native.kernels import load_kernels
 from saqsam.native.library import CAP, choose_level, levels_here
 from saqsam.segment.predictor import embed
 
@@ -49,6 +53,25 @@ def test_several_python_threads_at_once(packed_nano: Callable[[str], Path]) -> N
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(one, alone) for one in found)
+
+
+@built
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_makes_threads_of_its_own() -> None:
+    """Those of the first process are not in the second, which would wait for them forever."""
+    norm = Norm(load_kernels(), torch.ones(64), torch.zeros(64), 1e-6, None)
+    x = torch.randn(500, 64, generator=torch.Generator().manual_seed(0))
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        expected = norm.run(x).numpy().tobytes()
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)
+            os._exit(0 if norm.run(x).numpy().tobytes() == expected else 1)
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_without_the_library_the_next_engine_is_taken_and_said(

@@ -12,7 +12,7 @@ from typing import Any
 from saqsam.errors import UsageError
 from saqsam.native.jobs import VERSION, AttentionJob, LinearJob, NormJob
 
-LEVELS = ("plain", "avx2", "avx-vnni", "avx512-vnni", "neon-dot")
+LEVELS = ("plain", "avx2", "avx-vnni", "avx512-vnni")
 """By number; of those that a processor has, the last one is the fastest."""
 FILE = "libsaqsam_native.so"
 CAP = "SAQSAM_NATIVE_LEVEL"
