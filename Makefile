@@ -2,6 +2,7 @@
 # make test   install with test tools and run the suite
 # make browser  the driver of Chromium that the tests of the page use
 # make lint   formatting, lint and types
+# make sanitize   the C++ kernels under the address and undefined-behaviour sanitizers; needs g++ or clang++
 #
 # Variables: PYTHON (3.11 or newer), VENV, PIP_ARGS (for example an index of CPU-only torch wheels),
 # DEMO_ARGS, PYTEST_ARGS, WORKERS (processes that share the suite's files; 0 for a debugger).
@@ -14,10 +15,10 @@ PYTEST_ARGS ?=
 WORKERS ?= logical
 
 BIN := $(VENV)/bin
-PINS := pyproject.toml constraints.txt
+PINS := pyproject.toml constraints.txt setup.py $(wildcard src/saqsam/native/csrc/*)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --constraint constraints.txt
 
-.PHONY: help demo test lint format browser clean
+.PHONY: help demo test lint format browser sanitize clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -33,6 +34,9 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+sanitize:
+	bash tools/sanitize_native.sh
+
 format: $(VENV)/installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -45,10 +49,12 @@ $(BIN)/python:
 # A stamp is written only after a whole installation, so that an interrupted one starts again.
 $(VENV)/installed: $(PINS) | $(BIN)/python
 	$(PIP) --editable '.[demo]'
+	@$(BIN)/saqsam --version
 	@touch $@
 
 $(VENV)/installed-dev: $(PINS) | $(BIN)/python
 	$(PIP) --editable '.[dev]'
+	@$(BIN)/saqsam --version
 	@touch $(VENV)/installed $@
 
 # Drives the system's own Chromium: no browser is downloaded.
@@ -56,4 +62,4 @@ browser: $(VENV)/installed-dev
 	$(PIP) --editable '.[browser]'
 
 clean:
-	rm -rf "$(VENV)" demo-output build src/saqsam.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf "$(VENV)" demo-output build src/saqsam/native/libsaqsam_native.so src/saqsam.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

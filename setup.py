@@ -28,14 +28,11 @@ X86 = {
         *("-mavx512dq", "-mavx512vl", "-mavx512vnni"),
     ),
 }
-ARM = {"level_neondot": ("-march=armv8.2-a+dotprod",)}
 
 
 def flags_for(source: str) -> tuple[str, ...]:
     """Instructions that a file is compiled for; a file without its instructions says that it has no level."""
-    machine = platform.machine().lower()
-    table = X86 if machine in ("x86_64", "amd64") else ARM if machine in ("aarch64", "arm64") else {}
-    return table.get(Path(source).stem, ())
+    return X86.get(Path(source).stem, ()) if platform.machine().lower() in ("x86_64", "amd64") else ()
 
 
 class BuildKernels(build_ext):

@@ -71,7 +71,7 @@ def test_the_choice_is_told_only_if_asked(
     ("model", "runtime", "message"),
     [
         ("nano", "onnxruntime", "runs packed files"),
-        ("nano", "tensorrt", "--engine tensorrt: expected torch, onnxruntime, int8 or compiled"),
+        ("nano", "tensorrt", "--engine tensorrt: expected torch, onnxruntime, native, int8 or compiled"),
     ],
 )
 def test_what_it_cannot_do_is_one_line(

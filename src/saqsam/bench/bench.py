@@ -131,6 +131,7 @@ def _sizes(path: Path) -> dict[str, int]:
         "onnxruntime float": floats,
         "simulated": small,
         "integer": small,
+        "native": small,
         "linear int8": small,
     }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from saqsam.engines.int8 import convert
-from saqsam.engines.load import integer_model, sessions_model
+from saqsam.engines.load import integer_model, native_model, sessions_model
 from saqsam.errors import UsageError
 from saqsam.families.registry import family_of_config
 from saqsam.graphs.build import OPSETS, build_graphs
@@ -48,6 +48,11 @@ def integer(packed: PackedModel, path: Path) -> Any:
     return integer_model(packed, packed_config(packed, path), str(path))
 
 
+def native(packed: PackedModel, path: Path) -> Any:
+    """saqsam's own kernels; the level is capped by ``SAQSAM_NATIVE_LEVEL``."""
+    return native_model(packed, packed_config(packed, path), str(path))
+
+
 def onnxruntime_float(packed: PackedModel, path: Path) -> Any:
     """The same weights as float32 in ONNX Runtime, in saqsam's graphs."""
     return sessions_model(float_contents(packed), packed_config(packed, path), str(path), Portable)
@@ -79,6 +84,7 @@ ROWS: dict[str, Callable[[PackedModel, Path], Any]] = {
     "torch float": torch_float,
     "simulated": simulated,
     "integer": integer,
+    "native": native,
     "linear int8": linear_int8,
     "onnxruntime float": onnxruntime_float,
     "onnxruntime dynamic int8": onnxruntime_dynamic,

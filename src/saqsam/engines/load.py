@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 
-from saqsam.engines.names import COMPILED, ENGINES, IN_PYTORCH, NATIVE, ONNXRUNTIME
+from saqsam.engines.names import COMPILED, ENGINES, IN_PYTORCH, NATIVE, ONNXRUNTIME, TORCH
 from saqsam.errors import CorruptCheckpoint, UsageError
 from saqsam.extras import require_onnx
 from saqsam.families.record import Config, Model
@@ -93,7 +93,15 @@ def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
     found = lay_out(packed, path)
     packed = replace(packed, config=found.config.to_dict())
     if engine == NATIVE:
-        model, engine = native_or_next(packed, found.config, str(source))
+        from saqsam.native.library import UnknownLevel
+
+        try:
+            model, engine = native_or_next(packed, found.config, str(source))
+        except UnknownLevel:
+            raise
+        except UsageError as reason:  # a grid that no graph holds: nothing else computes it with integers
+            logger.warning("%s: %s; simulated by PyTorch instead", source, reason)
+            return _load_pytorch(path, str(source), device, TORCH)
     else:
         model = integer_model(packed, found.config, str(source))
     return EngineSam(
@@ -112,13 +120,15 @@ def _load_pytorch(path: Path, name: str, device: str, engine: str) -> Sam:
 
     packed = read_packed(path)
     model, recipe = from_packed(packed, path)
+    zoom = zooms_by_default(name, packed.records)
+    if engine == TORCH:
+        return Sam(model, name, recipe, packed.records, path, zoom=zoom)
     count = convert(model)
     logger.debug(
         "%s: %s, %d linear layers in int8 by PyTorch %s on %s", name, engine, count, torch.__version__, device
     )
     if engine == COMPILED:
         compile_encoder(model)
-    zoom = zooms_by_default(name, packed.records)
     return PyTorchSam(model, f"{name} ({engine})", recipe, packed.records, path, zoom=zoom).to(device)
 
 

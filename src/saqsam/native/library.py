@@ -12,7 +12,7 @@ from typing import Any
 from saqsam.errors import UsageError
 from saqsam.native.jobs import VERSION, AttentionJob, LinearJob, NormJob
 
-LEVELS = ("plain", "avx2", "avx-vnni", "avx512-vnni", "neon-dot")
+LEVELS = ("plain", "avx2", "avx-vnni", "avx512-vnni")
 """By number; of those that a processor has, the last one is the fastest."""
 FILE = "libsaqsam_native.so"
 CAP = "SAQSAM_NATIVE_LEVEL"
@@ -25,6 +25,10 @@ HOW_TO_BUILD = (
 
 class LibraryMissing(UsageError):
     """The kernels were not built."""
+
+
+class UnknownLevel(UsageError):
+    """The environment names a level that there is not."""
 
 
 @functools.cache
@@ -80,11 +84,13 @@ def choose_level(cap: str | None = None, environment: Mapping[str, str] = os.env
 
     Raises:
         LibraryMissing: the library was not built.
-        UsageError: there is no such level.
+        UnknownLevel: there is no such level.
     """
     cap = environment.get(CAP, "") if cap is None else cap
     if cap and cap not in LEVELS:
-        raise UsageError(f"{CAP} '{cap}': the levels are {', '.join(LEVELS)}; leave it unset for the fastest")
+        raise UnknownLevel(
+            f"{CAP} '{cap}': the levels are {', '.join(LEVELS)}; leave it unset for the fastest"
+        )
     if not (levels := levels_here()):
         raise LibraryMissing(
             f"engine 'native': its kernels were not built; {HOW_TO_BUILD}, or take the engine onnxruntime"

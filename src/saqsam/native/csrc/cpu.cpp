@@ -31,16 +31,6 @@ int32_t supported() {
 }
 
 }  // namespace
-#elif defined(__aarch64__) && defined(__linux__)
-#include <sys/auxv.h>
-
-namespace {
-int32_t supported() { return 1 | ((getauxval(AT_HWCAP) >> 20 & 1) << 4); }  // HWCAP_ASIMDDP
-}  // namespace
-#elif defined(__aarch64__) && defined(__APPLE__)
-namespace {
-int32_t supported() { return 1 | 1 << 4; }  // every Apple M has it
-}  // namespace
 #else
 namespace {
 int32_t supported() { return 1; }
@@ -52,7 +42,6 @@ const Level* level_of(int index) {
     case 1: return level_avx2();
     case 2: return level_avxvnni();
     case 3: return level_avx512vnni();
-    case 4: return level_neondot();
     default: return level_plain();
   }
 }
@@ -61,7 +50,7 @@ int32_t saqsam_version(void) { return SAQSAM_VERSION; }
 
 int32_t saqsam_levels(void) {
   int32_t levels = supported();
-  for (int index = 0; index < 5; ++index)
+  for (int index = 0; index < 4; ++index)
     if (!level_of(index)) levels &= ~(1 << index);
   return levels;
 }

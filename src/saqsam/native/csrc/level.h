@@ -42,7 +42,6 @@ const Level* level_plain();
 const Level* level_avx2();
 const Level* level_avxvnni();
 const Level* level_avx512vnni();
-const Level* level_neondot();
 const Level* level_of(int index);
 
 inline int64_t padded(int64_t inner) { return (inner + 31) / 32 * 32; }

@@ -10,6 +10,9 @@ namespace {
 
 const int kTileRows = 6, kTileColumns = 16;
 
+// The compiler must not keep products to add them up in another order: it would run out of registers.
+inline void in_order(__m256i& sum) { __asm__("" : "+x"(sum)); }
+
 inline __m256i four_codes(const char* row) {
   int32_t four;
   memcpy(&four, row, 4);
@@ -38,7 +41,9 @@ void tile_deep(const void* codes, ptrdiff_t stride, const void* panel, int64_t g
       for (int r = 0; r < R; ++r) {
         const __m256i four = four_codes((r < 3 ? row0 : row3) + (r % 3) * stride + 4 * d);
         pairs[r][0] = _mm256_add_epi16(pairs[r][0], _mm256_maddubs_epi16(four, left));
+        in_order(pairs[r][0]);
         pairs[r][1] = _mm256_add_epi16(pairs[r][1], _mm256_maddubs_epi16(four, right));
+        in_order(pairs[r][1]);
       }
     }
     row0 += 4 * DEPTH;
@@ -70,7 +75,9 @@ void tile_words(const void* codes, ptrdiff_t stride, const void* panel, int64_t 
       for (int r = 0; r < R; ++r) {
         const __m256i two = four_codes((r < 3 ? row0 : row3) + (r % 3) * stride + 4 * half);
         total[r][0] = _mm256_add_epi32(total[r][0], _mm256_madd_epi16(two, left));
+        in_order(total[r][0]);
         total[r][1] = _mm256_add_epi32(total[r][1], _mm256_madd_epi16(two, right));
+        in_order(total[r][1]);
       }
     }
     weights += 4;

@@ -1,8 +1,8 @@
 /* The plain C interface of saqsam's kernels; README.md explains each by its arithmetic.
  *
  * Every function is safe to call from several threads at once. Levels are numbered: 0 plain C++, 1 AVX2,
- * 2 AVX-VNNI, 3 AVX-512 VNNI, 4 NEON with dot product. A level that this processor or this build lacks must not be
- * asked for: ask saqsam_levels() first. Strides and sizes count elements; every buffer of codes needs 64 readable
+ * 2 AVX-VNNI, 3 AVX-512 VNNI. A level that this processor or this build lacks must not be asked for: ask
+ * saqsam_levels() first. Strides and sizes count elements; every buffer of codes needs 64 readable
  * bytes after its last one.
  */
 #ifndef SAQSAM_NATIVE_H

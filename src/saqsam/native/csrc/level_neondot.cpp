@@ -1,2 +1,0 @@
-#include "level.h"
-const Level* level_neondot() { return nullptr; }

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Compiles the kernels with the address and undefined-behaviour sanitizers, each file for its instructions, and runs
+# tests/native/check_levels.cpp on them: every level against the plain one, buffers of exactly their sizes.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+out="$(mktemp -d)"
+trap 'rm -rf "$out"' EXIT
+compiler="${CXX:-g++}"
+sources=src/saqsam/native/csrc
+flags="-std=c++17 -O1 -g -ffp-contract=off -fno-math-errno -pthread -fno-sanitize-recover=all"
+flags="$flags -fsanitize=address,undefined -Wno-uninitialized -Wno-maybe-uninitialized -I $sources"
+for file in "$sources"/*.cpp tests/native/check_levels.cpp; do
+  case "$(uname -m)-$(basename "$file")" in
+    x86_64-level_avx2.cpp) own="-mavx2 -mfma" ;;
+    x86_64-level_avxvnni.cpp) own="-mavx2 -mfma -mavxvnni" ;;
+    x86_64-level_avx512vnni.cpp) own="-mavx2 -mfma -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni" ;;
+    *) own="" ;;
+  esac
+  # shellcheck disable=SC2086
+  "$compiler" $flags $own -c "$file" -o "$out/$(basename "$file").o"
+done
+# shellcheck disable=SC2086
+"$compiler" $flags "$out"/*.o -o "$out/check"
+"$out/check"
