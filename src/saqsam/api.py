@@ -21,6 +21,7 @@ from saqsam.dry_run import DryRun
 from saqsam.dry_run import dry_run as tried_on_one
 from saqsam.errors import UsageError
 from saqsam.families.record import Model
+from saqsam.files import expanded
 from saqsam.jobs.directory import open_run
 from saqsam.jobs.identity import identity_of
 from saqsam.mixed.choose import allocate_bits
@@ -59,7 +60,7 @@ def load(source: str | Path, device: str = "cpu", engine: str = "torch") -> Sam:
     """
     check_device(device)
     given, source = source, at_hand(source)
-    path = packed_file(source) or Path(source).expanduser()
+    path = packed_file(source) or expanded(source)
     if engine != "torch":
         from saqsam.engines.load import load_engine
 
@@ -133,7 +134,7 @@ def quantize(
     if run_dir is None:
         report = quantize_model(model, chosen, found.images, progress, None, cache_gb, listener)
     else:
-        place = Path(run_dir).expanduser()
+        place = expanded(run_dir)
         with open_run(place, identity_of(model, chosen, found.images)) as directory:
             report = quantize_model(model, chosen, found.images, progress, directory, cache_gb, listener)
     log = QuantizeLog(found, report.seconds)
@@ -210,8 +211,8 @@ def calibration_set(
         raise UsageError("with annotations, images must be the directory that their file names refer to")
     bad, kind = policy(on_error), "boxes" if prompts is None else _expanded(prompts)
     listed = read_instances(
-        Path(annotations).expanduser(),
-        Path(images).expanduser(),
+        expanded(annotations),
+        expanded(images),
         annotated=kind in (BOXES, POINTS),
         masks=kind == POINTS,
         categories=False,
@@ -234,7 +235,7 @@ def calibration_set(
 
 
 def _expanded(prompts: str | Path) -> str | Path:
-    return prompts if prompts in (BOXES, POINTS) else Path(prompts).expanduser()
+    return prompts if prompts in (BOXES, POINTS) else expanded(prompts)
 
 
 def float_sam(sam: object) -> Sam:
@@ -248,6 +249,8 @@ def float_sam(sam: object) -> Sam:
         UsageError: it is quantized already, or no SAM.
     """
     if isinstance(sam, Model):
+        if any(one.is_meta for one in sam.parameters()):
+            raise UsageError("sam: its weights are on the meta device and hold no values; load them first")
         sam = Sam(as_loaded(sam), sam.config.name_or_path or "SamModel")
     if not isinstance(sam, Sam):
         raise UsageError(
