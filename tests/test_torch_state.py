@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import saqsam as sq
 from saqsam.scenes import write_scenes
@@ -35,7 +36,22 @@ STATES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "precision": lambda: setting(
         torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "medium"
     ),
+    "backends": lambda: backends_own(),
 }
+
+
+@contextmanager
+def backends_own() -> Iterator[None]:
+    """Half precision for one backend, by its own setting, and no kernel of attention for this device."""
+    matmul = torch.backends.mkldnn.matmul
+    with (
+        setting(
+            lambda: matmul.fp32_precision, lambda value: setattr(matmul, "fp32_precision", value), "bf16"
+        ),
+        sdpa_kernel(SDPBackend.CUDNN_ATTENTION),
+    ):
+        yield
+        assert not torch.backends.cuda.math_sdp_enabled()
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from saqsam.dry_run import DryRun
 from saqsam.dry_run import dry_run as tried_on_one
 from saqsam.errors import UsageError
 from saqsam.families.record import Model
+from saqsam.files import expanded
 from saqsam.jobs.directory import open_run
 from saqsam.jobs.identity import identity_of
 from saqsam.mixed.choose import allocate_bits
@@ -60,7 +61,7 @@ def load(source: str | Path, device: str = "cpu", engine: str = "torch") -> Sam:
     """
     check_device(device)
     given, source = source, at_hand(source)
-    path = packed_file(source) or Path(source).expanduser()
+    path = packed_file(source) or expanded(source)
     if engine != "torch":
         from saqsam.engines.load import load_engine
 
@@ -131,7 +132,7 @@ def quantize(
     if run_dir is None:
         report = quantize_model(model, chosen, found.images, progress, None, cache_gb, listener)
     else:
-        place = Path(run_dir).expanduser()
+        place = expanded(run_dir)
         with open_run(place, identity_of(model, chosen, found.images)) as directory:
             report = quantize_model(model, chosen, found.images, progress, directory, cache_gb, listener)
     log = QuantizeLog(found, report.seconds)
@@ -216,8 +217,8 @@ def calibration_set(
         raise UsageError("with annotations, images must be the directory that their file names refer to")
     bad, kind = policy(on_error), "boxes" if prompts is None else _expanded(prompts)
     listed = read_instances(
-        Path(annotations).expanduser(),
-        Path(images).expanduser(),
+        expanded(annotations),
+        expanded(images),
         annotated=kind in (BOXES, POINTS),
         masks=kind == POINTS,
         categories=False,
@@ -240,7 +241,7 @@ def calibration_set(
 
 
 def _expanded(prompts: str | Path) -> str | Path:
-    return prompts if prompts in (BOXES, POINTS) else Path(prompts).expanduser()
+    return prompts if prompts in (BOXES, POINTS) else expanded(prompts)
 
 
 def float_sam(sam: object) -> Sam:
@@ -254,6 +255,8 @@ def float_sam(sam: object) -> Sam:
         UsageError: it is quantized already, or no SAM.
     """
     if isinstance(sam, Model):
+        if any(one.is_meta for one in sam.parameters()):
+            raise UsageError("sam: its weights are on the meta device and hold no values; load them first")
         sam = Sam(as_loaded(sam), sam.config.name_or_path or type(sam).__name__)
     if not isinstance(sam, Sam):
         raise UsageError(

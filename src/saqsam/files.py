@@ -10,15 +10,40 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from saqsam.errors import OutOfDisk
+from saqsam.errors import OutOfDisk, UsageError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What writing says when there is no room: the disk, a quota, a limit on the size of files."""
 
+_ADDRESS = re.compile(r"data:|[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+"""A scheme of two letters or more (one is a drive) and a slash; or a picture that stands in its address."""
+
+LFS_POINTER = (
+    "this is a Git LFS pointer, not the file itself; fetch it with 'git lfs pull' where it was cloned, or "
+    "download it again"
+)
+
+
+def is_lfs_pointer(start: bytes) -> bool:
+    """Whether a file begins as what git leaves in place of a large one that was not fetched."""
+    return start.startswith(b"version https://git-lfs")
+
 
 def is_url(path: str | Path) -> bool:
-    """Whether this is an address on a network, also as a ``Path``, which makes one slash of two."""
-    return re.match(r"(https?|ftp|s3|gs|data|file):", str(path), re.IGNORECASE) is not None
+    """Whether this is an address, not a path that exists; a ``Path`` of it has one slash of the two."""
+    return _ADDRESS.match(str(path)) is not None and not os.path.exists(path)
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with ``~`` as the home directory.
+
+    Raises:
+        UsageError: there is no such home directory.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{path}: there is no such home directory; write the whole path") from error
 
 
 def what_is_there(path: Path) -> str:

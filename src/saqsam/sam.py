@@ -13,6 +13,7 @@ from torch import nn
 from saqsam.errors import PromptError, UsageError
 from saqsam.families.record import Model
 from saqsam.families.registry import family_of
+from saqsam.files import expanded
 from saqsam.images.pixels import Picture, as_pixels
 from saqsam.models.attach import quantizer_at
 from saqsam.models.device import check_device
@@ -250,7 +251,7 @@ class Sam:
         """
         if self.quantization is None:
             raise UsageError(f"{self.name} is a float model: quantize it first, then save it")
-        path = Path(path).expanduser()
+        path = expanded(path)
         write_packed(path, to_packed(self.model, self.quantization, self.records))
         self.file = path
 

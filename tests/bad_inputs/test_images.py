@@ -68,6 +68,7 @@ def png_header(width: int, height: int) -> bytes:
     [
         (b"", "empty"),
         (b"<!DOCTYPE html><html><body>404</body></html>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
         (b"\n  <HTML>not found</HTML>", "web page"),
         (b"%PDF-1.7 something", "not an image"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not an image"),

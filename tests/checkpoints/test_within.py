@@ -60,6 +60,13 @@ def test_a_dictionary_of_any_name_around_them_is_taken_off(
     assert_is(tmp_path / "x.pth", tiny_sam)
 
 
+def test_what_a_file_is_its_content_says_and_not_its_name(
+    state: State, tiny_sam: SamModel, tmp_path: Path
+) -> None:
+    torch.save(state, tmp_path / "x.safetensors")
+    assert_is(tmp_path / "x.safetensors", tiny_sam)
+
+
 Content = Callable[[State], Any]
 
 
@@ -74,6 +81,10 @@ Content = Callable[[State], Any]
                 "optimizer": {"state": {0: {"m": torch.ones(2), "v": torch.ones(2)}}, "param_groups": []},
             },
             ["ema (202 tensors)", "optimizer (2 tensors)"],
+        ),
+        (
+            lambda s: {"model": named(s, "module."), "criterion.weight": torch.ones(2), "a.b": {"c.d": {}}},
+            ["criterion.weight"],
         ),
         (lambda s: {**named(s, "model."), **named(other(s), "ema.module.")}, ["ema (202 tensors)"]),
         (

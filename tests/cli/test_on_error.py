@@ -75,6 +75,40 @@ def test_quantize_and_its_run_leave_out_what_is_bad(
     assert again["left_out"] == found["left_out"]
 
 
+def test_a_folder_is_segmented_without_what_is_bad(
+    saqsam: Saqsam, ground: Ground, folder: Path, tmp_path: Path
+) -> None:
+    entries = json.loads(ground.detections.read_text())
+    bad = [
+        {**entries[0], "bbox": [5, 5, 0, 9]},
+        {**entries[0], "score": float("nan")},
+        {**entries[0], "image_id": 77},
+    ]
+    (tmp_path / "boxes.json").write_text(json.dumps([*entries, *bad]))
+    (folder / "000003.png").write_bytes((folder / "000003.png").read_bytes()[:300])
+    words = ("segment", "nano", folder, "--detections", tmp_path / "boxes.json", "--json", "--out")
+    stopped = saqsam(*words, tmp_path / "a.json")
+    assert (stopped.code, stopped.out) == (3, "")
+    assert "--on-error skip" in stopped.err
+    for out in (tmp_path / "b.json", tmp_path / "shards"):
+        done = saqsam(*words, out, "--on-error", "skip")
+        assert done.code == 0
+        assert [Path(one["file"]).name for one in done.result["left_out"]] == ["boxes.json"] * 3 + ["images"]
+        assert [Path(one["file"]).name for one in done.result["unreadable"]] == ["000003.png"]
+        assert (done.result["images"], done.result["masks"]) == (
+            2,
+            sum(one["image_id"] < 3 for one in entries),
+        )
+    good = ("segment", "nano", folder, "--detections", ground.detections, "--out", tmp_path / "c.json")
+    told = saqsam(*good)
+    assert told.code == 3
+    assert "000003.png" in told.err
+    assert (tmp_path / "c.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    listed = saqsam(*good, "--force", "--on-error", "skip")
+    assert listed.code == 0
+    assert "left out 1 bad entries" in listed.out
+
+
 def test_another_word_is_a_usage_error(saqsam: Saqsam, ground: Ground) -> None:
     words = ("evaluate", "nano", "--images", ground.images, "--annotations", ground.annotations)
     shown = saqsam(*words, "--on-error", "ignore")

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import saqsam as sq
+
 if TYPE_CHECKING:
     from tests.cli.conftest import Ground, Saqsam
 
@@ -69,6 +71,36 @@ def test_zoom_says_its_cost(saqsam: Saqsam, image: Path) -> None:
     done = saqsam("segment", "nano", image, *BOXES, "--zoom", "--clip-to-box")
     assert "2 boxes were answered on 2 crops: 2 encoder passes" in done.out
     assert saqsam("segment", "nano", image, *BOXES, "--json").result["encoder_passes"] == 1
+
+
+def test_what_is_read_is_not_replaced(saqsam: Saqsam, ground: Ground, folder: Path, tmp_path: Path) -> None:
+    image, model = folder / "000001.png", tmp_path / "model"
+    sq.load(ground.packed).save_pretrained(model)
+    before = {path: path.read_bytes() for path in (*folder.iterdir(), *model.iterdir(), ground.packed)}
+    evaluate = ("evaluate", "nano", "--images", folder, "--annotations", ground.annotations)
+    for words in (
+        ("segment", "nano", image, *BOXES[:2], "--out", image, "--force"),
+        ("segment", "nano", image, *BOXES[:2], "--overlay", folder / ".." / "images" / image.name, "--force"),
+        (*ground.quantize(model, model / "saqsam.safetensors"), "--force"),
+        (*ground.quantize(ground.packed, ground.packed), "--force"),
+        (*evaluate, "--show-dir", folder),
+    ):
+        shown = saqsam(*words)
+        assert (shown.code, shown.out) == (2, "")
+        assert "is read here and would be replaced" in shown.err
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_home_that_the_shell_leaves_as_it_is(
+    saqsam: Saqsam, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shown = saqsam("segment", "nano", image, *BOXES[:2], "--out=~/m.png")
+    assert shown.code == 0
+    assert (tmp_path / "m.png").is_file()
+    shown = saqsam("segment", "~nobody-of-this-name/m.pth", image, *BOXES[:2])
+    assert shown.code == 2
+    assert "write the whole path" in shown.err
 
 
 def test_a_folder_and_a_set_zoom(saqsam: Saqsam, ground: Ground, tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from saqsam.errors import ImageError
 from saqsam.images.files import open_image
 
 ARROW = np.zeros((6, 4, 3), np.uint8)
@@ -58,6 +60,21 @@ def test_orientation_of_a_jpeg_swaps_its_sides(tmp_path: Path) -> None:
 def test_an_orientation_that_does_not_exist_turns_nothing(tmp_path: Path, orientation: int) -> None:
     Image.fromarray(ARROW).save(tmp_path / "a.png", exif=exif(orientation))
     assert np.array_equal(open_image(tmp_path / "a.png").pixels, ARROW)
+
+
+def test_a_flipped_bit_in_a_png_is_found(tmp_path: Path) -> None:
+    """Decoders mostly go on with other pixels; the file's own checksums tell."""
+    smooth = np.add.outer(np.arange(90), np.arange(120)).astype(np.uint8)
+    Image.fromarray(smooth).save(tmp_path / "a.png", exif=exif(1))
+    content = (tmp_path / "a.png").read_bytes()
+    chance = random.Random(3)
+    for place in chance.sample(range(content.index(b"IDAT") + 4, content.index(b"IEND") - 4), 40):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << chance.randrange(8)
+        (tmp_path / "b.png").write_bytes(flipped)
+        with pytest.raises(ImageError, match="copy it again"):
+            open_image(tmp_path / "b.png")
+    assert np.array_equal(open_image(tmp_path / "a.png").pixels[..., 0], smooth)
 
 
 def test_rubbish_in_place_of_exif_is_ignored(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -80,6 +81,7 @@ def test_half_precision_is_taken_to_its_own_rounding() -> None:
         (b"\x89PNG", "BytesIO"),
         (None, "pass"),
         (7, "pass"),
+        (io.BytesIO(b"\x89PNG"), "PIL.Image.open"),
         ("https://example.org/a.png", "download it"),
         (Path("http://example.org/a.png"), "download it"),
         ("~nobody-of-this-name/a.png", "whole path"),

@@ -18,6 +18,7 @@ from saqsam.datasets.instances import InstanceSet
 from saqsam.errors import AnnotationError
 from saqsam.prompts.from_dataset import prompts_for
 from saqsam.prompts.plausible import implausible
+from saqsam.prompts.readings import ImageBoxes, better_reading
 from saqsam.sam import Sam
 from saqsam.tasks.semantic_notes import label_notes
 
@@ -80,6 +81,21 @@ def test_boxes_that_are_meant_otherwise(
     found = noted(scene_set, tmp_path / "d.json", rows(scene_set, change, same))
     assert words in found
     assert bool(words) == bool(found)
+
+
+def test_boxes_of_the_image_as_the_model_sees_it() -> None:
+    objects = np.array([[100.0, 200, 700, 900], [1200, 30, 2000, 500]])
+    image = ImageBoxes((2048, 1365), objects / 2, np.zeros(2, int), objects, np.zeros(2, int))
+    found = better_reading([image])
+    assert found == ("x, y, width, height in pixels of the image resized to 1024", 1, 0)
+
+
+def test_one_detection_that_lies_on_an_object_by_chance(scene_set: InstanceSet, tmp_path: Path) -> None:
+    content = rows(scene_set, lambda b, w, h: [1.0, 1.0, 4.0, 4.0], lambda key: key % 3 + 1)
+    content[0] = {**rows(scene_set, as_it_is, lambda key: key % 3 + 1)[0]}
+    found = noted(scene_set, tmp_path / "d.json", content)
+    assert "only 1 of 17 detections meet any of 17 annotated objects" in found
+    assert "category_id" not in found
 
 
 def test_boxes_on_images_without_annotations(scene_set: InstanceSet, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from saqsam.families.embedding import Embedding
 from saqsam.families.framing import preprocess
 from saqsam.families.record import Model
 from saqsam.families.registry import decoder_of
+from saqsam.files import expanded
 from saqsam.images.files import IMAGE_SUFFIXES, LoadedImage, open_image
 from saqsam.images.folder import image_files, is_image_name
 from saqsam.images.frame import Frame
@@ -186,7 +187,7 @@ def calibration_files(images: str | Path | Iterable[str | Path]) -> list[Path]:
         UsageError: there is no such folder, no image in it, or an entry is no path.
     """
     if isinstance(images, str | Path):
-        path = Path(images).expanduser()
+        path = expanded(images)
         return [path] if path.is_file() and is_image_name(path.name) else _files_in(path)
     if not isinstance(images, Iterable):
         raise UsageError(f"images: expected a folder or a list of files, got {type(images).__name__}")
@@ -197,7 +198,7 @@ def calibration_files(images: str | Path | Iterable[str | Path]) -> list[Path]:
                 f"images[{index}]: expected the path of a file, got {type(entry).__name__}; calibration "
                 "reads files, so save pictures first and give their names"
             )
-        paths.append(Path(entry).expanduser())
+        paths.append(expanded(entry))
     if not paths:
         raise UsageError("no images to calibrate on: the list of files is empty; give at least one")
     return paths

@@ -91,6 +91,8 @@ def read_shards(index_path: Path) -> Checkpoint:
     for file in sorted(set(shards.values())):
         if Path(file).name != file:
             raise CheckpointError(index_path, f"names a shard outside its directory, '{file}'", _COPY)
+        if not (index_path.parent / file).exists():
+            raise CheckpointError(index_path, f"names the shard '{file}', which is not beside it", _COPY)
         shard = read_checkpoint(index_path.parent / file)
         tensors.update(shard.tensors)
         size += shard.size

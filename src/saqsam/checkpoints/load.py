@@ -21,14 +21,13 @@ from saqsam.checkpoints.directory import (
     read_weights,
 )
 from saqsam.checkpoints.official import CONFIG_KEY, join_stored, official_layout
-from saqsam.checkpoints.paths import looks_like_url
 from saqsam.checkpoints.reading import Checkpoint, read_checkpoint
 from saqsam.checkpoints.within import only_sam
 from saqsam.errors import CheckpointError, first_line
 from saqsam.families.foreign import is_quantized_state
 from saqsam.families.record import Config, Model
 from saqsam.families.registry import FAMILIES, family_of_config, family_of_names
-from saqsam.files import what_is_there
+from saqsam.files import is_url, what_is_there
 from saqsam.models.device import check_device
 from saqsam.shipped.names import EMBEDDED_NAMES
 
@@ -85,7 +84,7 @@ def _load(source: str | Path, attention: str) -> Model:
         return _from_directory(path, attention)
     if exists:
         return _from_file(path, attention)
-    if _is_hub_id(name) or looks_like_url(name):
+    if _is_hub_id(name) or is_url(name):
         return _from_directory(Path(at_hand(name)), attention)
     raise _unknown(name)
 
@@ -99,7 +98,7 @@ def at_hand(source: str | Path) -> str | Path:
     from saqsam.checkpoints.hub import fetch
 
     name = str(source)
-    if looks_like_url(name):
+    if is_url(name):
         hub_id = re.match(r"https?://huggingface\.co/([\w.-]+/[\w.-]+)", name)
         instead = f"give '{hub_id[1]}'" if hub_id else "download it first, then give the path of the file"
         raise CheckpointError(
@@ -116,7 +115,7 @@ def _is_hub_id(name: str) -> bool:
 
 
 def _unknown(name: str) -> CheckpointError:
-    close = difflib.get_close_matches(name, EMBEDDED_NAMES, n=1)
+    close = difflib.get_close_matches(name.lower(), EMBEDDED_NAMES, n=1)
     if close:
         return CheckpointError(name, "no such model", f"Did you mean '{close[0]}'?")
     problem = what_is_there(Path(name).expanduser())

@@ -13,13 +13,13 @@ _DEPTH = 3  # {"checkpoint": {"model": {"state_dict": {...}}}} is the deepest th
 def flat_entries(content: Mapping[Any, Any]) -> Iterator[tuple[str, object]]:
     """``{"net": {"a.weight": x}, "epoch": 3}`` as ``("net.a.weight", x), ("epoch", 3)``.
 
-    A dictionary is entered only where the names around it have no dot: one with dotted names is a model's
-    own, and what it holds should be tensors.
+    A dictionary is not entered where its name has a dot and others of the kind are those of tensors: that is
+    a model's own, and what it holds should be tensors.
     """
     for prefix, level in levels(content):
         whole = _is_state(level)
         for key, value in level.items():
-            if whole or not isinstance(value, dict) or prefix.count(".") >= _DEPTH:
+            if not _is_entered(key, value, whole) or prefix.count(".") >= _DEPTH:
                 yield f"{prefix}{key}", value
 
 
@@ -31,14 +31,23 @@ def levels(content: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[Any, Any]]
             return
         prefix, level = waiting.popleft()
         yield prefix, level
-        if not _is_state(level) and prefix.count(".") < _DEPTH:
-            inner = (f"{key}".replace(".", "_") for key in level)
+        if prefix.count(".") < _DEPTH:
+            whole = _is_state(level)
             waiting += [
-                (f"{prefix}{name}.", value)
-                for name, value in zip(inner, level.values(), strict=True)
-                if isinstance(value, dict)
+                (f"{prefix}{str(key).replace('.', '_')}.", value)
+                for key, value in level.items()
+                if _is_entered(key, value, whole)
             ]
 
 
 def _is_state(level: Mapping[Any, Any]) -> bool:
-    return any(isinstance(key, str) and "." in key for key in level)
+    """Whether a dictionary has dotted names of something else than dictionaries, as the state of a model."""
+    return any(_is_dotted(key) and not isinstance(value, dict) for key, value in level.items())
+
+
+def _is_entered(key: object, value: object, whole: bool) -> bool:
+    return isinstance(value, dict) and not (whole and _is_dotted(key))
+
+
+def _is_dotted(key: object) -> bool:
+    return isinstance(key, str) and "." in key

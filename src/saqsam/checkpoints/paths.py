@@ -1,12 +1,11 @@
-"""What else than a file of weights a path may lead to: a placeholder, an address."""
+"""What else than a file of weights a path may lead to: the placeholder of a large file."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from saqsam.errors import CheckpointError
-
-_LFS = b"version https://git-lfs"
+from saqsam.files import LFS_POINTER, is_lfs_pointer
 
 
 def refuse_placeholder(path: Path, start: bytes) -> None:
@@ -19,15 +18,6 @@ def refuse_placeholder(path: Path, start: bytes) -> None:
     Raises:
         CheckpointError: it is a Git LFS pointer.
     """
-    if start.startswith(_LFS):
-        raise CheckpointError(
-            path,
-            "this is a Git LFS pointer, not the file itself",
-            "Fetch it with 'git lfs pull' where it was cloned, or download it again",
-        )
-
-
-def looks_like_url(name: str) -> bool:
-    """Whether a name is an address on the network rather than a path."""
-    scheme, mark, _ = name.partition("://")
-    return bool(mark) and scheme.isalnum()
+    if is_lfs_pointer(start):
+        problem, hint = LFS_POINTER.split("; ")
+        raise CheckpointError(path, problem, hint.capitalize())

@@ -11,9 +11,11 @@ from __future__ import annotations
 import math
 import pickle
 import struct
+import tempfile
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -190,7 +192,8 @@ def _read_pickled(path: Path, also: Sequence[type], *, mapped: bool, nested: boo
         with warnings.catch_warnings(), torch.serialization.safe_globals(list(also)):
             warnings.simplefilter("ignore")
             # Mapped, not read: storages become slices of the file, so none can reach past its end.
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            with _named_as_it_is(path) as named:
+                content = torch.load(named, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise UnsafeCheckpoint(
             path, f"not a plain dictionary of tensors ({first_line(error)}); nothing was run", _SAVE_STATE
@@ -204,6 +207,18 @@ def _read_pickled(path: Path, also: Sequence[type], *, mapped: bool, nested: boo
     tensors = {name: _stored_in_zip(path, name, tensor) for name, tensor in state.items()}
     refuse_shared(path, tensors.values(), path.stat().st_size)
     return Checkpoint(path, tensors, metadata if isinstance(metadata, dict) else {})
+
+
+@contextmanager
+def _named_as_it_is(path: Path) -> Iterator[Path]:
+    """The file under a name that PyTorch does not take for a safetensors file's, which it goes by."""
+    if path.suffix != ".safetensors":
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        link = Path(scratch) / "weights.pth"
+        link.symlink_to(path.resolve())
+        yield link
 
 
 def _all_levels(path: Path, content: object) -> Checkpoint:
@@ -272,7 +287,8 @@ def _unwrapped(path: Path, content: object) -> dict[Any, Any]:
 
 
 def _no_dictionary(path: Path, content: object) -> CheckpointError:
-    problem = f"holds a {type(content).__name__}, not a dictionary of tensors"
+    kind = "an empty dictionary" if content == {} else f"a {type(content).__name__}"
+    problem = f"holds {kind}, not a dictionary of tensors"
     return CheckpointError(path, problem, _SAVE_STATE)
 
 

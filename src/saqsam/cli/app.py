@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -101,7 +102,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         arguments: words after ``saqsam``; None takes them from ``sys.argv``.
     """
     options = _Options()
-    words, notes = with_present_names(sys.argv[1:] if arguments is None else arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    words, notes = with_present_names([_at_home(word) for word in given])
     for note in notes:
         typer.echo(f"note: {note}", err=True)
     try:
@@ -131,9 +133,17 @@ def _explain(error: Exception, debug: bool, words: Sequence[str]) -> tuple[int, 
         name = f"{_one_line(str(error.filename))}: " if error.filename else ""
         if error.errno in NO_ROOM:
             return 3, f"saqsam: {name}no space left ({error.strerror}); make room, then run it again"
-        return 1, f"saqsam: {name}{error.strerror}"
+        return 1, f"saqsam: {name}{error.strerror}; check the path and who may read and write there"
     where = "" if debug else "; run with 'saqsam --debug ...' to see where"
     return 1, f"saqsam: unexpected {type(error).__name__}: {_one_line(str(error))[:300]}{where}"
+
+
+def _at_home(word: str) -> str:
+    """A word with ``~`` as the home directory, where the shell leaves it as it is: ``--out=~/x``."""
+    option, equals, value = word.rpartition("=")
+    if value.startswith("~/") and (not equals or option.startswith("--")):
+        return option + equals + os.path.expanduser(value)
+    return word
 
 
 def _command_in(words: Sequence[str]) -> str:

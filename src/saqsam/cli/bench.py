@@ -10,6 +10,7 @@ import typer
 
 from saqsam.cli.arguments import ForceOption, JsonOption, check_output
 from saqsam.cli.output import megabytes, print_json, print_table
+from saqsam.cli.outputs import refuse_replacing
 from saqsam.cli.packed import packed_argument
 from saqsam.cli.progress import progress
 from saqsam.errors import SaqsamError
@@ -29,6 +30,7 @@ def bench(
 ) -> None:
     """Run MODEL as PyTorch float, simulated, in integers, and with ONNX Runtime's own ways, in turns."""
     path = packed_argument(model, "bench")
+    refuse_replacing({"model": path, "out": out})
     if out is not None:
         check_output(out, "--out", force)
 

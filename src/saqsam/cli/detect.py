@@ -143,11 +143,13 @@ def detect(
             f"no image could be read, nothing was written; give readable images: {_listing(run)}"
         )
     write_detections(boxes.out, run)
+    for error in run.failures if bad.skip else ():
+        bad.leave_out_image(error)
     _print(by.detector, boxes.out, run, notes, bad, json)
-    if run.failures:
+    if run.failures and not bad.skip:
         raise InputError(
             f"{len(run.failures)} of {len(listed)} images could not be read and have no boxes in "
-            f"{boxes.out}; mend them and run it again: {_listing(run)}"
+            f"{boxes.out}; mend them and run it again, or use --on-error skip: {_listing(run)}"
         )
 
 

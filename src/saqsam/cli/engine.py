@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from saqsam.engines.names import ENGINES, TORCH
 from saqsam.errors import UsageError
+from saqsam.files import expanded
 
 if TYPE_CHECKING:
     from saqsam.sam import Sam
@@ -63,6 +63,6 @@ def load_where_packed(engine: str, model: str, device: str) -> Sam:
     from saqsam.drop_in.directory import packed_file
     from saqsam.pack.file import is_packed
 
-    packed = is_packed(packed_file(model) or Path(model).expanduser())
+    packed = is_packed(packed_file(model) or expanded(model))
     check_engine(engine)
     return load_for(engine if packed else TORCH, model, device)

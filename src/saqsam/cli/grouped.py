@@ -9,6 +9,8 @@ from copy import copy
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Annotated, Any, get_args, get_type_hints
 
+from saqsam.cli.outputs import refuse_replacing
+
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """The command as typer is to see it, with the fields of its dataclass parameters as parameters.
@@ -32,6 +34,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def called(**given: Any) -> None:
+        refuse_replacing(given)
         made = {
             name: group(**{one.name: given.pop(one.name) for one in fields(group)})
             for name, group in groups.items()

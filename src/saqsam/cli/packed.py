@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from saqsam.errors import CheckpointError, CorruptCheckpoint
-from saqsam.files import what_is_there
+from saqsam.files import expanded, what_is_there
 from saqsam.shipped.names import EMBEDDED_NAMES
 
 
@@ -29,7 +29,7 @@ def packed_argument(model: str, verb: str) -> Path:
     )
     if model in EMBEDDED_NAMES:
         raise CheckpointError(model, "is a float model", pack)
-    source = Path(at_hand(model)).expanduser()
+    source = expanded(at_hand(model))
     path = packed_file(source) or source
     if is_packed(path):
         return path

@@ -10,6 +10,7 @@ import typer
 
 from saqsam.cli.arguments import ForceOption, JsonOption, check_directory, check_output
 from saqsam.cli.finished import finished_file, say_finished
+from saqsam.cli.outputs import refuse_replacing
 from saqsam.cli.quantize import Command, carry_out
 from saqsam.cli.quantize_options import CacheOption
 from saqsam.errors import RunError
@@ -42,5 +43,6 @@ def resume(
     if not force and finished_file(run, Path(command.out)):
         say_finished(run, Path(command.out), json)
         return
+    refuse_replacing({"model": command.model, "out": command.out})
     check_output(Path(command.out), "--out", force)
     carry_out(command, run, json=json)

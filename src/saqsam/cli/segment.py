@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from saqsam.cli.answers import ClipToBoxOption, ZoomOption
+from saqsam.cli.answers import Answering, ClipToBoxOption, ZoomOption
 from saqsam.cli.arguments import (
     DeviceOption,
     ExifOption,
@@ -16,10 +16,12 @@ from saqsam.cli.arguments import (
     JsonOption,
     MaxPixelsOption,
     Model,
+    OnErrorOption,
     ScoreThresholdOption,
     TopKOption,
     check_choice_of_detections,
     check_exists,
+    check_on_error,
 )
 from saqsam.cli.engine import EngineOption, check_engine
 from saqsam.cli.grouped import grouped
@@ -27,6 +29,7 @@ from saqsam.cli.many import LOCAL, OnOption, ShardsOption, WorkersOption, distri
 from saqsam.cli.segment_folder import FolderRequest, segment_folder
 from saqsam.cli.segment_image import ImageRequest, segment_image
 from saqsam.cli.segment_prompts import PromptOptions
+from saqsam.datasets.bad_entries import STOP
 from saqsam.datasets.exif_words import AUTO, check_exif
 from saqsam.engines.names import TORCH
 from saqsam.errors import UsageError
@@ -68,6 +71,7 @@ class _FolderOptions:
     ] = None
     top_k: TopKOption = None
     score_threshold: ScoreThresholdOption = None
+    on_error: OnErrorOption = STOP
     on: OnOption = LOCAL
     workers: WorkersOption = None
     shards: ShardsOption = None
@@ -79,6 +83,7 @@ class _FolderOptions:
             "--annotations": self.annotations is not None,
             "--top-k": self.top_k is not None,
             "--score-threshold": self.score_threshold is not None,
+            "--on-error": self.on_error != STOP,
             "--on": self.on != LOCAL,
             "--workers": self.workers is not None,
             "--shards": self.shards is not None,
@@ -121,14 +126,15 @@ def segment(
     """Segment IMAGE; coordinates are pixels of it as displayed. Several boxes give out-1.png, out-2.png."""
     check_engine(run.engine)
     check_exif(run.exif, "--exif")
+    by = Answering(model, run.device, run.engine, run.zoom, run.clip_to_box, run.exif)
     if check_exists(image, "IMAGE").is_dir():
-        _segment_folder(model, image, prompts, masks, folder, run, out)
+        _segment_folder(by, image, prompts, masks, folder, run, out)
     else:
-        _segment_image(model, image, prompts, masks, folder, run, out)
+        _segment_image(by, image, prompts, masks, folder, run, out)
 
 
 def _segment_image(
-    model: str,
+    by: Answering,
     image: Path,
     prompts: PromptOptions,
     masks: _MaskOptions,
@@ -141,17 +147,12 @@ def _segment_image(
         raise UsageError(f"{used} is for a folder of images; one image takes --box and --point")
     segment_image(
         ImageRequest(
-            model=model,
+            by=by,
             image=image,
             prompts=prompts.arguments(),
             masks=tuple(prompts.mask or ()),
             multimask_output=masks.multimask_output,
             all_masks=masks.all_masks,
-            zoom=run.zoom,
-            clip_to_box=run.clip_to_box,
-            device=run.device,
-            engine=run.engine,
-            exif=run.exif,
         ),
         out,
         masks.overlay,
@@ -161,7 +162,7 @@ def _segment_image(
 
 
 def _segment_folder(
-    model: str,
+    by: Answering,
     image: Path,
     prompts: PromptOptions,
     masks: _MaskOptions,
@@ -180,19 +181,15 @@ def _segment_folder(
     check_choice_of_detections(folder.detections, folder.top_k, folder.score_threshold)
     segment_folder(
         FolderRequest(
-            model=model,
+            by=by,
             folder=image,
             detections=folder.detections,
             annotations=folder.annotations,
             top_k=folder.top_k,
             score_threshold=folder.score_threshold,
-            zoom=run.zoom,
-            clip_to_box=run.clip_to_box,
-            device=run.device,
-            engine=run.engine,
-            exif=run.exif,
         ),
         out,
+        check_on_error(folder.on_error),
         distribution(folder.on, folder.workers, folder.shards, run.device),
         force=run.force,
         json=run.json,

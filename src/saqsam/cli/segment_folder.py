@@ -5,23 +5,23 @@ from __future__ import annotations
 import json as jsonlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saqsam.cli.answers import load_answering
+from saqsam.cli.answers import Answering
 from saqsam.cli.arguments import check_file, check_output
 from saqsam.cli.engine import check_not_sharded
 from saqsam.cli.many import RESULTS, Distribution
 from saqsam.cli.notes import print_notes
-from saqsam.cli.output import listed, print_json, print_lines
+from saqsam.cli.output import listed, print_json, print_left_out, print_lines
 from saqsam.cli.progress import Report, progress
 from saqsam.cli.results import stop_on_nan
-from saqsam.datasets.exif_words import AUTO
 from saqsam.errors import ImageError, InputError, UsageError
 from saqsam.files import atomic_write
 
 if TYPE_CHECKING:
+    from saqsam.datasets.bad_entries import BadEntries
     from saqsam.datasets.instances import InstanceSet
     from saqsam.datasets.listing import ListedImage
     from saqsam.many.work import Item, Row
@@ -33,7 +33,7 @@ class FolderRequest:
     """What is segmented, as the command line has it.
 
     Attributes:
-        model: as for ``api.load``.
+        by: who answers.
         folder: its images; not those of folders inside it.
         detections: COCO-results json of boxes.
         annotations: COCO json that says which images, and their ids; its ``annotations`` may be absent.
@@ -41,27 +41,14 @@ class FolderRequest:
             order of names, from 1.
         top_k: keep at most this many detections of each image, best first.
         score_threshold: drop detections with a lower score.
-        zoom, clip_to_box: how boxes are answered; None as the model does.
-        device: torch device.
-        engine: what computes packed models.
-        exif: frame of the detections.
     """
 
-    model: str
+    by: Answering
     folder: Path
     detections: Path
     annotations: Path | None
     top_k: int | None
     score_threshold: float | None
-    zoom: bool | None
-    clip_to_box: bool | None
-    device: str
-    engine: str
-    exif: str = AUTO
-
-    def load(self) -> Sam:
-        """The model, answering boxes as asked for; the bound method travels between processes."""
-        return load_answering(self.engine, self.model, self.device, self.zoom, self.clip_to_box)
 
 
 @dataclass
@@ -78,7 +65,7 @@ class _Run:
 
 
 def segment_folder(
-    request: FolderRequest, out: Path, distribution: Distribution, *, force: bool, json: bool
+    request: FolderRequest, out: Path, bad: BadEntries, distribution: Distribution, *, force: bool, json: bool
 ) -> None:
     """Segment every detection on the images of a folder and write one COCO-results file.
 
@@ -88,13 +75,15 @@ def segment_folder(
     Args:
         request: what is segmented.
         out: json to write; or a directory for shards, which the same call continues, and ``results.json``.
+        bad: what becomes of bad entries of detections and annotations; where they are left out, so are images
+            that cannot be read.
         distribution: who works, and the kind of shards.
         force: replace ``out`` if it exists; begin anew in a directory.
         json: print the summary as JSON.
-        exif: frame of annotations and detections on rotated images.
 
     Raises:
-        InputError: an image could not be read; raised after the results of the others were written.
+        InputError: an image could not be read and is not to be left out; raised after the results of the
+            others were written. Or none could be.
         NumericalError: a mask was not finite; nothing is written.
         UnknownFrame: an image is rotated or mirrored by EXIF, and neither sizes nor boxes tell its frame.
     """
@@ -102,7 +91,7 @@ def segment_folder(
     if request.annotations is not None:
         check_file(request.annotations, "--annotations")
     directory = distribution.directory_or_file(out)
-    check_not_sharded(request.engine, directory is not None)
+    check_not_sharded(request.by.engine, directory is not None)
     if directory is None:
         if out.suffix != ".json":
             raise UsageError(
@@ -114,21 +103,19 @@ def segment_folder(
     from saqsam.prompts.from_dataset import prompts_for
     from saqsam.prompts.plausible import implausible
 
-    sam = request.load()
+    sam = request.by.load()
     with progress() as report:
-        images, dataset, failures = _listed(
-            request.folder, request.annotations, request.detections, request.exif, report
-        )
+        images, dataset, failures = _listed(request, bad, report)
         prompts = prompts_for(
-            dataset, request.detections, top_k=request.top_k, score_threshold=request.score_threshold
+            dataset, request.detections, top_k=request.top_k, score_threshold=request.score_threshold, bad=bad
         )
-        notes = (*dataset.notes, *implausible(dataset, prompts, request.detections))
+        notes = bad.notes_beside((*dataset.notes, *implausible(dataset, prompts, request.detections)))
         items = [Item(image, prompts.get(image.id)) for image in images]
         started = time.perf_counter()
         if directory is None:
             run = _gathered(_segment(sam, items, report))
         else:
-            run = _segment_in_shards(sam, request.load, items, directory, distribution, force, report)
+            run = _segment_in_shards(sam, request.by.load, items, directory, distribution, force, report)
             out = directory / RESULTS
         seconds = round(time.perf_counter() - started, 3)
     run.failures = [*failures, *run.failures]
@@ -139,16 +126,18 @@ def segment_folder(
         )
     with atomic_write(out) as temporary:
         temporary.write_text(_lines(run.results), encoding="utf-8")
-    _print(request.model, out, run, seconds, notes, json)
-    if run.failures:
+    for error in run.failures if bad.skip else ():
+        bad.leave_out_image(error)
+    _print(request.by.model, out, run, seconds, notes, bad, json)
+    if run.failures and not bad.skip:
         raise InputError(
             f"{len(run.failures)} of {total} images could not be read and have no masks in {out}; "
-            f"mend them and run it again: {listed(run.failures)}"
+            f"mend them and run it again, or use --on-error skip: {listed(run.failures)}"
         )
 
 
 def _listed(
-    folder: Path, annotations: Path | None, detections: Path, exif: str, report: Report
+    request: FolderRequest, bad: BadEntries, report: Report
 ) -> tuple[list[ListedImage], InstanceSet, list[ImageError]]:
     """Images to segment, the set their detections must fit, and the images that cannot be read."""
     from saqsam.datasets.coco import read_instances
@@ -156,8 +145,10 @@ def _listed(
     from saqsam.datasets.instances import ImageRecord, InstanceSet
     from saqsam.datasets.listing import from_annotations
 
-    if annotations is not None:
-        dataset = framed(read_instances(annotations, folder, annotated=False), exif)
+    folder, detections, exif = request.folder, request.detections, request.by.exif
+    if request.annotations is not None:
+        found_there = read_instances(request.annotations, folder, annotated=False, bad=bad)
+        dataset = framed(found_there, exif)
         return from_annotations(dataset), dataset, []
     images, records, failures = [], [], []
     found, notes = _in_frame_of(detections, folder, exif)
@@ -194,13 +185,9 @@ def _in_frame_of(detections: Path, folder: Path, exif: str) -> tuple[list[Listed
 
 def _categories(detections: Path) -> dict[int, str]:
     """Every category the detections speak of: without annotations there is no list to hold them against."""
-    from saqsam.datasets.fields import is_id, is_object
-    from saqsam.datasets.strict_json import read_json
+    from saqsam.prompts.detections import stated_categories
 
-    document = read_json(detections)
-    entries = document.get("annotations") if is_object(document) else document
-    ids = [entry.get("category_id") for entry in entries or () if is_object(entry)]
-    return {key: str(key) for key in ids if is_id(key)}
+    return {key: str(key) for key in stated_categories(detections)}
 
 
 def _segment(sam: Sam, items: Sequence[Item], report: Report) -> list[Row]:
@@ -262,7 +249,9 @@ def _lines(results: Sequence[dict[str, Any]]) -> str:
     return f"[\n{lines}\n]\n" if lines else "[]\n"
 
 
-def _print(model: str, out: Path, run: _Run, seconds: float, notes: Sequence[str], json: bool) -> None:
+def _print(
+    model: str, out: Path, run: _Run, seconds: float, notes: Sequence[str], bad: BadEntries, json: bool
+) -> None:
     if json:
         print_json(
             {
@@ -274,6 +263,7 @@ def _print(model: str, out: Path, run: _Run, seconds: float, notes: Sequence[str
                 "clipped_boxes": run.clipped,
                 "encoder_passes": run.encoder_passes,
                 "unreadable": [{"file": error.path, "reason": error.reason} for error in run.failures],
+                "left_out": [asdict(one) for one in bad.left_out],
                 "seconds": seconds,
                 **({} if run.duplicates is None else {"duplicates": run.duplicates}),
                 "notes": list(notes),
@@ -291,4 +281,5 @@ def _print(model: str, out: Path, run: _Run, seconds: float, notes: Sequence[str
     if run.duplicates:
         lines.append(f"{run.duplicates} images were in more than one shard; one row of each was kept")
     print_lines(lines)
+    print_left_out((), bad.left_out)
     print_notes(notes, json)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saqsam.cli.answers import check_boxes_for, cost_lines, load_answering
+from saqsam.cli.answers import Answering, check_boxes_for, cost_lines
 from saqsam.cli.arguments import check_file, check_outputs
 from saqsam.cli.output import print_json, print_lines, print_table
-from saqsam.datasets.exif_words import AUTO, STORED
+from saqsam.datasets.exif_words import STORED
 from saqsam.errors import NumericalError, UsageError
 
 if TYPE_CHECKING:
@@ -25,24 +25,19 @@ class ImageRequest:
     """What is asked about one image, as the command line has it.
 
     Attributes:
-        model, image, device, engine: as the options of these names.
+        by: who answers.
+        image: the file.
         prompts: ``boxes``, ``points`` and ``labels`` as far as given, arguments of ``Sam.segment``.
         masks: files of mask prompts.
-        multimask_output, all_masks, zoom, clip_to_box: as of ``Sam.segment``.
-        exif: frame of the prompts.
+        multimask_output, all_masks: as of ``Sam.segment``.
     """
 
-    model: str
+    by: Answering
     image: Path
     prompts: dict[str, Any]
     masks: tuple[Path, ...]
     multimask_output: bool
     all_masks: bool
-    zoom: bool | None
-    clip_to_box: bool | None
-    device: str
-    engine: str
-    exif: str = AUTO
 
 
 def segment_image(
@@ -55,7 +50,7 @@ def segment_image(
         NumericalError: a mask was not finite; nothing is written.
     """
     check_file(request.image, "IMAGE")
-    check_boxes_for(request.zoom, request.clip_to_box, "boxes" in request.prompts)
+    check_boxes_for(request.by.zoom, request.by.clip_to_box, "boxes" in request.prompts)
     if out is not None and out.suffix.lower() not in (".png", LOGITS):
         raise UsageError(f"--out {out}: masks are written as .png, their logits as {LOGITS}")
     if overlay is not None and overlay.suffix.lower() not in PICTURE_FORMATS:
@@ -66,7 +61,7 @@ def segment_image(
 
     from saqsam.images.files import open_image
 
-    loaded = open_image(request.image, apply_exif=request.exif != STORED)
+    loaded = open_image(request.image, apply_exif=request.by.exif != STORED)
     found, objects = _answers(request, loaded)
     paths = _paths(out, objects, len(found) // objects)
     check_outputs([*((path, "--out") for path in paths), (overlay, "--overlay")], force)
@@ -81,14 +76,14 @@ def segment_image(
 
 def _answers(request: ImageRequest, loaded: LoadedImage) -> tuple[Segmentation, int]:
     """The model's answers, and how many objects were asked for."""
-    sam = load_answering(request.engine, request.model, request.device, request.zoom, request.clip_to_box)
+    sam = request.by.load()
     given = dict(request.prompts)
     if request.masks:
         from saqsam.families.framing import frame_for
         from saqsam.prompts.mask_files import read_masks
         from saqsam.segment.predictor import low_res_side
 
-        if request.zoom:
+        if request.by.zoom:
             raise UsageError("--zoom: masks lie in the frame of the whole image; leave out --zoom or --mask")
         frame = frame_for(sam.model, *loaded.pixels.shape[:2])
         given["masks"] = read_masks(request.masks, frame, low_res_side(sam.model))
@@ -147,7 +142,7 @@ def _print(
     if json:
         print_json(
             {
-                "model": request.model,
+                "model": request.by.model,
                 "image": str(request.image),
                 "masks": [
                     {"iou_score": float(score), "area": area, "file": file}

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from saqsam.datasets.fields import shown
 from saqsam.errors import AnnotationError
+from saqsam.files import LFS_POINTER, is_lfs_pointer
 
 MAX_BYTES = 1 << 30
 """Largest JSON file that is read, in bytes; COCO train2017 instances are 0.45 GB."""
@@ -44,6 +45,8 @@ def read_json(path: str | Path, *, max_bytes: int = MAX_BYTES, keep_nan: bool = 
         raise AnnotationError(path, ["the file is empty; fetch or write it again"])
     if content.lstrip()[:1] == b"<":
         raise AnnotationError(path, ["this is a web page or XML, not JSON; did the download fail?"])
+    if is_lfs_pointer(content):
+        raise AnnotationError(path, [LFS_POINTER])
     try:
         return json.loads(
             content.decode("utf-8-sig"),
@@ -61,8 +64,12 @@ def read_json(path: str | Path, *, max_bytes: int = MAX_BYTES, keep_nan: bool = 
         raise AnnotationError(
             path, ["brackets are nested too deeply to be annotations; give a COCO json"]
         ) from error
-    except ValueError as error:
+    except _Refused as error:
         raise AnnotationError(path, [f"not valid JSON: {error}; fetch or write it again"]) from error
+    except ValueError as error:  # the only other one: an integer that Python refuses to read
+        raise AnnotationError(
+            path, ["holds a number of thousands of digits; take it out, or fetch or write it again"]
+        ) from error
 
 
 def _read_bytes(path: Path, max_bytes: int) -> bytes:

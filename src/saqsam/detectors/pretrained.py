@@ -24,6 +24,7 @@ from saqsam.datasets.boxes import centre_to_corners
 from saqsam.detectors.coco_names import COCO_CATEGORIES, COCO_LOGITS, COCO_NAMES
 from saqsam.detectors.detections import Detections, top_query_classes
 from saqsam.errors import CheckpointError, UsageError
+from saqsam.files import expanded
 from saqsam.images.files import Pixels
 
 PREFIX = "hf:"
@@ -82,7 +83,7 @@ def load_pretrained(source: str, device: str = "cpu") -> PretrainedDetector:
         UsageError: the model needs a package that saqsam does not require (timm, torchvision).
     """
     name = source.removeprefix(PREFIX)
-    path = Path(name).expanduser()
+    path = expanded(name)
     directory = path if path.is_dir() else fetch(name)
     _check_directory(directory)
     from transformers import AutoConfig, AutoImageProcessor, AutoModelForObjectDetection

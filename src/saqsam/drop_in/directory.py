@@ -11,7 +11,7 @@ from saqsam.checkpoints.config import checked_config, sections_of
 from saqsam.drop_in.names import CARD, CONFIG, METHOD, PROCESSOR, WEIGHTS
 from saqsam.drop_in.settings import processor_settings, write_json, write_text
 from saqsam.errors import CheckpointError, CorruptCheckpoint, UsageError
-from saqsam.files import what_is_there
+from saqsam.files import expanded, what_is_there
 from saqsam.models.lookup import image_side
 from saqsam.pack.container import FORMAT_VERSION, SEAL_BYTES
 from saqsam.pack.contents import PackedModel
@@ -66,7 +66,7 @@ def packed_file(source: str | Path) -> Path | None:
         CheckpointError: it calls itself one but has no packed file, or one that lies elsewhere.
         CorruptCheckpoint: configuration and packed file do not belong together.
     """
-    directory = Path(source).expanduser()
+    directory = expanded(source)
     config = _config_of(directory)
     quantization = config.get("quantization_config")
     if not isinstance(quantization, dict) or quantization.get("quant_method") != METHOD:

@@ -20,9 +20,9 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from saqsam.errors import ImageError
-from saqsam.files import is_url, what_is_there
+from saqsam.files import LFS_POINTER, is_lfs_pointer, is_url, what_is_there
 from saqsam.images.orientation import INVERSE, ORIENTATIONS, orientation_of
-from saqsam.images.pillow import FORMATS, PILLOW_FAILURES, opening_up_to, readable_formats
+from saqsam.images.pillow import FORMATS, PILLOW_FAILURES, check_sums, opening_up_to, readable_formats
 from saqsam.quiet import quiet_libraries
 
 MAX_PIXELS = 89_000_000
@@ -97,6 +97,7 @@ def open_image(path: str | Path, *, max_pixels: int | None = None, apply_exif: b
         try:
             with Image.open(path, formats=readable_formats()) as image:
                 _refuse_large(path, image.width * image.height, most)
+                check_sums(path, image)
                 pixels, notes = _decode(path, image, apply_exif)
         except Image.DecompressionBombError as error:
             counted = re.search(r"\((\d+) pixels\)", str(error))
@@ -134,6 +135,8 @@ def image_file(path: str | Path) -> Path:
         raise ImageError(path, "the file is empty; copy it again")
     if start.startswith((b"<!doctype html", b"<html", b"<head")):
         raise ImageError(path, "this is a web page, not an image; did the download fail?")
+    if is_lfs_pointer(start):
+        raise ImageError(path, LFS_POINTER)
     return path
 
 
@@ -162,6 +165,8 @@ def _decode(path: Path, image: Image.Image, apply_exif: bool) -> tuple[Pixels, l
     notes: list[str] = []
     if getattr(image, "is_animated", False):
         notes.append("first of several frames")
+    if image.format != "TIFF":  # which Pillow turns upright while loading
+        image.load()  # before tags are asked for: that reads a PNG to its end, and what fails is passed over
     orientation = orientation_of(image, notes)
     # libtiff writes what it finds to standard error, whoever asked, and says no more than a number here.
     quietly: AbstractContextManager[list[str]]
@@ -190,8 +195,10 @@ def from_pillow(image: Image.Image, where: str = "image") -> LoadedImage:
     """
     path = Path(getattr(image, "filename", "") or where)
     notes: list[str] = []
-    orientation = orientation_of(image, notes)
     try:
+        if image.format != "TIFF":
+            image.load()
+        orientation = orientation_of(image, notes)
         image.load()
         pixels, converted = _to_rgb(path, image)
     except PILLOW_FAILURES as error:
@@ -235,10 +242,9 @@ def _from_wide_integers(path: Path, image: Image.Image) -> tuple[Pixels, list[st
 
 def _from_16_bits(values: npt.NDArray[Any]) -> tuple[Pixels, list[str]]:
     notes = ["16-bit grey scaled to 8-bit (value >> 8)"]
-    brightest = int(values.max())
-    if 0 < brightest < _DARK_16_BIT:
+    if 0 < values.max() < _DARK_16_BIT:
         notes.append(
-            f"{NEARLY_BLACK}: its brightest value is {brightest} of 65535; if it holds data of fewer bits, "
+            f"{NEARLY_BLACK}: no value reaches {_DARK_16_BIT} of 65535; if it holds data of fewer bits, "
             "such as 12, stretch it to 16 first"
         )
     return _grey(values >> 8), notes

@@ -51,6 +51,8 @@ def as_pixels(picture: Picture, where: str = "image") -> LoadedImage:
         raise ImageError(
             where, "these are bytes; open them with PIL.Image.open(io.BytesIO(...)) and pass that"
         )
+    if hasattr(picture, "read"):
+        raise ImageError(where, "this is an open file; open it with PIL.Image.open and pass that")
     if isinstance(picture, Sequence):
         raise ImageError(
             where,

@@ -25,8 +25,6 @@ from saqsam.many.run import ShardWriter
 from saqsam.many.work import Chunk, Job
 
 _MOST_BLOCKS = 1000
-_NOT_STARTED = (OSError, RuntimeError, ValueError, AssertionError, TypeError, ImportError)
-"""What ``ray.init`` raises where no node can be started or reached; ``ConnectionError`` is an ``OSError``."""
 # Ray reads these when it starts: send nothing home, and write no account of its work on stderr.
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 
@@ -153,12 +151,12 @@ def _session(ray: Any, cpus: int) -> Iterator[None]:
             logging_level=logging.ERROR,
             log_to_driver=False,
         )
-    except (*_NOT_STARTED, ray.exceptions.RayError) as error:
+    except Exception as error:  # of a node that did not start in time Ray says no more than that
         ray.shutdown()
         hint = (
             f"see that a cluster answers at RAY_ADDRESS={address}"
             if address
-            else "see that this machine allows local ports"
+            else "see that this machine allows local ports, try again when it is less busy"
         )
         raise RunError(
             f"Ray did not start ({type(error).__name__}: {_reason(error)[:200]}); {hint}, or use --on local"

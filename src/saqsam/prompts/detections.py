@@ -124,15 +124,30 @@ def stated_boxes(path: str | Path) -> dict[int, list[tuple[float, float, float, 
     Raises:
         AnnotationError: not JSON at all.
     """
-    document = read_json(Path(path))
-    entries = document.get("annotations") if is_object(document) else document
     found: dict[int, list[tuple[float, float, float, float]]] = {}
-    for entry in entries if isinstance(entries, list) else ():
-        image = as_id(entry.get("image_id")) if is_object(entry) else None
+    for entry in _stated(path):
+        image = as_id(entry.get("image_id"))
         if image is not None and box_problem(entry.get("bbox")) is None:
             x, y, width, height = (float(side) for side in entry["bbox"])
             found.setdefault(image, []).append((x, y, x + width, y + height))
     return found
+
+
+def stated_categories(path: str | Path) -> list[int]:
+    """Every category that a detections file speaks of, in the order of its entries, each once.
+
+    Raises:
+        AnnotationError: not JSON at all.
+    """
+    ids = (as_id(entry.get("category_id")) for entry in _stated(path))
+    return list(dict.fromkeys(one for one in ids if one is not None))
+
+
+def _stated(path: str | Path) -> Iterator[Mapping[str, Any]]:
+    """The entries of a detections file before they are judged."""
+    document = read_json(Path(path), keep_nan=True)
+    entries = document.get("annotations") if is_object(document) else document
+    yield from filter(is_object, entries if isinstance(entries, list) else ())
 
 
 def _faults(

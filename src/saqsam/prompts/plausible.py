@@ -148,14 +148,16 @@ def _categories(images: Sequence[ImageBoxes], names: Mapping[int, str]) -> Itera
     if not chosen:
         return
     objects = sum(len(image.objects) for image in chosen)
-    if not len(pairs):
+    given = sum(len(image.given) for image in chosen)
+    if len(pairs) < _FEW * min(objects, given):  # so few may lie on an object by chance
         ours = set(np.concatenate([image.categories for image in chosen]).tolist())
         theirs = set(np.concatenate([image.object_categories for image in chosen]).tolist())
         if names and not ours & theirs:
             yield "detections and annotated objects have no category in common"
-        if sum(len(image.given) for image in chosen) >= objects:
+        if given >= objects:
+            meets = f"only {len(pairs)} of {given} detections meet" if len(pairs) else "no detection meets"
             yield (
-                f"no detection meets any of {objects} annotated objects (IoU {MEETS}): were they made on "
+                f"{meets} any of {objects} annotated objects (IoU {MEETS}): were they made on "
                 "these images, in the same order, size and --exif frame?"
             )
         return

@@ -266,7 +266,7 @@ def checked_masks(masks: Any, side: int | None, *, where: str) -> Tensor:
     if table.ndim != 4 or table.shape[1:] != (1, wanted, wanted):
         raise PromptError(
             f"{where}: a mask prompt is the model's own low-resolution logits, "
-            f"shape (P, 1, {wanted}, {wanted}), got {table.shape}"
+            f"shape (P, 1, {wanted}, {wanted}), got {table.shape}; give low_res_logits of an earlier answer"
         )
     finite = np.isfinite(table).all(axis=(1, 2, 3))
     if not finite.all():
@@ -308,6 +308,12 @@ def _first_strange(value: Any, depth: int = 0) -> str | None:
     return None
 
 
+_MEANT = {
+    "box": "give x0, y0, x1, y1 in pixels of the image",
+    "prompt": "give each click as x, y in pixels of the image, with label 1 on the object or 0 beside it",
+}
+
+
 def _refuse_first(
     where: str, noun: str, table: npt.NDArray[np.float64], bad: npt.ArrayLike, problem: str
 ) -> None:
@@ -315,7 +321,7 @@ def _refuse_first(
     if len(rows):
         index = int(rows[0])
         more = f" ({len(rows)} such in all)" if len(rows) > 1 else ""
-        raise PromptError(f"{where}: {noun} {index} {table[index].tolist()} {problem}{more}")
+        raise PromptError(f"{where}: {noun} {index} {table[index].tolist()} {problem}{more}; {_MEANT[noun]}")
 
 
 def _expect_shape(name: str, field: Tensor | None, shape: tuple[int | None, ...]) -> None:

@@ -53,16 +53,20 @@ _LAYOUTS: Mapping[str, Callable[[Boxes], Boxes]] = {
     "y, x, height, width": lambda b: np.stack([b[:, 1], b[:, 0], b[:, 1] + b[:, 3], b[:, 0] + b[:, 2]], 1),
 }
 _UNITS = {"pixels": 0, "shares of the image's sides, 0..1": 1, "percent of its sides": 100, "0..1000": 1000}
+_RESIZED = 1024
+"""Longer side of the image that the official models see; boxes made on it are in its pixels."""
 
 
 def readings(image: ImageBoxes) -> Iterator[tuple[str, Boxes]]:
     """Every way to read the boxes of an image, by name, as XYXY in pixels; the usual one comes first."""
     given = np.concatenate([image.given[:, :2], image.given[:, 2:] - image.given[:, :2]], 1)
     sides = np.tile(np.array(image.size, dtype=np.float64), 2)
-    for unit, whole in _UNITS.items():
+    scales = {unit: sides / whole if whole else np.ones(4) for unit, whole in _UNITS.items()}
+    scales[f"pixels of the image resized to {_RESIZED}"] = np.full(4, max(image.size) / _RESIZED)
+    for unit, scale in scales.items():
         for layout, corners in _LAYOUTS.items():
             # Corners are scaled, not columns: those of some layouts are exchanged.
-            yield f"{layout} in {unit}", corners(given) * (sides / whole if whole else 1)
+            yield f"{layout} in {unit}", corners(given) * scale
 
 
 def sample(images: Sequence[ImageBoxes]) -> list[ImageBoxes]:
@@ -88,12 +92,14 @@ def better_reading(images: Sequence[ImageBoxes]) -> tuple[str, float, float] | N
     if not total:
         return None
     met: dict[str, int] = {}
+    overlap: dict[str, float] = {}
     for image in chosen:
         for name, boxes in readings(image):
-            hits = image.overlaps(boxes).max(0) >= MEETS
-            met[name] = met.get(name, 0) + int(hits.sum())
+            best = image.overlaps(boxes).max(0)
+            met[name] = met.get(name, 0) + int((best >= MEETS).sum())
+            overlap[name] = overlap.get(name, 0.0) + float(best.sum())
     usual = next(iter(met.values()))
-    name = max(met, key=lambda one: met[one])
+    name = max(met, key=lambda one: (met[one], overlap[one]))  # readings that are alike meet alike
     if met[name] < max(0.5 * total, 2 * usual, 1):
         return None
     return name, met[name] / total, usual / total

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from saqsam.errors import RecipeError
+from saqsam.files import expanded
 from saqsam.recipe.fields import Recipe
 from saqsam.recipe.schema import kind_of
 from saqsam.recipe.settings import Settings, apply_settings
@@ -50,7 +51,7 @@ def load_recipe(name_or_path: str | Path, *, bits: str | None = None, settings: 
         data = parse_yaml(_shipped_text(stem), stem)
         bits = bits or suffix
     elif _looks_like_a_path(text):
-        data = read_yaml(Path(text).expanduser())
+        data = read_yaml(expanded(text))
         if not isinstance(data, dict):
             raise RecipeError(f"{text}: a recipe is a mapping of keys, found {kind_of(data)}")
     else:
@@ -96,7 +97,7 @@ def _no_such_recipe(text: str, stem: str) -> str:
             f"recipe '{text}': what it makes is not on the grid and cannot be stored; use '{honest}', or "
             f"'saqsam evaluate --as-published {honest}' to see its figure beside an honest one"
         )
-    near = difflib.get_close_matches(stem, SHIPPED, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(stem.lower(), SHIPPED, n=1, cutoff=0.4)
     hint = f"did you mean '{near[0]}'? " if near else ""
     return f"no recipe '{text}'; {hint}shipped recipes: {', '.join(SHIPPED)}; a file's name ends in .yaml"
 

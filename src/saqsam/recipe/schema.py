@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Any, Literal, Self
 
 from saqsam.errors import RecipeError
+from saqsam.recipe.official_words import here
 
 Plain = Any  # what JSON can hold: None, bool, int, float, str, list, dict
 
@@ -204,7 +205,9 @@ def _convert(value: Any, hint: Any, field: dataclasses.Field[Any], where: str) -
     if (choices := _choices(hint, field)) is not None:
         value = _known_as(value, choices, field.metadata["also"])
         if not isinstance(value, str) or value not in choices:
-            raise RecipeError(f"{where}: {kind_of(value)} is not one of {', '.join(choices)}")
+            known = here(value) if isinstance(value, str) else None
+            hint = f"; the published code's {value} is here: {known}" if known else ""
+            raise RecipeError(f"{where}: {kind_of(value)} is not one of {', '.join(choices)}{hint}")
         return value
     return _convert_scalar(value, hint, field, where)
 

@@ -5,7 +5,6 @@ Mind the licences of weights: NVIDIA's SegFormer weights, for one, are for non-c
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from safetensors import SafetensorError
 
 from saqsam.checkpoints.hub import fetch
 from saqsam.errors import CheckpointError
+from saqsam.files import expanded
 from saqsam.images.files import Pixels
 from saqsam.tasks.semantic_maps import LabelMap
 
@@ -60,7 +60,7 @@ def load_semantic(source: str, device: str = "cpu") -> SemanticModel:
     from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
     name = source.removeprefix(PREFIX)
-    path = Path(name).expanduser()
+    path = expanded(name)
     directory = path if path.is_dir() else fetch(name)
     try:
         model, report = AutoModelForSemanticSegmentation.from_pretrained(
