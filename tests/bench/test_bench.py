@@ -39,15 +39,15 @@ def test_rows_have_speed_memory_size_and_agreement(
         assert [row["row"] for row in csv.DictReader(file)] == list(rows)
 
 
-@pytest.mark.parametrize("row", ["torch float", "onnxruntime float", "onnxruntime dynamic int8"])
-def test_float_rows_are_the_dequantized_weights(packed: Path, row: str) -> None:
+def test_float_rows_are_the_dequantized_weights(packed: Path) -> None:
     """Each is another way of running the same float model, so they agree with each other."""
     from saqsam.bench.measure import measure
 
-    figures, masks = measure(row, packed, 1)
     _, expected = measure("torch float", packed, 1)
-    assert len(figures["prompts"]) == 1
-    assert (masks[0] == expected[0]).mean() > (0.98 if "int8" in row else 0.9999)
+    for row, least in (("onnxruntime float", 0.9999), ("onnxruntime dynamic int8", 0.98)):
+        figures, masks = measure(row, packed, 1)
+        assert len(figures["prompts"]) == 1
+        assert (masks[0] == expected[0]).mean() > least, row
 
 
 def test_what_cannot_be_benched_is_said(packed: Path, tmp_path: Path) -> None:
@@ -76,12 +76,12 @@ def test_float_contents_have_no_integers_left(packed: Path) -> None:
 def test_peak_memory_is_the_process_own_and_not_inherited() -> None:
     parent = (
         "import subprocess, sys\n"
-        "block = bytearray(600_000_000)\n"
+        "block = bytearray(200_000_000)\n"
         "sys.stdout.write(subprocess.check_output([sys.executable, '-c', sys.argv[1]], text=True))\n"
     )
-    child = "from saqsam.bench.measure import peak_bytes; import sys; sys.stdout.write(str(peak_bytes()))"
+    child = "from saqsam.bench.peak import peak_bytes; import sys; sys.stdout.write(str(peak_bytes()))"
     alone, below = (
         int(subprocess.check_output([sys.executable, "-c", *words], text=True))
         for words in ([child], [parent, child])
     )
-    assert below < alone + 100_000_000
+    assert below < alone + 50_000_000

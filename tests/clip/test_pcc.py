@@ -55,10 +55,10 @@ def by_site(records: list[ClipRecord]) -> dict[str, ClipRecord]:
 
 @pytest.fixture(scope="module")
 def clipped(scenes: tuple[CalibrationImage, ...]) -> dict[str, tuple[SamModel, list[ClipRecord]]]:
-    """Both shipped models, clipped with the default settings on four images."""
+    """Both shipped models, clipped with the default settings on two images."""
     found = {}
     for name in ("nano", "nano-outliers"):
-        model, batch = prepared(embedded_sam(name), scenes, 4, 8)
+        model, batch = prepared(embedded_sam(name), scenes, 2, 8)
         found[name] = (model, clip(model, batch))
     return found
 
@@ -252,7 +252,7 @@ def test_negative_controls_pay_for_clipping(
     clean = focus(clipped["nano"][1])
 
     def attempt(changed: SamModel, centre: bool) -> float:
-        model, batch = prepared(changed, scenes, 4, 8)
+        model, batch = prepared(changed, scenes, 2, 8)
         if centre:
             fold_decoder(model, Folds(key_centring=True), lambda: batch.run(model), torch.Generator())
         return focus(clip(model, batch))

@@ -201,6 +201,7 @@ def test_from_the_command_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # The command line knows the real detectors alone, which take minutes on a CPU.
     monkeypatch.setattr(h_detr, "h_detr_config", lambda name: small_config(backbone))
     monkeypatch.setattr(HybridDetrDetector.__init__, "__defaults__", ((96, 96),))
     out = tmp_path / "d.json"

@@ -165,6 +165,7 @@ def detector_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     network = awake(Yolox(SMALL), seed=5)
     for convolution in network.bbox_head.multi_level_conv_obj:
         convolution.bias.data.fill_(-4.7)
+    # The command line knows the real sizes alone.
     monkeypatch.setattr(yolox_module, "YoloxSizes", lambda: SMALL)
     return write_file(network, tmp_path / "small-yolox.pth")
 

@@ -270,7 +270,7 @@ def test_from_the_command_line(
 ) -> None:
     import saqsam.detectors.yolox as module
 
-    monkeypatch.setattr(module, "YoloxSizes", lambda: SMALL)
+    monkeypatch.setattr(module, "YoloxSizes", lambda: SMALL)  # the command line knows the real sizes alone
     quiet = Yolox(SMALL)
     quiet.load_state_dict(network.state_dict())
     for convolution in quiet.bbox_head.multi_level_conv_obj:

@@ -269,6 +269,7 @@ def test_a_fold_that_changes_the_function_is_refused(
         projections.rows(QUERY)[1].add_(3.0)  # unlike the key's, this bias matters
         return 3.0
 
+    # No fold that there is changes the function, so one that does is put in its place.
     monkeypatch.setattr("saqsam.folds.apply.centre_keys", wrong)
     with pytest.raises(InvariantError, match="a fold changed the float output"):
         fold(model, images, "key_centring")

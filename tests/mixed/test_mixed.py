@@ -99,7 +99,7 @@ def test_large_maps_are_worked_through_in_subsets_of_rows_with_the_same_slopes(
     recipe = load_recipe("saq-sam-star-w8a8", settings=("clip.method=none",))
     model = calibrated_copy(tiny_sam, recipe, [scenes[0]])
     whole, sizes = sensitivities([model], scenes[:1], 2, torch.Generator().manual_seed(0))
-    monkeypatch.setattr(sensitivity, "_LARGE_MAP", 0)
+    monkeypatch.setattr(sensitivity, "_LARGE_MAP", 0)  # maps of 4,096 keys take gigabytes
     parts, same = sensitivities([model], scenes[:1], 2, torch.Generator().manual_seed(0))
     assert sizes == same
     largest = max(error[0] for error in whole.values())

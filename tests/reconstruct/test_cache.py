@@ -89,6 +89,7 @@ def test_a_full_disk_says_so_and_the_run_goes_on_afterwards(
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(*arguments, **keywords)  # type: ignore[call-overload, no-any-return]
 
+    # A limit on the size of files would meet the larger file of the calibration first.
     monkeypatch.setattr(cache_module.tempfile, "mkstemp", scarce)
     with pytest.raises(OutOfDisk, match=r"run/activations: no space left for activations .*--cache-gb"):
         run("saq-sam-w4a4", 0.0, tmp_path / "run")

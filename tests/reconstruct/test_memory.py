@@ -171,7 +171,7 @@ def test_what_pytorch_really_says_when_memory_is_short() -> None:
 def test_a_step_larger_than_the_machine_is_refused_before_it_is_taken(
     quantized: Quantized, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measure, "usable_memory", lambda: 1e6)
+    monkeypatch.setattr(measure, "usable_memory", lambda: 1e6)  # a machine that is too small for anything
     message = "encoder-stage-0: a learning step on one image holds more than the 0.0 GB"
     with pytest.raises(OutOfMemory, match=message):
         quantized("saq-sam-w4a4", BATCH)

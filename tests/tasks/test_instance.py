@@ -246,6 +246,7 @@ def test_full_size_masks_exist_only_a_few_at_a_time(
     dataset = read_instances(tmp_path / "a.json", tmp_path)
     prompts = prompts_for(dataset, "boxes")
     sam = Sam(nano, "nano")
+    # The limits are made for gigabytes; lowered, they show on a picture that a test can afford.
     monkeypatch.setattr("saqsam.segment.predictor._ENLARGED_PIXELS", 1 << 21)
     monkeypatch.setattr("saqsam.segment.predictor._PART_PIXELS", 1 << 22)
     few = dataclasses.replace(prompts[1], prompts=prompts[1].prompts[:5], instances=prompts[1].instances[:5])

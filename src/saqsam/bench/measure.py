@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from saqsam.bench.peak import peak_bytes
 from saqsam.bench.rows import build_row
 from saqsam.errors import SaqsamError
 from saqsam.export.cases import generated_cases
@@ -47,25 +48,6 @@ def measure(row: str, path: Path, images: int) -> tuple[dict[str, Any], list[Any
 
 def _now() -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
-
-
-def peak_bytes() -> int | None:
-    """Peak resident memory of this program, or ``None`` where the system does not say.
-
-    On Linux not ``ru_maxrss``: that begins with the peak of the process that started this one.
-    """
-    try:
-        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak) if sys.platform == "darwin" else int(peak) * 1024
 
 
 def main(arguments: list[str]) -> int:
