@@ -8,9 +8,10 @@ from typing import Any, Protocol
 from saqsam.errors import UsageError
 from saqsam.families.record import Decoder, Encoder, Family, Model, Sizes
 from saqsam.families.sam import SAM
+from saqsam.families.sam2 import SAM2
 
-FAMILIES = (SAM,)
-"""Every family there is."""
+FAMILIES = (SAM2, SAM)
+"""Every family there is; SAM 1, whose names have the fewest marks, comes last."""
 
 
 class HasConfig(Protocol):
