@@ -12,7 +12,6 @@ from saqsam.drop_in.names import CARD, CONFIG, METHOD, PROCESSOR, WEIGHTS
 from saqsam.drop_in.settings import processor_settings, write_json, write_text
 from saqsam.errors import CheckpointError, CorruptCheckpoint, UsageError
 from saqsam.files import expanded, what_is_there
-from saqsam.models.lookup import image_side
 from saqsam.pack.container import FORMAT_VERSION, SEAL_BYTES
 from saqsam.pack.contents import PackedModel
 from saqsam.pack.convert import plain_config, to_packed
@@ -44,7 +43,7 @@ def write_directory(sam: Sam, directory: str | Path) -> None:
     weights = directory / WEIGHTS
     write_packed(weights, to_packed(sam.model, sam.quantization, sam.records))
     config = plain_config(sam.model)
-    config["architectures"] = ["SamModel"]
+    config["architectures"] = [type(sam.model).__name__]
     config["dtype"] = "float32"
     config["quantization_config"] = {
         "quant_method": METHOD,
@@ -53,7 +52,7 @@ def write_directory(sam: Sam, directory: str | Path) -> None:
         "format": FORMAT_VERSION,
         "sha256": _seal(weights),
     }
-    write_json(directory / PROCESSOR, processor_settings(image_side(sam.model)))
+    write_json(directory / PROCESSOR, processor_settings(sam.model))
     write_text(directory / CARD, model_card(sam, weights.stat().st_size))
     # Last, because it makes the directory a model: a crash before leaves one that is refused.
     write_json(directory / CONFIG, config)

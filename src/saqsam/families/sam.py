@@ -166,5 +166,7 @@ SAM = Family(
     tied=TIED,
     layout=SAM_LAYOUT,
     naming=SAM_NAMING,
+    processor="SamProcessor",
+    graphs=True,
 )
 """SAM-B has 82 weights and 158 activations (L: 130 and 254, H: 162 and 318)."""
