@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from saqsam.families.registry import family_named
+from saqsam.families.sam import SAM
 from saqsam.graphs.source import Source
 
 _ROLES = ("query", "key", "value")
@@ -17,6 +19,10 @@ def unsupported(source: Source) -> str:
 
 
 def _problems(source: Source) -> Iterator[str]:
+    family = family_named(str(source.packed.config.get("model_type", "sam")))
+    if family is not SAM:
+        yield f"it is of the family {family.name}"
+        return
     names = source.names
     for index, block in enumerate(names.blocks):
         path = block.attention.path

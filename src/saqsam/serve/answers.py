@@ -16,7 +16,8 @@ from saqsam.datasets.masks import encode_mask
 from saqsam.errors import PromptError, UsageError
 from saqsam.prompts.prompts import Prompts, checked_prompts
 from saqsam.sam import Sam
-from saqsam.segment.predictor import decode, upscale_masks
+from saqsam.segment.decode import decode
+from saqsam.segment.predictor import upscale_masks
 from saqsam.serve.encodings import Encoding
 
 RLE, LOGITS = "rle", "logits"

@@ -17,10 +17,12 @@ import torch
 from torch import Tensor
 
 from saqsam.errors import ImageError, SaqsamError
+from saqsam.families.embedding import Embedding
+from saqsam.families.framing import preprocess
 from saqsam.images.files import open_image
-from saqsam.images.frame import Frame, preprocess
+from saqsam.images.frame import Frame
 from saqsam.sam import Sam
-from saqsam.segment.predictor import embed
+from saqsam.segment.decode import embed
 
 WAITING, ENCODING, READY, FAILED = "waiting", "encoding", "ready", "failed"
 KEPT, MOST_WAITING = 8, 16
@@ -43,7 +45,7 @@ class Encoding:
         pixel_values: ``(1, 3, S, S)``; ``None`` once it is encoded.
         notes: what was changed on the way from the file to pixels.
         state: ``waiting``, ``encoding``, ``ready`` or ``failed``.
-        embedding: ``(1, C, g, g)`` once it is ready.
+        embedding: of the image, once it is ready.
         seconds: that encoding took.
         error: what went wrong, once it has failed.
     """
@@ -55,7 +57,7 @@ class Encoding:
     pixel_values: Tensor | None
     notes: tuple[str, ...]
     state: str = WAITING
-    embedding: Tensor | None = None
+    embedding: Embedding | None = None
     seconds: float = 0.0
     error: str | None = None
     done: threading.Event = field(default_factory=threading.Event)

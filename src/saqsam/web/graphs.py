@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -11,11 +13,13 @@ import onnxruntime
 from onnx import numpy_helper
 from torch import Tensor
 
-from saqsam.errors import PromptError
+from saqsam.errors import PromptError, UsageError
 from saqsam.families.record import Config
+from saqsam.families.registry import family_named
+from saqsam.families.sam import SAM
 from saqsam.families.sam_names import SamNames
 from saqsam.graphs.build import OPSETS, build_graphs
-from saqsam.graphs.graph import Graph
+from saqsam.graphs.graph import Array, Graph
 from saqsam.graphs.model import OnnxSam
 from saqsam.graphs.portable import Portable
 from saqsam.graphs.session import open_session, run_session
@@ -26,6 +30,7 @@ from saqsam.web.compact import Compact
 
 _KINDS = {"tensor(float)": 1, "tensor(uint8)": 2, "tensor(int8)": 3, "tensor(int32)": 6, "tensor(int64)": 7}
 _MASK = ("mask_input", "has_mask_input")
+_NOTHING: Mapping[str, Array] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -61,8 +66,14 @@ def web_graphs(packed: PackedModel) -> WebGraphs:
     """Build and cut the graphs of a model.
 
     Raises:
-        UsageError: a part of the model is not supported in graphs.
+        UsageError: a part of the model is not supported in graphs, or it is not of the first SAM's family.
     """
+    family = family_named(str(packed.config.get("model_type", "sam")))
+    if family is not SAM:
+        raise UsageError(
+            f"{family.name}: a page can be made of the first SAM only, so far; 'saqsam serve' shows this "
+            "model in the same page, computed on this machine"
+        )
 
     def arithmetic(graph: Graph, source: Source) -> Portable:
         return maker_for(packed)(graph, source)
@@ -108,12 +119,15 @@ class WebSam(OnnxSam):
         labels: Tensor,
         mask: Tensor | None = None,
         kept: slice = slice(None),
+        beside: Mapping[str, Array] = _NOTHING,
     ) -> tuple[Tensor, Tensor]:
         """As of ``OnnxSam``.
 
         Raises:
             PromptError: there is a mask prompt, for which the graphs have no input.
         """
+        if beside:
+            raise PromptError("image: the graphs of a page take one embedding; leave out all beside it")
         if mask is not None:
             raise PromptError("masks: the graphs of a page take clicks and boxes only; leave out the mask")
         names = [one.name for one in self.image.get_outputs()]
