@@ -45,6 +45,8 @@ class Page:
     def open(self) -> Page:
         self.page.goto(self.address)
         self.page.wait_for_selector("html[data-state=ready]")
+        # A predicate that waits for an import would be a promise, which is always true.
+        self.page.evaluate("async () => { window.inside = (await import('./app.mjs')).inside; }")
         return self
 
     def example(self, number: int = 1) -> Page:
@@ -74,7 +76,7 @@ class Page:
     def answered(self) -> Page:
         """Wait until the current object has its mask."""
         self.page.wait_for_function(
-            "async () => { const { session, answers } = (await import('./app.mjs')).inside();"
+            "() => { const { session, answers } = window.inside();"
             " return Boolean(answers.known(session.object)); }"
         )
         self.page.wait_for_selector("#save-mask:not([disabled])")
@@ -281,7 +283,7 @@ def test_the_server_computes_the_same_page(browser: Any, served: str, shoot: Sho
     visit.page.reload()
     visit.open().example(2)
     visit.page.mouse.move(*visit.place(250, 130))
-    visit.page.wait_for_function("async () => (await import('./app.mjs')).inside().view.ghost !== null")
+    visit.page.wait_for_function("() => window.inside().view.ghost !== null")
     visit.drag(197, 86, 390, 380)
     mask = pixels(visit.saved("#save-mask"))[..., 0] > 127
     visit.page.keyboard.press("Enter")

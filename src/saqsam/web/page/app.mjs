@@ -3,19 +3,16 @@
 import { Answers } from "./answers.mjs";
 import { BrowserEngine, ServedEngine } from "./engine.mjs";
 import { Fault, hasSimd, sentence } from "./faults.mjs";
+import { hovering } from "./hover.mjs";
 import { listen } from "./input.mjs";
-import { enlarge } from "./masks.mjs";
 import { chipText, find, showExamples, showFacts, showMasks, showObjects } from "./panel.mjs";
 import { openPhoto, pictureIn } from "./photo.mjs";
 import { saveCoco, saveCutOut, saveMask, savePrompts } from "./save.mjs";
-import { isAsked, Session, shownSlot } from "./state.mjs";
-import { tinted, View } from "./view.mjs";
-
-const HOVER_SECONDS = 0.08;
-/** A model that answers a click in less is asked while the pointer moves. */
+import { isAsked, Session } from "./state.mjs";
+import { View } from "./view.mjs";
 
 const view = new View(find("canvas"));
-let manifest, engines = [], session = new Session(), answers = null, mode = "add", turn = 0, hovering = false;
+let manifest, engines = [], session = new Session(), answers = null, mode = "add", turn = 0;
 let ready = new Promise(() => {});
 
 const say = (text) => { find("status").textContent = text; };
@@ -172,31 +169,8 @@ const act = {
   rename: changed((index, name) => session.rename(index, name)),
   remove: changed((index) => session.remove(index)),
   choose: changed((slot) => { if (isAsked(session.object)) session.choose(slot); }),
-  hover,
+  hover: hovering(view, () => ({ engines, session, answers, mode })),
 };
-
-/** Show what a click here would give, where the model is fast enough for it. */
-async function hover(place) {
-  view.ghost = null;
-  if (!place) { hover.next = null; view.draw(); return; }
-  const slow = engines.some((engine) => (engine.about.click ?? 0) > HOVER_SECONDS);
-  if (!answers || slow || isAsked(session.object) || engines.length > 1) return;
-  hover.next = place;
-  if (hovering) return;
-  hovering = true;
-  const [engine] = engines, mine = answers;
-  while (hover.next && mine === answers && !isAsked(session.object)) {
-    const { x, y } = hover.next;
-    hover.next = null;
-    const object = { points: [{ x, y, label: mode === "subtract" ? 0 : 1 }], box: null, chosen: null };
-    const found = await engine.decode(object, [0, 1, 2, 3]).catch(() => null);
-    if (!found || isAsked(session.object) || mine !== answers) break;
-    const mask = enlarge(found.masks[shownSlot(object, found.scores)], engine.frame, ...view.size);
-    view.ghost = tinted(mask, ...view.size, session.object.colour, 0.6);
-    view.draw();
-  }
-  hovering = false;
-}
 
 function compared() {
   view.split = engines.length === 2 ? find("split").value / 1000 : null;
