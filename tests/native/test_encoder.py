@@ -24,9 +24,10 @@ def test_layer_norm_is_pytorchs_bit_for_bit(kernels: Kernels, channels: int) -> 
     x = torch.randn(40, channels, generator=generator) * 3 + 1
     weight, bias = torch.randn(2, channels, generator=generator)
     found = Norm(kernels, weight, bias, 1e-6, None).run(x)
-    torch.testing.assert_close(
-        found, torch.nn.functional.layer_norm(x, (channels,), weight, bias, 1e-6), atol=1e-6, rtol=1e-6
-    )
+    expected = torch.nn.functional.layer_norm(x, (channels,), weight, bias, 1e-6)
+    if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512"):
+        assert torch.equal(found, expected)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("recipe", ["rtn-w8a8", "rtn-w4a8", "ptq4sam-s-w4a4"])
@@ -46,6 +47,6 @@ def test_blocks_give_the_models_values(
             x = encoder.run_block(block, x)
             own.run(tokens)
             different = (tokens != x.flatten(0, 2)).any(1)
-            assert float(different.float().mean()) <= 0.06, own
+            assert float(different.float().mean()) <= 0.02, own  # one code of 512 is enough to count
         neck = native.neck(x.flatten(0, 2).contiguous())
         torch.testing.assert_close(neck, encoder.neck(x), atol=1e-6, rtol=0)

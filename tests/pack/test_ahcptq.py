@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,12 @@ def test_channels_without_a_grid_cannot_be_packed(made: tuple[Sam, Path], tmp_pa
 def test_graphs_refuse_these_grids_by_name(made: tuple[Sam, Path]) -> None:
     with pytest.raises(UsageError, match="grid, which graphs cannot hold yet"):
         Source(read_packed(made[1]))
+
+
+def test_the_engine_native_leaves_them_to_pytorch_and_says_so(
+    made: tuple[Sam, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "saqsam"):
+        sam = api.load(made[1], engine="native")
+    assert type(sam) is Sam
+    assert "simulated by PyTorch instead" in caplog.text
