@@ -87,7 +87,7 @@ def test_what_is_read_is_not_replaced(saqsam: Saqsam, ground: Ground, folder: Pa
     ):
         shown = saqsam(*words)
         assert (shown.code, shown.out) == (2, "")
-        assert "is read here and would be replaced" in shown.err
+        assert "is read by this command and would be replaced" in shown.err
     assert {path: path.read_bytes() for path in before} == before
 
 
