@@ -59,8 +59,8 @@ OVERRIDES = """## Exceptions for single sites
 
 The keys of `overrides` are shell-style patterns on the full name of a site, as `saqsam inspect --sites` shows
 them. Where several patterns match a site, the last one wins. `saqsam inspect` also lists what no recipe
-quantizes, each with its reason: parts with parameters (`kept_float` with `--json`), and steps without
-any, such as softmax (`float_steps`).
+quantizes, each with its reason: parts with parameters (`kept_float` with `--json`), and steps without any,
+such as softmax (`float_steps`).
 
 ```yaml
 overrides:

@@ -157,8 +157,9 @@ def test_it_is_quantized_packed_loaded_audited_and_inspected(fifth: type[Grid], 
 
 def test_it_is_learned_and_resumed(fifth: type[Grid], tmp_path: Path) -> None:
     few = ("reconstruct.iterations=3", "reconstruct.scale_rate=0.01")
-    plain = quantized(fifth, tmp_path, "mse-w4a4")
-    learned = quantized(fifth, tmp_path, "qdrop-w4a4", "activation_ranges.method=mse", *few)
+    ranges = ("weight_ranges.method=minmax", "activation_ranges.method=minmax")
+    plain = quantized(fifth, tmp_path, "rtn-w4a4")
+    learned = quantized(fifth, tmp_path, "qdrop-w4a4", *ranges, *few)
     both = zip(on_it(plain, fifth), on_it(learned, fifth), strict=True)
     assert any(one["scale"] != other["scale"] for one, other in both)
 
