@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from saqsam.drop_in.names import METHOD, WEIGHTS
+from saqsam.drop_in.settings import architecture_of
 
 if TYPE_CHECKING:
     from saqsam.sam import Sam
@@ -25,6 +26,7 @@ def model_card(sam: Sam, file_bytes: int) -> str:
         method=METHOD,
         weights=WEIGHTS,
         recipe=name,
+        architecture=architecture_of(sam.model),
         bits=sam.bits,
         megabytes=file_bytes / 1e6,
         float_megabytes=facts["float_bytes"] / 1e6,
@@ -73,10 +75,9 @@ Quantized with saqsam by the recipe `{recipe}`. Its weights are integers at thei
 
 ```python
 import saqsam  # without this line the model does not load
-from transformers import SamProcessor, SamModel
-from saqsam.families.record import Model
+from transformers import SamProcessor, {architecture}
 
-model = SamModel.from_pretrained("this directory")
+model = {architecture}.from_pretrained("this directory")
 processor = SamProcessor.from_pretrained("this directory")
 ```
 

@@ -9,7 +9,7 @@ attention, and a writer for its graph.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from saqsam.families.embedding import Embedding
 from saqsam.families.layout import Layout
+from saqsam.families.loading_option import LoadingOption
 from saqsam.images.frame import Preprocessing
 from saqsam.modules.attention import AttentionQuantizers
 
@@ -368,6 +369,7 @@ class Family:
         tied: pairs of parameters that are one tensor; the first one is stored.
         layout: names in official files.
         naming: how files of the family are told from others', and its published sizes.
+        options: of loading, by key.
     """
 
     name: str
@@ -385,3 +387,4 @@ class Family:
     tied: tuple[tuple[str, str], ...]
     layout: Layout
     naming: Naming
+    options: Mapping[str, LoadingOption] = field(default_factory=dict)

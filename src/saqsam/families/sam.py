@@ -30,7 +30,7 @@ from saqsam.families.record import (
     FloatPart,
     Layer,
 )
-from saqsam.families.sam_config import RULES, sam_sizes
+from saqsam.families.sam_config import RULES, SAM_OPTIONS, sam_sizes
 from saqsam.families.sam_decoder import SamDecoder
 from saqsam.families.sam_encoder import SamEncoder
 from saqsam.families.sam_layout import SAM_LAYOUT, TIED
@@ -160,5 +160,6 @@ SAM = Family(
     tied=TIED,
     layout=SAM_LAYOUT,
     naming=SAM_NAMING,
+    options=SAM_OPTIONS,
 )
 """SAM-B has 82 weights and 158 activations (L: 130 and 254, H: 162 and 318)."""
