@@ -101,8 +101,9 @@ def ones(*names: str) -> dict[str, Tensor]:
     ("tensors", "words"),
     [
         (ones("conv1.weight", "bn1.weight", "layer1.0.conv1.weight", "fc.bias"), "the weights of a ResNet"),
-        (ones("image_encoder.trunk.pos_embed", "sam_mask_decoder.iou_token.weight"), "the weights of SAM 2"),
-        (ones("vision_encoder.backbone.pos_embed", "mask_decoder.iou_token.weight"), "the weights of SAM 2"),
+        (ones("image_encoder.trunk.pos_embed", "sam_mask_decoder.iou_token.weight"), "fit no SAM 2"),
+        (ones("vision_encoder.backbone.pos_embed", "mask_decoder.iou_token.weight"), "fit no SAM 2"),
+        (ones("vision_encoder.backbone.layers.0.a", "mask_decoder.iou_token.weight"), "the weights of SAM 3"),
         (ones("image_encoder.patch_embed.seq.0.c.weight", "mask_decoder.iou_token.weight"), "MobileSAM"),
         (ones("encoder.weight", "decoder.weight"), "not the weights of a SAM (its tensors: decoder.weight"),
         (ones("image_encoder.pos_embed"), "'image_encoder.patch_embed.proj.weight' is missing"),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -98,13 +99,13 @@ class DecoderBatch:
     """
 
     embeddings: Embedding
-    arguments: dict[str, Tensor]
+    arguments: dict[str, Any]
     prompts: int
 
     def run(self, model: Model) -> Tensor:
         """Mask logits ``(n, p, 1, 4g, 4g)``."""
         with torch.no_grad():
-            return decoder_of(model).answer(self.embeddings, multimask_output=False, **self.arguments).masks
+            return decoder_of(model).answer(self.embeddings, **self.arguments).masks
 
 
 def decoder_batch(encoded: Sequence[Encoded], images: int, prompts: int) -> DecoderBatch:

@@ -43,6 +43,7 @@ def checked_config(
         values = _checked_section(path, parts, section, family)
         if not quantized:
             values |= family.config.published.get(section, {})
+        values |= family.config.constants.get(section, {})
         inner = taken
         for name in section[:-1]:
             inner = inner[name]

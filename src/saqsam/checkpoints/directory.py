@@ -115,7 +115,7 @@ def read_config(path: Path) -> Config:
     """``config.json`` of a model of ``transformers``, checked to be one of a known family."""
     content = read_json(path)
     if not any(content.get("model_type") in family.model_types for family in FAMILIES):
-        known = ", ".join(f"'{family.model_types[0]}'" for family in FAMILIES)
+        known = " or ".join(f"'{family.model_types[0]}'" for family in reversed(FAMILIES))
         raise CheckpointError(
             path,
             f"describes a {content.get('model_type')!r:.40}, not a {known}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from saqsam.checkpoints.reading import Checkpoint, refuse_shared
@@ -12,7 +12,10 @@ from saqsam.errors import CheckpointError, CorruptCheckpoint
 from saqsam.families.foreign import foreign_family
 
 _ENCODERS = ("image_encoder", "vision_encoder")
-_PARTS = (*_ENCODERS, "prompt_encoder", "mask_decoder", "shared_image_embedding")
+_PROMPTS = ("prompt_encoder", "sam_prompt_encoder")
+_DECODERS = ("mask_decoder", "sam_mask_decoder")
+_OTHERS = ("shared_image_embedding", "no_mem_embed", "no_memory_embedding")
+_PARTS = (*_ENCODERS, *_PROMPTS, *_DECODERS, *_OTHERS)
 _IGNORED = ("pixel_mean", "pixel_std")  # the same for every SAM
 _WRAPPERS = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
 """What PyTorch's own wrappers put before the names of whatever they wrap, the whole model or a part."""
@@ -24,7 +27,7 @@ _AVERAGES = frozenset(
 )
 """What the copies are called that training keeps beside the model it trains."""
 _ADAPTERS = frozenset(("lora_A", "lora_B", "lora_embedding_A", "lora_magnitude_vector", "base_layer"))
-_GIVE_SAM = "Give the weights of a SAM ViT-B, ViT-L or ViT-H, or of one with other sizes"
+_GIVE_SAM = "Give the weights of a SAM (ViT-B, ViT-L, ViT-H or other sizes) or a SAM 2"
 _MERGE = "Merge them in the program that wrote it, model.merge_and_unload(), and save the state_dict of that"
 _SHOWN = 8
 
@@ -48,7 +51,7 @@ def only_sam(checkpoint: Checkpoint) -> Checkpoint:
     if len(set(own.values())) < len(own):
         twice = Counter(own.values()).most_common(1)[0][0]
         raise CheckpointError(checkpoint.path, f"holds '{prefix}{twice}' under two names", _GIVE_SAM)
-    beside = [name for name in checkpoint.tensors if name not in own]
+    beside = [name.removeprefix(prefix) for name in checkpoint.tensors if name not in own]
     if beside:
         logger.warning("%s: left out what is not the SAM's: %s", checkpoint.path, _groups(beside))
     tensors = {new: checkpoint.tensors[name] for name, new in own.items()}
@@ -66,7 +69,7 @@ def _prefix(checkpoint: Checkpoint, names: Iterable[str]) -> str:
             prefix = "".join(f"{word}." for word in words[:at])
             parts.setdefault(prefix, Counter())[words[at]] += 1
     encoders = {prefix: found for prefix, found in parts.items() if any(name in found for name in _ENCODERS)}
-    whole = [prefix for prefix, found in encoders.items() if {"prompt_encoder", "mask_decoder"} <= set(found)]
+    whole = [prefix for prefix, found in encoders.items() if _is_whole(found)]
     chosen = [prefix for prefix in whole if not _AVERAGES & set(prefix.split("."))] or whole
     if len(chosen) > 1:
         several = ", ".join(f"'{prefix}'" for prefix in sorted(chosen)[:_SHOWN])
@@ -79,15 +82,20 @@ def _prefix(checkpoint: Checkpoint, names: Iterable[str]) -> str:
     return chosen[0] if chosen else max(rest, key=lambda prefix: rest[prefix].total(), default="")
 
 
+def _is_whole(parts: Collection[str]) -> bool:
+    """Whether a prompt encoder and a mask decoder are among the names of parts."""
+    return any(name in parts for name in _PROMPTS) and any(name in parts for name in _DECODERS)
+
+
 def _own_name(name: str, prefix: str) -> str:
     return ".".join(word for word in name.removeprefix(prefix).split(".") if word not in _WRAPPERS)
 
 
 def _check_family(checkpoint: Checkpoint, own: set[str], names: Iterable[str]) -> None:
-    whole = {"prompt_encoder", "mask_decoder"} <= {name.split(".")[0] for name in own}
+    whole = _is_whole({name.split(".")[0] for name in own})
     family = foreign_family(own if whole else own | set(names), anywhere=not own)
     if family:
-        raise CheckpointError(checkpoint.path, f"the weights of {family}, not of the original SAM", _GIVE_SAM)
+        raise CheckpointError(checkpoint.path, f"the weights of {family}, not of a known family", _GIVE_SAM)
     if not any(name.split(".")[0] in _PARTS for name in own):
         for error in checkpoint.unreadable.values():
             if isinstance(error, CorruptCheckpoint):

@@ -150,8 +150,10 @@ def _print(
                 "model": request.model,
                 "image": str(request.image),
                 "masks": [
-                    {"iou_score": float(score), "area": area, "file": file}
-                    for score, area, file in zip(found.iou_scores, areas, named, strict=True)
+                    {"iou_score": float(score), **likely, "area": area, "file": file}
+                    for score, likely, area, file in zip(
+                        found.iou_scores, _likely(found), areas, named, strict=True
+                    )
                 ],
                 "overlay": str(overlay) if overlay else None,
                 "clipped_boxes": found.clipped_boxes,
@@ -160,11 +162,20 @@ def _print(
             }
         )
         return
+    objects = [[f"{one:.3f}" for one in likely.values()] for likely in _likely(found)]
     rows = [
-        [str(index + 1), str(area), f"{score:.3f}", named[index] or "–"]
+        [str(index + 1), str(area), f"{score:.3f}", *objects[index], named[index] or "–"]
         for index, (score, area) in enumerate(zip(found.iou_scores, areas, strict=True))
     ]
-    print_table(str(request.image), ["mask", "pixels", "predicted IoU", "file"], rows)
+    more = [] if found.object_scores is None else ["object"]
+    print_table(str(request.image), ["mask", "pixels", "predicted IoU", *more, "file"], rows)
     if found.clipped_boxes:
         print_lines([f"{found.clipped_boxes} boxes reached past the image and were clipped"])
     print_lines([*cost_lines(len(request.prompts.get("boxes", ())), found.encoder_passes), *loaded.notes])
+
+
+def _likely(found: Segmentation) -> list[dict[str, float]]:
+    """For each mask how likely there is an object, from models that say so; else nothing."""
+    if found.object_scores is None:
+        return [{} for _ in found.masks]
+    return [{"object_score": float(one)} for one in found.object_scores]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from saqsam.drop_in.names import METHOD, WEIGHTS
 from saqsam.drop_in.settings import architecture_of
+from saqsam.families.registry import family_of
 
 if TYPE_CHECKING:
     from saqsam.sam import Sam
@@ -25,8 +26,9 @@ def model_card(sam: Sam, file_bytes: int) -> str:
     return _CARD.format(
         method=METHOD,
         weights=WEIGHTS,
+        model_class=architecture_of(sam.model),
+        processor=family_of(sam.model).processor,
         recipe=name,
-        architecture=architecture_of(sam.model),
         bits=sam.bits,
         megabytes=file_bytes / 1e6,
         float_megabytes=facts["float_bytes"] / 1e6,
@@ -75,10 +77,10 @@ Quantized with saqsam by the recipe `{recipe}`. Its weights are integers at thei
 
 ```python
 import saqsam  # without this line the model does not load
-from transformers import SamProcessor, {architecture}
+from transformers import {processor}, {model_class}
 
-model = {architecture}.from_pretrained("this directory")
-processor = SamProcessor.from_pretrained("this directory")
+model = {model_class}.from_pretrained("this directory")
+processor = {processor}.from_pretrained("this directory")
 ```
 
 **Without `import saqsam`** transformers warns `Unknown quantization type, got {method}` and

@@ -38,7 +38,7 @@ from saqsam.files import atomic_write
 from saqsam.grids.affine import Affine
 from saqsam.grids.registry import find_grid
 from saqsam.models.attach import all_quantizers
-from saqsam.models.lookup import image_side, layer_at
+from saqsam.models.lookup import layer_at
 from saqsam.models.sites import INPUT, WEIGHT, Site
 from saqsam.modules.layers import QuantLinear
 from saqsam.modules.quantizer import Quantizer
@@ -71,7 +71,7 @@ def write_compressed(sam: Sam, directory: str | Path) -> None:
     config["quantization_config"] = quantization_config(packed)
     with atomic_write(directory / "model.safetensors") as temporary:
         save_file(tensors(packed), temporary, metadata={"format": "pt"})
-    write_json(directory / PROCESSOR, processor_settings(image_side(sam.model)))
+    write_json(directory / PROCESSOR, processor_settings(sam.model))
     write_json(directory / CONFIG, config)
 
 

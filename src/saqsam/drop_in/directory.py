@@ -13,7 +13,6 @@ from saqsam.drop_in.settings import architecture_of, processor_settings, write_j
 from saqsam.errors import CheckpointError, CorruptCheckpoint, UsageError
 from saqsam.families.registry import sizes_of
 from saqsam.files import what_is_there
-from saqsam.models.lookup import image_side
 from saqsam.pack.container import FORMAT_VERSION, SEAL_BYTES
 from saqsam.pack.contents import PackedModel
 from saqsam.pack.convert import plain_config, to_packed
@@ -59,7 +58,7 @@ def write_directory(sam: Sam, directory: str | Path) -> None:
         "format": FORMAT_VERSION,
         "sha256": _seal(weights),
     }
-    write_json(directory / PROCESSOR, processor_settings(image_side(sam.model)))
+    write_json(directory / PROCESSOR, processor_settings(sam.model))
     write_text(directory / CARD, model_card(sam, weights.stat().st_size))
     # Last, because it makes the directory a model: a crash before leaves one that is refused.
     write_json(directory / CONFIG, config)

@@ -139,6 +139,8 @@ class SaqsamQuantizer(HfQuantizer):
         quantized, _ = from_packed(contents, path)
         for name, part in quantized.named_children():
             setattr(model, name, part.to(device=device, dtype=dtype))
+        for name, own in quantized.named_parameters(recurse=False):
+            setattr(model, name, torch.nn.Parameter(own.to(device=device, dtype=dtype)))
         model.all_tied_weights_keys = self.tied
         model.tie_weights()
         for name in ("_keys_to_ignore_on_load_missing", "_keys_to_ignore_on_load_unexpected"):

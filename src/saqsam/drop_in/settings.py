@@ -6,33 +6,41 @@ import json
 from pathlib import Path
 from typing import Any
 
+from saqsam.families.record import Model
+from saqsam.families.registry import family_of, sizes_of
 from saqsam.files import atomic_write
 
-# ImageNet statistics of RGB in 0..1, as SAM was trained with.
-_MEAN = (0.485, 0.456, 0.406)
-_STD = (0.229, 0.224, 0.225)
 
-
-def processor_settings(side: int) -> dict[str, Any]:
-    """What ``SamProcessor.from_pretrained`` reads, for square inputs of ``side`` pixels.
+def processor_settings(model: Model) -> dict[str, Any]:
+    """What the ``from_pretrained`` of the family's processor reads.
 
     Written out here because ``SamImageProcessor`` itself cannot be had without torchvision; loading falls
     back to the Pillow one.
     """
-    low = side // 4
-    images = {
-        "image_processor_type": "SamImageProcessor",
-        **dict.fromkeys(("do_convert_rgb", "do_normalize", "do_pad", "do_rescale", "do_resize"), True),
-        "image_mean": list(_MEAN),
-        "image_std": list(_STD),
+    name, sizes = family_of(model).processor, sizes_of(model)
+    how, low = sizes.preprocessing, sizes.low_res_side
+    images: dict[str, Any] = {
+        "image_processor_type": name.replace("Processor", "ImageProcessor"),
+        **dict.fromkeys(("do_convert_rgb", "do_normalize", "do_rescale", "do_resize"), True),
+        "image_mean": list(how.mean),
+        "image_std": list(how.std),
         "rescale_factor": 1 / 255,
         "resample": 2,  # bilinear
-        "size": {"longest_edge": side},
-        "pad_size": {"height": side, "width": side},
-        "mask_size": {"longest_edge": low},
-        "mask_pad_size": {"height": low, "width": low},
     }
-    return {"image_processor": images, "processor_class": "SamProcessor"}
+    if how.pads:
+        images |= {
+            "do_pad": True,
+            "size": {"longest_edge": how.side},
+            "pad_size": {"height": how.side, "width": how.side},
+            "mask_size": {"longest_edge": low},
+            "mask_pad_size": {"height": low, "width": low},
+        }
+    else:
+        images |= {
+            "size": {"height": how.side, "width": how.side},
+            "mask_size": {"height": low, "width": low},
+        }
+    return {"image_processor": images, "processor_class": name}
 
 
 def architecture_of(model: object) -> str:

@@ -10,12 +10,13 @@ from typing import Any, cast
 
 import torch
 
-from saqsam.engines.names import COMPILED, ENGINES, IN_PYTORCH, ONNXRUNTIME
+from saqsam.engines.names import COMPILED, ENGINES, IN_PYTORCH, INT8, ONNXRUNTIME
 from saqsam.errors import CorruptCheckpoint, UsageError
 from saqsam.extras import require_onnx
 from saqsam.families.record import Config, Model
 from saqsam.families.sam_names import SamNames
 from saqsam.graphs.build import OPSETS, build_graphs
+from saqsam.graphs.source import refuse_without_graphs
 from saqsam.pack.convert import from_packed
 from saqsam.pack.file import PackedModel, is_packed, read_packed, write_packed
 from saqsam.pack.fit import lay_out
@@ -84,10 +85,12 @@ def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
             f"{source}: engine '{engine}' runs packed files, written by 'saqsam quantize'; "
             "leave the engine out for a float model"
         )
-    if engine in IN_PYTORCH:
-        return _load_pytorch(path, str(source), device, engine)
-    require_onnx()
     packed = read_packed(path)
+    if engine != INT8:
+        refuse_without_graphs(packed)
+    if engine in IN_PYTORCH:
+        return _load_pytorch(packed, path, str(source), device, engine)
+    require_onnx()
     found = lay_out(packed, path)
     packed = replace(packed, config=found.config.to_dict())
     model = integer_model(packed, found.config, str(source))
@@ -101,11 +104,10 @@ def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
     )
 
 
-def _load_pytorch(path: Path, name: str, device: str, engine: str) -> Sam:
+def _load_pytorch(packed: PackedModel, path: Path, name: str, device: str, engine: str) -> Sam:
     from saqsam.engines.compiled import compile_encoder
     from saqsam.engines.int8 import convert
 
-    packed = read_packed(path)
     model, recipe = from_packed(packed, path)
     count = convert(model)
     logger.debug(

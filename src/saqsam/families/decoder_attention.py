@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.models.sam.modeling_sam import SamAttention
 
 from saqsam.modules.attention import AttentionQuantizers, through
 
@@ -15,15 +14,17 @@ class QuantDecoderAttention(nn.Module):
     """The mask decoder's attention, with the calling convention of ``transformers``' ``SamAttention``.
 
     Args:
-        original: float attention; its projections are taken over, not copied.
+        original: float attention, SAM's or one of the same parts; its projections are taken over, not copied.
         quantizers: for query, key, value and map.
+        output: what the family calls the layer that reads the gathered values.
     """
 
-    def __init__(self, original: SamAttention, quantizers: AttentionQuantizers) -> None:
+    def __init__(self, original: Any, quantizers: AttentionQuantizers, *, output: str = "out_proj") -> None:
         super().__init__()
         self.num_attention_heads, self.scaling = original.num_attention_heads, original.scaling
         self.q_proj, self.k_proj = original.q_proj, original.k_proj
-        self.v_proj, self.out_proj = original.v_proj, original.out_proj
+        self.v_proj, self.output = original.v_proj, output
+        setattr(self, output, getattr(original, output))
         self.quantizers = quantizers
 
     @property
@@ -34,7 +35,7 @@ class QuantDecoderAttention(nn.Module):
     @property
     def output_layer(self) -> nn.Module:
         """What reads the gathered values."""
-        return self.out_proj
+        return self.get_submodule(self.output)
 
     @property
     def position_tables(self) -> tuple[Tensor, ...]:
@@ -76,7 +77,7 @@ class QuantDecoderAttention(nn.Module):
         if self.quantizers.attention is not None:
             probabilities = self.quantizers.attention(probabilities, value)
         output = self.quantizers.weighted(probabilities, value).transpose(1, 2).flatten(2)
-        return self.out_proj(output.view(*query.shape[:3], -1)), probabilities
+        return self.output_layer(output.view(*query.shape[:3], -1)), probabilities
 
     def probabilities(self, query: Tensor, key: Tensor, similarity: Tensor | None = None) -> Tensor:
         """Softmax map ``(B*P, heads, N_q, N_k)`` of projected queries and keys ``(B, P, N, channels)``."""

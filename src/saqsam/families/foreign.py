@@ -7,9 +7,8 @@ from collections.abc import Iterable
 
 # Beginning of a tensor's name that only this family has -> the family.
 _MARKS = (
-    ("image_encoder.trunk.", "SAM 2"),
-    ("sam_mask_decoder.", "SAM 2"),
-    ("vision_encoder.backbone.", "SAM 2 (or a later one)"),
+    ("vision_encoder.backbone.layers.", "SAM 3"),
+    ("vision_encoder.backbone.timm_model.", "EdgeTAM"),
     ("image_encoder.patch_embed.seq.", "MobileSAM (TinyViT encoder)"),
     ("layer1.0.conv1.", "a ResNet"),
     ("backbone.0.body.", "a detector of the DETR family"),

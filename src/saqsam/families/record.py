@@ -16,9 +16,14 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from saqsam.families.embedding import Embedding
+from saqsam.families.in_files import Check as Check
+from saqsam.families.in_files import ConfigRules as ConfigRules
+from saqsam.families.in_files import Naming as Naming
+from saqsam.families.in_files import Parts as Parts
+from saqsam.families.in_files import Shapes as Shapes
+from saqsam.families.in_files import Sizes as Sizes
 from saqsam.families.layout import Layout
 from saqsam.families.loading_option import LoadingOption
-from saqsam.images.frame import Preprocessing
 from saqsam.modules.attention import AttentionQuantizers
 
 Model = PreTrainedModel
@@ -136,6 +141,10 @@ class Encoder(Protocol):
     def neck(self) -> nn.Module:
         """What makes the embedding of the last block's tokens."""
 
+    @property
+    def neck_parts(self) -> tuple[nn.Module, ...]:
+        """The neck and whatever else runs once for an image after the last block."""
+
     def block_path(self, index: int) -> str:
         """Where a block is in the model."""
 
@@ -189,6 +198,16 @@ class Answers:
     scores: Tensor
     objects: Tensor | None = None
 
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor]) -> Answers:
+        """From what ``tensors`` gave."""
+        return cls(*tensors)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Those that there are."""
+        return (self.masks, self.scores) if self.objects is None else (self.masks, self.scores, self.objects)
+
 
 class Prepared(Protocol):
     """A mask decoder prepared for many prompts of one image, the image's share of the work done once."""
@@ -213,6 +232,10 @@ class Decoder(Protocol):
     iou_index: int
 
     @property
+    def switches(self) -> bool:
+        """Whether by the model's own settings a single mask may be switched, see ``answer``."""
+
+    @property
     def transformer(self) -> nn.Module:
         """All that is quantized of the decoder."""
 
@@ -233,9 +256,11 @@ class Decoder(Protocol):
         input_labels: Tensor | None = None,
         input_masks: Tensor | None = None,
         multimask_output: bool = False,
+        may_switch: bool = False,
     ) -> Answers:
-        """Masks of P prompts for each of B images by the model's own ``forward``; prompts as of
-        ``embed_prompts``. With ``multimask_output`` three masks of each, else always the first one."""
+        """Masks of P prompts for each of B images by the model's own modules; prompts as of
+        ``embed_prompts``. With ``multimask_output`` three masks of each, else the single one, which
+        ``may_switch`` to the best of the three where the model's own settings say so."""
 
     def prepared(self, embedding: Embedding, *, with_masks: bool = False) -> Prepared | None:
         """The decoder prepared for prompts of one image, which bring masks or do not; ``None`` where only
@@ -280,75 +305,8 @@ class Decoder(Protocol):
         """Predicted IoU ``(P, M)`` of tokens after the last norm."""
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """What a configuration says of a model's inputs and outputs.
-
-    Attributes:
-        preprocessing: how it wants images.
-        embedding: shapes of an image's embedding, the main one ``(C, g, g)`` first.
-        low_res_side: of its masks and mask prompts in pixels.
-        masks: number of masks of an ambiguous prompt.
-    """
-
-    preprocessing: Preprocessing
-    embedding: tuple[tuple[int, ...], ...]
-    low_res_side: int
-    masks: int = 3
-
-
-Check = Callable[[object], bool]
-"""Whether a value of a configuration makes sense."""
-
-
-@dataclass(frozen=True)
-class ConfigRules:
-    """What a family's configuration may say; see :func:`saqsam.checkpoints.config.checked_config`.
-
-    Attributes:
-        fields: checks by the path of a section, such as ``("vision_config", "backbone_config")``, and by key;
-            no other key is taken from a file.
-        published: values by the path of a section that the published code uses whatever the file says.
-        problem: what is wrong between the values of a configuration, or ``None``.
-        depth: the largest number of layers that a configuration asks for anywhere.
-    """
-
-    fields: Mapping[tuple[str, ...], Mapping[str, Check]]
-    published: Mapping[tuple[str, ...], Mapping[str, Any]]
-    problem: Callable[[Any], str | None]
-    depth: Callable[[Any], int]
-
-
 Adapter = Callable[[nn.Module, AttentionQuantizers, Attention, bool], nn.Module]
 """``(float attention, quantizers, its row, float_rel_pos_query)`` -> the quantized attention."""
-
-
-Shapes = Mapping[str, tuple[int, ...]]
-"""Shapes of tensors by their ``transformers`` names."""
-Parts = dict[str, dict[str, Any]]
-"""Fields of a configuration by section."""
-
-
-@dataclass(frozen=True)
-class Naming:
-    """How a family's files are told from others', and what is read from the shapes of their tensors.
-
-    Attributes:
-        marks: what a ``transformers`` name begins with in this family's models and in no other's; empty for
-            the one family that has none.
-        size_of: the name of the published size that tensors of these shapes have, or ``None``.
-        parts: the fields of a configuration for tensors of these shapes, given values that win over them.
-            Raises KeyError with the name of a tensor that is missing, ValueError where shapes contradict each
-            other or do not tell enough.
-        files: expression for the stems of official file names, whose group is a published size.
-        give: advice on what to load, for messages.
-    """
-
-    marks: tuple[str, ...]
-    size_of: Callable[[Shapes], str | None]
-    parts: Callable[[Shapes, Mapping[str, Mapping[str, Any]]], Parts]
-    files: str
-    give: str
 
 
 @dataclass(frozen=True)
@@ -370,6 +328,9 @@ class Family:
         layout: names in official files.
         naming: how files of the family are told from others', and its published sizes.
         options: of loading, by key.
+        processor: the class of ``transformers`` that prepares its images and prompts.
+        graphs: whether ONNX graphs of it can be written, and the engines built that need them or know the
+            encoder.
     """
 
     name: str
@@ -387,4 +348,6 @@ class Family:
     tied: tuple[tuple[str, str], ...]
     layout: Layout
     naming: Naming
+    processor: str
+    graphs: bool = False
     options: Mapping[str, LoadingOption] = field(default_factory=dict)

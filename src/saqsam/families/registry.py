@@ -8,10 +8,11 @@ from typing import Any, Protocol
 from saqsam.errors import UsageError
 from saqsam.families.record import Decoder, Encoder, Family, Model, Sizes
 from saqsam.families.sam import SAM
+from saqsam.families.sam2 import SAM2
 from saqsam.families.sam_hq import SAM_HQ
 
-FAMILIES = (SAM_HQ, SAM)
-"""Every family there is; SAM's files have only names that those of SAM-HQ have too, so it comes later."""
+FAMILIES = (SAM2, SAM_HQ, SAM)
+"""Every family there is; SAM 1, whose names have the fewest marks, comes last."""
 
 
 class HasConfig(Protocol):

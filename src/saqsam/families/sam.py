@@ -161,5 +161,7 @@ SAM = Family(
     layout=SAM_LAYOUT,
     naming=SAM_NAMING,
     options=SAM_OPTIONS,
+    processor="SamProcessor",
+    graphs=True,
 )
 """SAM-B has 82 weights and 158 activations (L: 130 and 254, H: 162 and 318)."""

@@ -39,6 +39,11 @@ class SamDecoder:
         return cast(nn.Module, self._two_way)
 
     @property
+    def switches(self) -> bool:
+        """A single mask is always the first one."""
+        return False
+
+    @property
     def layers(self) -> Sequence[nn.Module]:
         """Its layers in order."""
         return cast(Sequence[nn.Module], self._two_way.layers)
@@ -57,8 +62,10 @@ class SamDecoder:
         input_labels: Tensor | None = None,
         input_masks: Tensor | None = None,
         multimask_output: bool = False,
+        may_switch: bool = False,
     ) -> Answers:
         """Masks ``(B, P, M, 4g, 4g)`` and predicted IoU by the model's own ``forward``."""
+        del may_switch
         output = self.model(
             image_embeddings=embedding.main,
             input_boxes=input_boxes,

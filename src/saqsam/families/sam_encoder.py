@@ -63,6 +63,11 @@ class SamEncoder:
         """What makes the embedding of the last block's tokens."""
         return cast(nn.Module, self._parts.neck)
 
+    @property
+    def neck_parts(self) -> tuple[nn.Module, ...]:
+        """The neck."""
+        return (self.neck,)
+
     def block_path(self, index: int) -> str:
         """Where a block is in the model."""
         return f"{self.path}.layers.{index}"

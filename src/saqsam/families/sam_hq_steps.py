@@ -74,8 +74,10 @@ class HQDecoder(SamDecoder):
         input_labels: Tensor | None = None,
         input_masks: Tensor | None = None,
         multimask_output: bool = False,
+        may_switch: bool = False,
     ) -> Answers:
         """Masks ``(B, P, M, 4g, 4g)`` and predicted IoU by the model's own ``forward``."""
+        del may_switch
         output = self.model(
             image_embeddings=embedding.main,
             intermediate_embeddings=[x.permute(0, 2, 3, 1) for x in embedding.features],

@@ -1,32 +1,16 @@
-"""The image encoder's attention of SAM 1, windowed or global, with quantizers.
-
-Maps are worked through in pieces: the map of a global block is never held whole.
-"""
+"""The image encoder's attention of SAM 1, windowed or global, with quantizers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.sam.modeling_sam import SamVisionAttention
 
+from saqsam.families.attention_pieces import Pieces
 from saqsam.modules.attention import AttentionQuantizers, through
-from saqsam.modules.quantizer import Stage
-from saqsam.modules.sampling import SAMPLED_MAPS, SAMPLED_QUERIES, spread
-
-_CHUNK = 1 << 25
-"""Elements of the attention map held at once. Maps of different heads and windows do not touch each
-other, so splitting them is exact, and the 805 MB map of a global SAM-B block is never materialised."""
-_CACHED = 1 << 20
-"""Elements of the map that are quantized together on a CPU: four megabytes, which stay in its cache."""
-
-
-Positions = Callable[[slice | Tensor], Tensor | None]
-"""Relative-position scores ``(maps, N, M)`` of the maps asked for, or ``None``."""
 
 
 class QuantVisionAttention(SamVisionAttention):
@@ -93,61 +77,9 @@ class QuantVisionAttention(SamVisionAttention):
         value = through(self.quantizers.value, value)
         position_query = float_query if self.float_rel_pos_query else query
         positions = partial(self._positions, position_query, (height, width), rows)
-        attend = self._observe_rows if self._samples_rows() else self._attend
-        output = attend(query, key, value, positions)
+        output = Pieces(self.quantizers, self.scale).attend(query, key, value, positions)
         output = output.view(batch, heads, -1, width, output.shape[-1]).permute(0, 2, 3, 1, 4)
         return output.flatten(3)
-
-    def _samples_rows(self) -> bool:
-        """While a grid is chosen on a few rows of the map, SDPA does the rest."""
-        quantizer = self.quantizers.attention
-        return quantizer is None or (quantizer.stage is Stage.OBSERVE and quantizer.kind.rows_suffice)
-
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, positions: Positions) -> Tensor:
-        """All maps, a bounded number at a time: ``(maps, N, d) -> (maps, N, d)``."""
-        per_chunk = max(1, _together(query) // (query.shape[1] * key.shape[1]))
-        outputs = []
-        for start in range(0, len(query), per_chunk):
-            chunk = slice(start, start + per_chunk)
-            outputs.append(self._attend_rows(query[chunk], key[chunk], value[chunk], positions(chunk)))
-        return torch.cat(outputs)
-
-    def _attend_rows(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
-        """A few maps, a bounded number of their rows at a time: rows do not touch each other either."""
-        maps, tokens, keys = len(query), query.shape[1], key.shape[1]
-        outputs = []
-        rows = max(1, _together(query) // (maps * keys))
-        for start in range(0, tokens, rows):
-            part = slice(start, start + rows)
-            scores = self.quantizers.scores(query[:, part], key, self.scale)
-            if bias is not None:
-                scores += bias[:, part]
-            probabilities = torch.softmax(scores, dim=-1)
-            if self.quantizers.attention is not None:
-                probabilities = self.quantizers.attention(probabilities, value)
-            outputs.append(self.quantizers.weighted(probabilities, value))
-        return torch.cat(outputs, dim=1)
-
-    def _observe_rows(self, query: Tensor, key: Tensor, value: Tensor, positions: Positions) -> Tensor:
-        """Float output by fused attention; the observer sees an even sample of the map's rows."""
-        if self.quantizers.attention is not None:
-            chosen = spread(query.shape[0], SAMPLED_MAPS, query.device)
-            some = spread(query.shape[1], SAMPLED_QUERIES, query.device)
-            scores = (query[chosen][:, some] * self.scale) @ key[chosen].transpose(-2, -1)
-            bias = positions(chosen)
-            if bias is not None:
-                scores += bias[:, some]
-            self.quantizers.attention(torch.softmax(scores, dim=-1), value[chosen])
-        outputs = []
-        per_chunk = max(1, _CHUNK // (query.shape[1] * key.shape[1]))
-        for start in range(0, query.shape[0], per_chunk):
-            chunk = slice(start, start + per_chunk)
-            bias = positions(chunk)
-            # Only four-dimensional operands reach PyTorch's fused kernel.
-            q, k, v = (x[chunk][None] for x in (query, key, value))
-            mask = None if bias is None else bias[None]
-            outputs.append(F.scaled_dot_product_attention(q, k, v, attn_mask=mask)[0])
-        return torch.cat(outputs)
 
     def _positions(
         self, query: Tensor, size: tuple[int, int], rows: slice, maps: slice | Tensor
@@ -167,8 +99,3 @@ class QuantVisionAttention(SamVisionAttention):
         by_column = torch.einsum("bhwc,wkc->bhwk", grid, across)
         scores = by_row[..., :, None] + by_column[..., None, :]
         return scores.flatten(3, 4).flatten(1, 2)
-
-
-def _together(x: Tensor) -> int:
-    """Elements of the map to quantize together: a GPU wants few large operations."""
-    return _CACHED if x.device.type == "cpu" else _CHUNK

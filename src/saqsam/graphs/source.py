@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from saqsam.errors import UsageError
+from saqsam.families.registry import family_named
 from saqsam.families.sam_names import SamNames
 from saqsam.graphs.graph import Array, Graph
 from saqsam.grids.affine import Affine
@@ -34,6 +35,7 @@ class Source:
     packed: PackedModel
 
     def __post_init__(self) -> None:
+        refuse_without_graphs(self.packed)
         for site, grid in self.grids.items():
             if problem := grid.refuse_graph():
                 raise UsageError(
@@ -117,6 +119,20 @@ class Source:
     def parameter(self, graph: Graph, name: str) -> str:
         """A float parameter as a float32 value of the graph, stored in its own type."""
         return stored(graph, self.array(name))
+
+
+def refuse_without_graphs(packed: PackedModel) -> None:
+    """Refuse a model of a family whose graphs cannot be written.
+
+    Raises:
+        UsageError: it is of one; the message says what runs it.
+    """
+    family = family_named(str(packed.config.get("model_type", "sam")))
+    if not family.graphs:
+        raise UsageError(
+            f"{family.name} has no ONNX graph yet, nor an engine that needs one; run the packed file as it "
+            "is, or with --engine int8"
+        )
 
 
 def _grid_of(packed: PackedActivation) -> Grid:

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from saqsam.families.record import Model
+from saqsam.families.registry import decoder_of, encoder_of
 from saqsam.models.attach import all_quantizers
 from saqsam.models.lookup import image_side, layer_at
 from saqsam.models.plan import plan_sites
 from saqsam.models.sites import WEIGHT, Site
+from saqsam.models.stored import stored_tensors
 from saqsam.modules.quantizer import Quantizer, Stage
 from saqsam.recipe import Recipe
 
@@ -182,7 +184,7 @@ def _unrepresentable(
 ) -> Iterator[tuple[str, str]]:
     quantized = {f"{site.path}.weight" for site in quantizers if site.role == WEIGHT}
     dtype = getattr(torch, recipe.float_dtype)
-    for name, parameter in model.named_parameters():
+    for name, parameter in stored_tensors(model).items():
         if name not in quantized and not torch.equal(parameter, parameter.to(dtype).to(parameter.dtype)):
             yield name, f"changes when stored as {recipe.float_dtype}"
 
@@ -222,11 +224,12 @@ class _Probe:
                 hook = _watch(site.name, quantizer, seen, check_grids)
                 handles.append(quantizer.register_forward_hook(hook))
         try:
-            output = self.model(pixel_values=self.pixels, input_boxes=self.boxes, multimask_output=False)
+            embedding = encoder_of(self.model).plain(self.pixels)
+            found = decoder_of(self.model).answer(embedding, input_boxes=self.boxes)
         finally:
             for handle in handles:
                 handle.remove()
-        seen.outputs = {"pred_masks": output.pred_masks, "iou_scores": output.iou_scores}
+        seen.outputs = {"pred_masks": found.masks, "iou_scores": found.scores}
         return seen
 
 

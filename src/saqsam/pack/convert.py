@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from saqsam.errors import CorruptCheckpoint, SaqsamError
 from saqsam.families.record import Model
@@ -17,6 +15,7 @@ from saqsam.grids.grid import Grid
 from saqsam.models.attach import all_quantizers, attach
 from saqsam.models.lookup import layer_at
 from saqsam.models.sites import WEIGHT, Site
+from saqsam.models.stored import stored_tensors
 from saqsam.modules.quantizer import Quantizer
 from saqsam.pack.file import PackedActivation, PackedModel, PackedWeight
 from saqsam.pack.fit import lay_out
@@ -50,21 +49,13 @@ def to_packed(model: Model, recipe: Recipe, records: dict[str, Any]) -> PackedMo
             grid.bits,
         )
     dtype = getattr(torch, recipe.float_dtype)
+    twins = {twin for _, twin in family_of(model).tied}
     rest = {
         name: tensor.detach().to(dtype).cpu().contiguous()
-        for name, tensor in (*model.named_parameters(), *_own_buffers(model))
-        if name.removesuffix(".weight") not in weights
+        for name, tensor in stored_tensors(model).items()
+        if name.removesuffix(".weight") not in weights and name not in twins
     }
     return PackedModel(plain_config(model), recipe.to_dict(), weights, activations, rest, records)
-
-
-def _own_buffers(model: Model) -> Iterator[tuple[str, Tensor]]:
-    """Buffers that are stored and are no quantizer's, a table that has two names under the stored one."""
-    of_grids = {id(x) for part in model.modules() if isinstance(part, Quantizer) for x in part.buffers()}
-    stored, twins = model.state_dict(), {twin for _, twin in family_of(model).tied}
-    for name, buffer in model.named_buffers():
-        if id(buffer) not in of_grids and name in stored and name not in twins:
-            yield name, buffer
 
 
 def plain_config(model: Model) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from saqsam.families.record import Model
 from saqsam.models.attach import all_quantizers
 from saqsam.models.lookup import layer_at
 from saqsam.models.sites import WEIGHT
+from saqsam.models.stored import stored_tensors
 from saqsam.pack.audit import audit
 from saqsam.recipe import Recipe
 
@@ -51,14 +52,14 @@ def freeze(
 
 
 def round_float_rest(model: Model, dtype_name: str) -> None:
-    """Round every parameter that is not a quantized weight to ``float16`` or ``float32``, in place.
+    """Round every parameter and table that is not a quantized weight to ``float16`` or ``float32``, in place.
 
     Raises:
         InvariantError: a value is too large for float16.
     """
     dtype = {"float16": torch.float16, "float32": torch.float32}[dtype_name]
     quantized = {f"{site.path}.weight" for site in all_quantizers(model) if site.role == WEIGHT}
-    for name, parameter in model.named_parameters():
+    for name, parameter in stored_tensors(model).items():
         if name in quantized:
             continue
         rounded = parameter.data.to(dtype).to(parameter.dtype)

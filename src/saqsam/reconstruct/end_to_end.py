@@ -33,7 +33,7 @@ def end_to_end_unit(model: Model, prompting: Prompting) -> Unit:
         return masks_and_scores(model, prompting, Embedding.of(state), images)
 
     local = (1.0,) * len(sizes_of(model).embedding)
-    modules = (encoder.module, decoder_of(model).transformer)
+    modules = (encoder.module, *encoder.neck_parts, decoder_of(model).transformer)
     return Unit("whole-model", ENCODER, modules, run, view, (), local, channels=1)
 
 

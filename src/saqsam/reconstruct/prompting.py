@@ -67,8 +67,7 @@ class Prompting:
                     embedded, dense = decoder.embed_prompts(**arguments)
                     if embedded is not None:
                         sparse.append(embedded[0][:, None])
-            # A box is two corners, a click itself and a padding token: equally many tokens.
-            together = torch.cat(sparse)
+            together = torch.cat(_equally_long(sparse))
             tokens.append(torch.cat([output.expand(len(together), 1, -1, -1), together], dim=2))
         return cls(model, tuple(tokens), dense[:1], decoder.positions())
 
@@ -110,6 +109,21 @@ class Prompting:
     def image_positions(self) -> Tensor:
         """Position code of the image tokens, ``(1, 1, N, C)``."""
         return self.positions.flatten(2).transpose(1, 2)[:, None]
+
+
+def _equally_long(parts: list[Tensor]) -> list[Tensor]:
+    """Tokens ``(P, 1, T, C)`` of boxes and of clicks with one T.
+
+    With SAM both have two: a box its corners, a click itself and a token that says no more follow. With SAM 2
+    a box has that token too, so a click's is repeated.
+    """
+    longest = max(part.shape[2] for part in parts)
+    return [
+        torch.cat([part, part[:, :, -1:].expand(-1, -1, longest - part.shape[2], -1)], dim=2)
+        if part.shape[2] < longest
+        else part
+        for part in parts
+    ]
 
 
 def _arguments(

@@ -93,7 +93,7 @@ def encoder_units(model: Model, prompting: Prompting, kind: str) -> Iterator[Uni
         return prompting.image_tokens(state[0], images)
 
     local = (1.0,) * len(sizes_of(model).embedding)
-    yield Unit("neck", ENCODER, (encoder.neck,), finish, after_neck, (0,), local, channels=1)
+    yield Unit("neck", ENCODER, encoder.neck_parts, finish, after_neck, (0,), local, channels=1)
 
 
 def encoder_groups(model: Model, kind: str) -> list[range]:

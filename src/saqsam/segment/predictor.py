@@ -19,11 +19,10 @@ from torch import Tensor
 
 from saqsam.families.embedding import Embedding
 from saqsam.families.framing import preprocess
-from saqsam.families.record import Model, Prepared
-from saqsam.families.registry import decoder_of, encoder_of, sizes_of
+from saqsam.families.record import Model
 from saqsam.images.frame import Frame, checked_pixels
-from saqsam.prompts.clicks import by_count
 from saqsam.prompts.prompts import CheckedPrompts, Prompts, checked_prompts
+from saqsam.segment.decode import decode, decoded, embed, low_res_side
 from saqsam.segment.result import Segmentation
 
 __all__ = [
@@ -36,6 +35,7 @@ __all__ = [
     "checked_once",
     "checked_pixels",
     "decode",
+    "decoded",
     "embed",
     "encoded",
     "low_res_side",
@@ -50,118 +50,6 @@ MASK_THRESHOLD = 0.0
 # Bounds of memory: pixels enlarged together as float32, and pixels of the masks that come in one part.
 _ENLARGED_PIXELS = 1 << 24
 _PART_PIXELS = 1 << 28
-
-
-def low_res_side(model: Model) -> int:
-    """Side of the model's low-resolution masks, and of its mask prompts: four times its embedding grid."""
-    return sizes_of(model).low_res_side
-
-
-@torch.no_grad()
-def embed(model: Model, pixel_values: Tensor) -> Embedding:
-    """Image embeddings of preprocessed images.
-
-    Padding to whole windows costs nothing where nothing watches, see :mod:`saqsam.families.sam_encoder`.
-
-    Args:
-        model: float or quantized.
-        pixel_values: (B, 3, S, S) from :func:`preprocess`.
-
-    Returns:
-        Of B images, on the model's device.
-    """
-    return encoder_of(model).encode(pixel_values.to(model.device, model.dtype))
-
-
-@torch.no_grad()
-def decode(
-    model: Model,
-    embeddings: Embedding,
-    prompts: Prompts,
-    frame: Frame,
-    *,
-    multimask_output: bool = False,
-    chunk: int | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Low-resolution masks for every prompt of one image.
-
-    Prompts are independent, so working through them ``chunk`` at a time changes memory and nothing else.
-    What all prompts have in common is computed once where the family can.
-
-    Args:
-        model: float or quantized.
-        embeddings: of this image, from :func:`embed`.
-        prompts: P checked prompts in displayed-image pixels; P may be 0.
-        frame: from :func:`preprocess`.
-        multimask_output: M = 3 masks of an ambiguous prompt rather than the single M = 1.
-        chunk: prompts decoded together; None chooses by the size of the embedding.
-
-    Returns:
-        (P, M, 4g, 4g) mask logits and (P, M) predicted IoU, on the model's device.
-    """
-    if len(prompts) == 0:
-        return _nothing(model, embeddings, multimask_output)
-    chunk = embeddings.prompts_at_once() if chunk is None else max(1, chunk)
-    decoder = decoder_of(model).prepared(embeddings, with_masks=prompts.masks is not None)
-    order: list[Tensor] = []
-    parts: list[tuple[Tensor, Tensor]] = []
-    for rows, alike in by_count(prompts):
-        order += [] if rows is None else [rows]
-        for group in (alike[start : start + chunk] for start in range(0, len(alike), chunk)):
-            if decoder is None:
-                parts.append(_decode_plain(model, embeddings, group, frame, multimask_output))
-            else:
-                parts.append(
-                    _decode_shared(model, decoder, group.to(embeddings.device), frame, multimask_output)
-                )
-    logits, scores = (torch.cat(part) if len(part) > 1 else part[0] for part in zip(*parts, strict=True))
-    if order:
-        back = torch.cat(order).argsort().to(logits.device)
-        logits, scores = logits[back], scores[back]
-    return logits, scores
-
-
-def _nothing(model: Model, embeddings: Embedding, multimask_output: bool) -> tuple[Tensor, Tensor]:
-    sizes, like = sizes_of(model), embeddings.main
-    outputs, side = sizes.masks if multimask_output else 1, sizes.low_res_side
-    return like.new_zeros((0, outputs, side, side)), like.new_zeros((0, outputs))
-
-
-def _decode_shared(
-    model: Model, decoder: Prepared, prompts: Prompts, frame: Frame, multimask_output: bool
-) -> tuple[Tensor, Tensor]:
-    sparse, dense = decoder_of(model).embed_prompts(
-        input_boxes=None if prompts.boxes is None else frame.scale_boxes(prompts.boxes)[None],
-        input_points=None if prompts.points is None else frame.scale_points(prompts.points)[None],
-        input_labels=None if prompts.labels is None else prompts.labels[None],
-        input_masks=None if prompts.masks is None else prompts.masks.to(model.dtype),
-    )
-    tokens, image = decoder.attend(
-        None if sparse is None else sparse[0], None if prompts.masks is None else dense
-    )
-    scores = decoder.scores(tokens, multimask_output=multimask_output)
-    return decoder.masks(tokens, image, multimask_output=multimask_output), scores
-
-
-def _decode_plain(
-    model: Model, embeddings: Embedding, prompts: Prompts, frame: Frame, multimask_output: bool
-) -> tuple[Tensor, Tensor]:
-    prompts = prompts.to(embeddings.device)
-    boxes = None if prompts.boxes is None else frame.scale_boxes(prompts.boxes)
-    points = None if prompts.points is None else frame.scale_points(prompts.points)
-    # The model takes a batch of images with several prompts each. One image with P prompts is cheapest,
-    # but a mask prompt belongs to an image, so with masks each prompt becomes an image of its own.
-    prompt_dim = 0 if prompts.masks is None else 1
-    count = 1 if prompts.masks is None else len(prompts)
-    found = decoder_of(model).answer(
-        embeddings.expand(count),
-        input_boxes=None if boxes is None else boxes.unsqueeze(prompt_dim),
-        input_points=None if points is None else points.unsqueeze(prompt_dim),
-        input_labels=None if prompts.labels is None else prompts.labels.unsqueeze(prompt_dim),
-        input_masks=None if prompts.masks is None else prompts.masks.to(embeddings.dtype),
-        multimask_output=multimask_output,
-    )
-    return found.masks.flatten(0, 1), found.scores.flatten(0, 1)
 
 
 @torch.no_grad()
@@ -331,17 +219,20 @@ def answer(
     all_masks: bool = False,
 ) -> Segmentation:
     """Decode the prompts of one image from its embedding, ``chunk`` at a time."""
-    logits, scores = decode(
+    found = decoded(
         model,
         embeddings,
         question.prompts,
         question.frame,
         multimask_output=multimask_output or all_masks,
+        may_switch=True,
         chunk=chunk,
     )
-    logits, scores, prompts = logits.float(), scores.float(), question.prompts
+    logits, scores, prompts = found.masks.float(), found.scores.float(), question.prompts
+    objects = None if found.objects is None else torch.sigmoid(found.objects.float()).cpu().numpy()
     if all_masks:
         prompts = prompts.repeated(scores.shape[1])
+        objects = None if objects is None else objects.repeat(scores.shape[1])
         logits, scores = logits.flatten(0, 1)[:, None], scores.flatten()[:, None]
     else:
         logits, scores = best_masks(logits, scores)
@@ -354,6 +245,7 @@ def answer(
         nan_count=int((~finite).sum()),
         prompts=prompts,
         encoder_passes=int(len(prompts) > 0),
+        object_scores=objects,
     )
 
 

@@ -29,6 +29,8 @@ class Segmentation:
         nan_count: masks whose logits or score were not finite.
         prompts: the checked prompts, on the CPU, one for each mask.
         encoder_passes: what was encoded for it: the image once, or with ``zoom`` each crop.
+        object_scores: (P,) float32 in 0..1, how likely the model thinks that there is an object where it was
+            asked; ``None`` from families that do not say.
         notes: what was changed on the way from the file or array to pixels, one short sentence each.
     """
 
@@ -40,6 +42,7 @@ class Segmentation:
     prompts: Prompts = field(default_factory=Prompts)
     encoder_passes: int = 0
     notes: tuple[str, ...] = ()
+    object_scores: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.masks)

@@ -283,10 +283,12 @@ def _assembled(answers: Sequence[tuple[list[int], Segmentation]], asked: Prompts
         [(np.array(rows)[:, None] - start) * times + np.arange(times) for rows, _ in answers]
     ).ravel()
     back = np.argsort(order)
+    objects = [found.object_scores for _, found in answers if found.object_scores is not None]
     return Segmentation(
         masks=np.concatenate([found.masks for _, found in answers])[back],
         iou_scores=np.concatenate([found.iou_scores for _, found in answers])[back],
         low_res_logits=torch.cat([found.low_res_logits for _, found in answers])[torch.from_numpy(back)],
         nan_count=sum(found.nan_count for _, found in answers),
         prompts=asked.repeated(times),
+        object_scores=np.concatenate(objects)[back] if objects else None,
     )

@@ -1,0 +1,143 @@
+"""SAM 2's image encoder in its steps: Hiera's stages, each half as fine as the one before, and a neck.
+
+The neck joins the two coarsest stages to the embedding that prompts are decoded on. The two finest reach the
+decoder past it, through two convolutions of the decoder's that run once for an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any, cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from saqsam.errors import InvariantError
+from saqsam.families import sam2_names as names
+from saqsam.families.embedding import Embedding
+from saqsam.families.record import Model, State, Stream
+from saqsam.families.sam_rows import SamRows
+
+_COARSE, _COARSEST = 2, 3
+"""Stages that the neck joins."""
+
+
+class Sam2Encoder:
+    """See :class:`saqsam.families.record.Encoder`.
+
+    In a state, the outputs of finished stages follow the tokens.
+
+    Args:
+        model: float or quantized.
+    """
+
+    path = names.ENCODER_PATH
+    neck_path = names.NECK
+    turns = False
+
+    def __init__(self, model: Model) -> None:
+        self.model: Any = model
+        self.module = cast(nn.Module, self.model.vision_encoder)
+
+    @property
+    def _parts(self) -> Any:
+        return self.module
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """The transformer blocks in order."""
+        return cast(Sequence[nn.Module], self._parts.backbone.blocks)
+
+    @property
+    def neck(self) -> nn.Module:
+        """What joins the stages' outputs."""
+        return cast(nn.Module, self._parts.neck)
+
+    @property
+    def neck_parts(self) -> tuple[nn.Module, ...]:
+        """The neck, and the decoder's two convolutions of the finer stages."""
+        return self.neck, self.model.mask_decoder.conv_s0, self.model.mask_decoder.conv_s1
+
+    def block_path(self, index: int) -> str:
+        """Where a block is in the model."""
+        return names.block_path(index)
+
+    def start(self, pixel_values: Tensor) -> Tensor:
+        """``(B, 3, S, S)`` pixels on the model's device, in its precision, to tokens ``(B, S/4, S/4, C)``."""
+        backbone = self._parts.backbone
+        tokens: Tensor = backbone.patch_embed(pixel_values)
+        return cast(Tensor, tokens + backbone._get_pos_embed(tokens.shape[1:3]))
+
+    def carry(self, index: int, state: State, x: Tensor) -> State:
+        """The state after block ``index``; a stage that ends with it leaves its output for the neck."""
+        last = index == len(self.blocks) - 1
+        return (x, *state[1:], x) if index + 1 in self._ends() and not last else (x, *state[1:])
+
+    def finish(self, state: State) -> Embedding:
+        """The embedding ``(B, C, g, g)`` with levels ``(B, C/8, 4g, 4g)`` and ``(B, C/4, 2g, 2g)``."""
+        x, fine, middle, coarse = state
+        decoder = self.model.mask_decoder
+        features = decoder.conv_s0(self._level(0, fine)), decoder.conv_s1(self._level(1, middle))
+        return Embedding(self._joined(coarse, x), features)
+
+    def reaches_neck(self, after: int) -> bool:
+        """Tokens as fine as those of the embedding, or coarser ones."""
+        return self._stage(after - 1) >= _COARSE
+
+    def skip(self, state: State, after: int) -> Tensor:
+        """The neck's way from this stage; within the third one, without what the fourth would add."""
+        if self._stage(after - 1) == _COARSE:
+            return self._level(_COARSE, state[0]) + self._no_memory()
+        return self._joined(state[_COARSEST], state[0])
+
+    def encode(self, pixel_values: Tensor) -> Embedding:
+        """``(B, 3, S, S)`` to embeddings, without the position codes of the neck, which only video reads."""
+        return self.plain(pixel_values)
+
+    def plain(self, pixel_values: Tensor) -> Embedding:
+        """All blocks by their own ``forward``, then the neck."""
+        state: State = (self.start(pixel_values),)
+        for index, block in enumerate(self.blocks):
+            state = self.carry(index, state, block(state[0]))
+        return self.finish(state)
+
+    def run_block(self, block: nn.Module, x: Tensor) -> Tensor:
+        """``block(x)``: ``(B, H, W, C)`` to the same, or to half the sides and twice the width."""
+        return cast(Tensor, block(x))
+
+    def stage_ends(self) -> list[int]:
+        """Stages of Hiera, the long third one divided behind each block with global attention."""
+        ends = {index + 1 for index in self._config.global_attention_blocks}
+        return sorted(ends.union(self._ends()))
+
+    def rows_of(self, block: nn.Module) -> SamRows | None:
+        """Rows of a block that can be computed apart; ``None`` where it pools."""
+        return None if cast(Any, block).query_stride else SamRows(block)
+
+    def stream(self) -> Stream:
+        """There is none to turn."""
+        raise InvariantError(self.path, "its residual stream is pooled, so it cannot be turned")
+
+    @property
+    def _config(self) -> Any:
+        return self.model.config.vision_config.backbone_config
+
+    def _ends(self) -> list[int]:
+        return list(accumulate(self._config.blocks_per_stage))
+
+    def _stage(self, block: int) -> int:
+        return sum(end <= block for end in self._ends())
+
+    def _level(self, stage: int, x: Tensor) -> Tensor:
+        """What the neck's convolution makes of a stage's output: ``(B, H, W, D) -> (B, C, H, W)``."""
+        convolutions = self._parts.neck.convs
+        return cast(Tensor, convolutions[len(convolutions) - 1 - stage](x.permute(0, 3, 1, 2)))
+
+    def _joined(self, coarse: Tensor, coarsest: Tensor) -> Tensor:
+        above = F.interpolate(self._level(_COARSEST, coarsest), scale_factor=2.0, mode="nearest")
+        return self._level(_COARSE, coarse) + above + self._no_memory()
+
+    def _no_memory(self) -> Tensor:
+        """Stands for earlier frames, of which an image has none: ``(1, C, 1, 1)``."""
+        return cast(Tensor, self.model.no_memory_embedding).reshape(1, -1, 1, 1)
