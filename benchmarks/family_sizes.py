@@ -1,6 +1,6 @@
-"""Bytes of packed files of the published sizes of SAM 2.1, at four and at eight bits.
+"""Bytes of packed files of the published sizes of SAM 2.1 and SAM-HQ, at four and at eight bits.
 
-    python benchmarks/family_sizes.py [tiny small base_plus large] [--bits 4 8]
+    python benchmarks/family_sizes.py [tiny small base_plus large hq_b hq_l hq_h] [--bits 4 8]
 
 Random weights serve: a packed file is as long whatever its values are. Nothing is calibrated: every grid has
 some range, and what is measured is the file that ``Sam.save`` would write of such a model.
@@ -20,6 +20,34 @@ SIZES = {
     "large": (144, [2, 6, 36, 4], [2, 4, 8, 16], [8, 4, 16, 8], [23, 33, 43], 7),
 }
 """Width, and by stage blocks, heads and windows; blocks with global attention; side of the position table."""
+HQ_SIZES = {
+    "hq_b": (768, 12, 12, [2, 5, 8, 11]),
+    "hq_l": (1024, 24, 16, [5, 11, 17, 23]),
+    "hq_h": (1280, 32, 16, [7, 15, 23, 31]),
+}
+"""Width, blocks, heads; blocks with global attention."""
+
+
+def random_sam_hq(size: str) -> Any:
+    """A model of a published size with random weights."""
+    import torch
+    from transformers import SamHQConfig
+
+    from saqsam.families.sam_hq import SAM_HQ
+
+    width, blocks, heads, everywhere = HQ_SIZES[size]
+    config = SamHQConfig(
+        vision_config={
+            "hidden_size": width,
+            "num_hidden_layers": blocks,
+            "num_attention_heads": heads,
+            "global_attn_indexes": everywhere,
+            "mlp_dim": 4 * width,
+        },
+        mask_decoder_config={"vit_dim": width, "layer_norm_eps": 1e-5},
+    )
+    torch.manual_seed(0)
+    return SAM_HQ.model_class(config).eval().requires_grad_(False)
 
 
 def random_sam2(size: str, side: int = 1024) -> Any:
@@ -89,12 +117,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("sizes", nargs="*", default=list(SIZES))
+    parser.add_argument("sizes", nargs="*", default=[*SIZES, *HQ_SIZES])
     parser.add_argument("--bits", nargs="*", type=int, default=[4, 8])
     given = parser.parse_args()
     for size in given.sizes:
         for bits in given.bits:
-            model = random_sam2(size)
+            model = random_sam_hq(size) if size in HQ_SIZES else random_sam2(size)
             parameters = sum(parameter.numel() for parameter in model.parameters())
             found = packed_bytes(model, bits)
             print(f"{size}: {parameters / 1e6:.2f} M parameters, W{bits} {found / 1e6:.2f} MB", flush=True)

@@ -12,6 +12,7 @@ import torch
 from saqsam.calibrate.calibration_set import CalibrationSet, QuantizeLog, notes_on
 from saqsam.calibrate.images import CalibrationImage, calibration_files, chosen_images, grid_of_points
 from saqsam.checkpoints.load import at_hand, load_float
+from saqsam.checkpoints.options import refuse_options, set_options, split_options
 from saqsam.checkpoints.plain import as_loaded
 from saqsam.datasets.bad_entries import STOP, BadEntries, policy
 from saqsam.datasets.coco import read_instances
@@ -50,7 +51,10 @@ def load(source: str | Path, device: str = "cpu", engine: str = "torch") -> Sam:
     Args:
         source: ``nano``, ``small``, or either with ``-outliers`` (shipped), an official ``.pth``, a
             ``transformers`` directory, a hub id, a ``.safetensors`` file of weights, a packed file written by
-            ``Sam.save``, or a directory written by ``Sam.save_pretrained``, also as a hub id.
+            ``Sam.save``, or a directory written by ``Sam.save_pretrained``, also as a hub id. Behind a float
+            model's name may stand options of loading: ``medsam_vit_b.pth#preprocessing=medsam`` squashes
+            pictures and scales their values as MedSAM does, ``sam_hq_vit_b.pth#hq_token_only`` answers with
+            SAM-HQ's own mask alone. They are kept in what is quantized from it.
         device: where the model goes, such as ``cpu`` or ``cuda``.
         engine: ``torch`` simulates integers; for packed files, ``onnxruntime`` computes with them on the CPU,
             ``native`` does so by saqsam's own kernels, ``int8`` in the linear layers of a PyTorch model, on
@@ -60,15 +64,20 @@ def load(source: str | Path, device: str = "cpu", engine: str = "torch") -> Sam:
         CheckpointError: the file is damaged, foreign or unsafe; the message says what to do.
     """
     check_device(device)
-    given, source = source, at_hand(source)
+    given = source
+    named, options = split_options(source)
+    source = at_hand(named)
     path = packed_file(source) or expanded(source)
     if engine != "torch":
+        refuse_options(options, str(given))
         from saqsam.engines.load import load_engine
 
         return load_engine(path if path.is_file() else source, engine, device)
     if not is_packed(path):
         model = load_float(source, device=device, attention="sdpa")
+        set_options(model, options, str(given))
         return Sam(model, str(given), zoom=zooms_by_default(source, {}))
+    refuse_options(options, str(given))
     packed = read_packed(path)
     model, recipe = from_packed(packed, path)
     zoom = zooms_by_default(source, packed.records)

@@ -19,7 +19,7 @@ Model = Annotated[
     typer.Argument(
         metavar="MODEL",
         help="nano, small (both also with -outliers), an official .pth, a transformers directory or hub id "
-        "(also id@revision), or a packed file.",
+        "(also id@revision), or a packed file; NAME#OPTION=VALUE sets an option of loading.",
     ),
 ]
 ImagesOption = Annotated[Path, typer.Option("--images", help="Folder of images.", metavar="DIR")]

@@ -85,14 +85,16 @@ def begin_run(run: Path, command: Command) -> None:
     Raises:
         UsageError: the directory cannot be made.
     """
+    from saqsam.checkpoints.options import split_options
     from saqsam.jobs.directory import COMMAND, write_json
 
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
         return  # continued, or refused, when it is opened
     if not run.parent.is_dir():
         raise UsageError(f"--run {run}: there is no directory {run.parent}; create it first")
-    path = Path(command.model)
-    model = str(path.absolute()) if path.exists() else command.model
+    named = str(split_options(command.model)[0])
+    path, options = Path(named), command.model[len(named) :]
+    model = f"{path.absolute()}{options}" if path.exists() else command.model
     out = str(Path(command.out).absolute())
     run.mkdir(exist_ok=True)
     write_json(run / COMMAND, asdict(replace(command, model=model, out=out)))

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from saqsam.drop_in.names import METHOD, WEIGHTS
+from saqsam.drop_in.settings import architecture_of
 from saqsam.families.registry import family_of
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def model_card(sam: Sam, file_bytes: int) -> str:
     return _CARD.format(
         method=METHOD,
         weights=WEIGHTS,
-        model_class=type(sam.model).__name__,
+        model_class=architecture_of(sam.model),
         processor=family_of(sam.model).processor,
         recipe=name,
         bits=sam.bits,

@@ -32,7 +32,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from saqsam.drop_in.names import CONFIG, PROCESSOR
-from saqsam.drop_in.settings import processor_settings, write_json
+from saqsam.drop_in.settings import architecture_of, processor_settings, write_json
 from saqsam.errors import UsageError
 from saqsam.files import atomic_write
 from saqsam.grids.affine import Affine
@@ -66,7 +66,7 @@ def write_compressed(sam: Sam, directory: str | Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     packed = to_packed(sam.model, sam.quantization, sam.records)
     config = plain_config(sam.model)
-    config["architectures"] = [type(sam.model).__name__]
+    config["architectures"] = [architecture_of(sam.model)]
     config["dtype"] = "float32"
     config["quantization_config"] = quantization_config(packed)
     with atomic_write(directory / "model.safetensors") as temporary:

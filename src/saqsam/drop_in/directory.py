@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from saqsam.checkpoints.config import checked_config, sections_of
 from saqsam.drop_in.names import CARD, CONFIG, METHOD, PROCESSOR, WEIGHTS
-from saqsam.drop_in.settings import processor_settings, write_json, write_text
+from saqsam.drop_in.settings import architecture_of, processor_settings, write_json, write_text
 from saqsam.errors import CheckpointError, CorruptCheckpoint, UsageError
+from saqsam.families.registry import sizes_of
 from saqsam.files import expanded, what_is_there
 from saqsam.pack.container import FORMAT_VERSION, SEAL_BYTES
 from saqsam.pack.contents import PackedModel
@@ -39,11 +40,16 @@ def write_directory(sam: Sam, directory: str | Path) -> None:
         raise UsageError(f"{sam.name} is a float model: quantize it first, then save it")
     if directory.exists() and not directory.is_dir():
         raise UsageError(f"{directory}: this is a file; name a directory")
+    if sizes_of(sam.model).preprocessing.spread:
+        raise UsageError(
+            f"{sam.name}: transformers has no processor that prepares pictures as MedSAM does; "
+            "write one packed file instead, with Sam.save"
+        )
     directory.mkdir(parents=True, exist_ok=True)
     weights = directory / WEIGHTS
     write_packed(weights, to_packed(sam.model, sam.quantization, sam.records))
     config = plain_config(sam.model)
-    config["architectures"] = [type(sam.model).__name__]
+    config["architectures"] = [architecture_of(sam.model)]
     config["dtype"] = "float32"
     config["quantization_config"] = {
         "quant_method": METHOD,

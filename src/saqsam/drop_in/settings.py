@@ -43,6 +43,12 @@ def processor_settings(model: Model) -> dict[str, Any]:
     return {"image_processor": images, "processor_class": name}
 
 
+def architecture_of(model: object) -> str:
+    """The class of ``transformers`` that opens a model: its own one, or the one it is derived from."""
+    kinds = (kind for kind in type(model).__mro__ if kind.__module__.partition(".")[0] == "transformers")
+    return next(kinds).__name__
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Sorted and indented, atomically."""
     write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")

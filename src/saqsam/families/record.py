@@ -8,8 +8,8 @@ attention, and a writer for its graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from saqsam.families.in_files import Parts as Parts
 from saqsam.families.in_files import Shapes as Shapes
 from saqsam.families.in_files import Sizes as Sizes
 from saqsam.families.layout import Layout
+from saqsam.families.loading_option import LoadingOption
 from saqsam.modules.attention import AttentionQuantizers
 
 Model = PreTrainedModel
@@ -326,6 +327,7 @@ class Family:
         tied: pairs of parameters that are one tensor; the first one is stored.
         layout: names in official files.
         naming: how files of the family are told from others', and its published sizes.
+        options: of loading, by key.
         processor: the class of ``transformers`` that prepares its images and prompts.
         graphs: whether ONNX graphs of it can be written, and the engines built that need them or know the
             encoder.
@@ -348,3 +350,4 @@ class Family:
     naming: Naming
     processor: str
     graphs: bool = False
+    options: Mapping[str, LoadingOption] = field(default_factory=dict)

@@ -30,7 +30,7 @@ from saqsam.families.record import (
     FloatPart,
     Layer,
 )
-from saqsam.families.sam_config import RULES, sam_sizes
+from saqsam.families.sam_config import RULES, SAM_OPTIONS, sam_sizes
 from saqsam.families.sam_decoder import SamDecoder
 from saqsam.families.sam_encoder import SamEncoder
 from saqsam.families.sam_layout import SAM_LAYOUT, TIED
@@ -166,6 +166,7 @@ SAM = Family(
     tied=TIED,
     layout=SAM_LAYOUT,
     naming=SAM_NAMING,
+    options=SAM_OPTIONS,
     processor="SamProcessor",
     graphs=True,
 )

@@ -6,6 +6,7 @@ of 0; such a model is built and then fails, or segments wrongly without a word.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from saqsam.families.config_checks import (
@@ -18,9 +19,13 @@ from saqsam.families.config_checks import (
     is_ratio,
     is_share,
 )
+from saqsam.families.loading_option import LoadingOption
 from saqsam.families.record import ConfigRules, Sizes
 from saqsam.images.frame import Preprocessing
 
+PREPROCESSINGS = ("sam", "medsam")
+"""How a model wants its images: as SAM, or as MedSAM (Ma et al. 2024, arXiv:2304.12306), a SAM-B trained on
+pictures that are squashed into the input, their values brought to 0..1 by the least and largest of each."""
 _VISION = {
     **dict.fromkeys(("hidden_size", "num_attention_heads", "image_size"), is_count),
     **dict.fromkeys(("patch_size", "output_channels", "num_pos_feats"), is_count),
@@ -37,6 +42,7 @@ _VISION = {
     "use_abs_pos": lambda value: value is True,
     "hidden_act": is_activation,
     "layer_norm_eps": is_epsilon,
+    "preprocessing": lambda value: value in PREPROCESSINGS,
 }
 _PROMPTS = {
     **dict.fromkeys(("hidden_size", "image_size", "patch_size", "mask_input_channels"), is_count),
@@ -109,9 +115,15 @@ def sam_sizes(config: Any) -> Sizes:
     """Sizes of a SAM's inputs and outputs."""
     vision = config.vision_config
     grid = vision.image_size // vision.patch_size
+    preprocessing = Preprocessing(int(vision.image_size))
+    if getattr(vision, "preprocessing", "sam") == "medsam":
+        preprocessing = replace(preprocessing, pads=False, bicubic=True, spread=True)
     return Sizes(
-        Preprocessing(int(vision.image_size)),
+        preprocessing,
         ((int(vision.output_channels), grid, grid),),
         4 * int(config.prompt_encoder_config.image_embedding_size),
         int(config.mask_decoder_config.num_multimask_outputs),
     )
+
+
+SAM_OPTIONS = {"preprocessing": LoadingOption(("vision_config",), {name: name for name in PREPROCESSINGS})}

@@ -13,6 +13,7 @@ from transformers import SamHQConfig
 from transformers.models.sam_hq.modeling_sam_hq import SamHQAttention, SamHQVisionAttention
 
 from saqsam.families.config_checks import is_count, is_flag
+from saqsam.families.loading_option import LoadingOption
 from saqsam.families.record import ConfigRules, FloatPart, Sizes
 from saqsam.families.sam import HEAD, PROMPT, SAM, adapter, sam_float_parts
 from saqsam.families.sam_config import RULES, contradiction, sam_sizes
@@ -78,5 +79,6 @@ SAM_HQ = replace(
     decoder=HQDecoder,
     layout=HQ_LAYOUT,
     naming=HQ_NAMING,
+    options={"hq_token_only": LoadingOption(_DECODER, {"": True, "true": True, "false": False})},
 )
 """The same numbers of weights and activations as SAM's B, L and H."""

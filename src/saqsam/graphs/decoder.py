@@ -58,7 +58,7 @@ def decoder_graph(graph: Graph, source: Source, arithmetic: Portable, *, full_si
     if full_size:
         size = graph.input("orig_im_size", (2,))
         graph.scope = "masks"
-        masks = full_size_masks(graph, logits, size, source.image_size)
+        masks = full_size_masks(graph, logits, size, source.image_size, pads=source.pads)
         graph.output("masks", masks, ("prompts", outputs, "height", "width"))
     graph.output("iou_predictions", scores, ("prompts", outputs))
     graph.output("low_res_masks", logits, ("prompts", outputs if full_size else "slots", low, low))

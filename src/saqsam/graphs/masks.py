@@ -9,7 +9,7 @@ from saqsam.graphs.graph import Graph
 _DOUBLE, _INT64 = 11, 7
 
 
-def full_size_masks(graph: Graph, logits: str, size: str, side: int) -> str:
+def full_size_masks(graph: Graph, logits: str, size: str, side: int, *, pads: bool = True) -> str:
     """``logits (B, M, h, w)`` to ``(B, M, H, W)`` logits; cut them at 0 for masks.
 
     Args:
@@ -17,7 +17,10 @@ def full_size_masks(graph: Graph, logits: str, size: str, side: int) -> str:
         logits: name of the low-resolution logits.
         size: name of ``(2,)`` float32, height and width of the displayed image.
         side: of the model's square input in pixels.
+        pads: whether the picture fills only a part of it.
     """
+    if not pads:
+        return _bilinear(graph, logits, graph.add("Cast", size, to=_INT64))
     resized = _resized(graph, size, side)
     large = _bilinear(graph, logits, graph.shape(side, side))
     picture = graph.add("Slice", large, graph.shape(0, 0), resized, graph.shape(2, 3))

@@ -84,6 +84,11 @@ class Source:
             return None
         return int(min(self.vision["global_attn_indexes"]))
 
+    @property
+    def pads(self) -> bool:
+        """Whether pictures keep their shape in the model's input, padded, rather than being squashed."""
+        return bool(self.vision.get("preprocessing", "sam") == "sam")
+
     def weight(self, path: str) -> PackedWeight | None:
         """The integer weight of a layer, or ``None`` where it stayed float."""
         return self.packed.weights.get(path)

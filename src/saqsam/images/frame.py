@@ -16,6 +16,8 @@ from saqsam.errors import ImageError
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """Statistics of RGB in 0..1, as SAM was trained with."""
+_LEAST_SPREAD = 1e-8
+"""A picture of one colour becomes black."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,17 @@ class Preprocessing:
             al., "Segment Anything" (2023), appendix A); else both sides are resized to it, each by its own
             factor.
         mean, std: of RGB in 0..1, taken off and divided by.
+        bicubic: resized by bicubic rather than bilinear interpolation.
+        spread: in place of mean and deviation, each picture's values are brought to 0..1 by its own least and
+            largest one.
     """
 
     side: int
     pads: bool = True
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    bicubic: bool = False
+    spread: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,8 +120,13 @@ def model_input(how: Preprocessing, pixels: npt.NDArray[np.uint8]) -> tuple[Tens
     height, width = frame.resized
     picture = Image.fromarray(pixels)
     if (height, width) != frame.original:
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+        filter = Image.Resampling.BICUBIC if how.bicubic else Image.Resampling.BILINEAR
+        picture = picture.resize((width, height), filter)
     values = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
-    values = (values - torch.tensor(how.mean)[:, None, None]) / torch.tensor(how.std)[:, None, None]
+    if how.spread:
+        least, largest = values.min(), values.max()
+        values = (values - least) / (largest - least).clamp(min=_LEAST_SPREAD)
+    else:
+        values = (values - torch.tensor(how.mean)[:, None, None]) / torch.tensor(how.std)[:, None, None]
     # Zeros come after normalising: the padding is grey to the model, not black.
     return F.pad(values, (0, frame.size - width, 0, frame.size - height))[None], frame

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from saqsam.calibrate.images import CalibrationImage
+from saqsam.checkpoints.options import options_of
 from saqsam.prompts.prompts import Prompts
 from saqsam.recipe import Recipe
 
@@ -39,11 +40,13 @@ def identity_of(model: nn.Module, recipe: Recipe, images: Sequence[CalibrationIm
 
 
 def model_hash(model: nn.Module) -> str:
-    """sha256 (hex) of all parameters and buffers, names and shapes included."""
+    """sha256 (hex) of all parameters and buffers, names and shapes included, and of options of loading."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().data)
+    for key, value in options_of(model).items():
+        digest.update(f"{key}={value}\n".encode())
     return digest.hexdigest()
 
 
