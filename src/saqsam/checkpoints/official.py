@@ -85,13 +85,14 @@ def _alone(tensor: Tensor) -> Tensor:
 
 
 def plain_config(config: Any) -> dict[str, Any]:
-    """The fields of a configuration that its family knows, as plain numbers by section."""
+    """The fields of a configuration that matter in its family, as plain numbers by section."""
     family = family_of_config(config)
     found: dict[str, Any] = {"model_type": family.model_types[0]}
     for section, checks in family.config.fields.items():
         values = reduce(getattr, section, config).to_dict()
         inner = reduce(lambda table, name: table[name], section[:-1], found)
-        inner[section[-1]] = {key: _plain(values[key]) for key in checks if key in values}
+        told = (key for key in checks if key in values and key not in family.config.idle)
+        inner[section[-1]] = {key: _plain(values[key]) for key in told}
     return found
 
 

@@ -40,6 +40,7 @@ class ConfigRules:
         fields: checks by the path of a section, such as ``("vision_config", "backbone_config")``, and by key;
             no other key is taken from a file.
         published: values by the path of a section that the published code uses whatever the file says.
+        idle: fields without effect on what a model computes, whatever section they are in.
         constants: values by the path of a section that ``transformers`` needs and no file has to give.
         problem: what is wrong between the values of a configuration, or ``None``.
         depth: the largest number of layers that a configuration asks for anywhere.
@@ -49,6 +50,7 @@ class ConfigRules:
     published: Mapping[tuple[str, ...], Mapping[str, Any]]
     problem: Callable[[Any], str | None]
     depth: Callable[[Any], int]
+    idle: frozenset[str] = frozenset(("initializer_range", "scale"))
     constants: Mapping[tuple[str, ...], Mapping[str, Any]] = field(default_factory=dict)
 
 

@@ -106,6 +106,7 @@ RULES = ConfigRules(
     published={("mask_decoder_config",): {"layer_norm_eps": 1e-5}},
     problem=contradiction,
     depth=deepest_part,
+    idle=frozenset(("initializer_range", "scale", "mlp_ratio")),  # the width of an MLP is said by mlp_dim
 )
 """Decoder layer norms use 1e-5 as the published code does; files saved by ``transformers``' own conversion
 hold its default instead."""
