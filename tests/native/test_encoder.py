@@ -10,9 +10,9 @@ import torch
 
 from saqsam.api import load
 from saqsam.export.cases import generated_cases
+from saqsam.families.framing import preprocess
 from saqsam.families.registry import encoder_of
 from saqsam.graphs.source import Source
-from saqsam.images.frame import preprocess
 from saqsam.native.encoder import NativeEncoder, Norm
 from saqsam.native.kernels import Kernels
 from saqsam.pack.file import read_packed

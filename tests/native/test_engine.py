@@ -16,7 +16,7 @@ from saqsam.api import load
 from saqsam.errors import UsageError
 from saqsam.export.cases import generated_cases
 from saqsam.export.parity import mask_ious
-from saqsam.images.frame import preprocess
+from saqsam.families.framing import preprocess
 from saqsam.native import library
 from saqsam.native.encoder import Norm
 from saqsam.native.kernels import load_kernels
@@ -33,8 +33,8 @@ def test_embeddings_and_masks_are_the_simulations(packed_nano: Callable[[str], P
     assert native.name.endswith("(native)")
     case = generated_cases(1)[0]
     pixel_values, _ = preprocess(simulated.model, case.pixels)
-    expected = embed(simulated.model, pixel_values)
-    torch.testing.assert_close(embed(native.model, pixel_values), expected, atol=1e-4, rtol=0)
+    expected = embed(simulated.model, pixel_values).main
+    torch.testing.assert_close(embed(native.model, pixel_values).main, expected, atol=1e-4, rtol=0)
     points = [[60, 60], [30, 90]]
     masks = [torch.from_numpy(sam.segment(case.pixels, points=points).masks) for sam in (native, simulated)]
     assert min(mask_ious(*(one[:, None] for one in masks))) > 0.99
@@ -45,11 +45,11 @@ def test_several_python_threads_at_once(packed_nano: Callable[[str], Path]) -> N
     model = load(packed_nano("ptq4sam-s-w4a4"), engine="native").model
     threads = torch.get_num_threads()
     pixels = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
-    alone = embed(model, pixels)
+    alone = embed(model, pixels).main
     try:
         torch.set_num_threads(3)  # PyTorch keeps it for the threads that are started from now on
         with ThreadPoolExecutor(4) as pool:
-            found = list(pool.map(lambda _: embed(model, pixels), range(6)))
+            found = list(pool.map(lambda _: embed(model, pixels).main, range(6)))
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(one, alone) for one in found)

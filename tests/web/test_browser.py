@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 
 from saqsam.api import load
+from saqsam.families.framing import preprocess
 from saqsam.graphs.session import open_session
-from saqsam.images.frame import Frame, preprocess
+from saqsam.images.frame import Frame
 from saqsam.prompts.prompts import Prompts
 from saqsam.segment.predictor import decode, upscale_masks
 from saqsam.web.graphs import WebGraphs, WebSam
