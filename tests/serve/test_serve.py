@@ -207,7 +207,13 @@ def test_packed_files_run_in_onnx_runtime(packed_nano: Callable[[str], Path]) ->
 
 def test_the_command_tells_its_address_and_ends_at_ctrl_c() -> None:
     words = [sys.executable, "-m", "saqsam", "serve", "nano", "--no-open", "--port", "0"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # A shell that works in the background ignores interrupts, and what it starts would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
         assert process.stdout is not None
         address = process.stdout.readline().split()[-1]
         connection = HTTPConnection(urlsplit(address).netloc, timeout=60)
