@@ -138,9 +138,9 @@ WRONG_USAGE = [
     ((*QUANTIZE[:-1], "{packed}"), "this file exists; choose another name or add --force"),
     ((*QUANTIZE[:-1], "{tmp}/new.pt"), "ends in .safetensors"),
     ((*QUANTIZE[:-1], "{tmp}/none/new.safetensors"), "there is no directory"),
-    ((*FOLDER[:-1], "{detections}"), "this file exists"),
+    ((*FOLDER[:-1], "{detections}"), "is read by this command and would be replaced"),
     ((*SEGMENT, "--box", "1,2,30,40", "--out", "{images}/000002.png"), "this file exists"),
-    ((*COMPARE, "--out", "{images}"), "this directory is not empty"),
+    ((*COMPARE, "--out", "{images}"), "is read by this command and would be replaced"),
     (("demo", "--out", "{images}"), "this directory is not empty"),
     (("demo", "--out", "{annotations}"), "this is a file"),
     # models that cannot be used for this
