@@ -114,7 +114,7 @@ def refusal_in(directory: Path) -> str:
     [
         ({"weight_map": {"a": "../secret.safetensors"}}, "a shard outside its directory"),
         ({"weight_map": {"a": "/etc/passwd"}}, "a shard outside its directory"),
-        ({"weight_map": {"a": "absent.safetensors"}}, "names the shard 'absent.safetensors', which is not beside it"),
+        ({"weight_map": {"a": "absent.safetensors"}}, "'absent.safetensors', which is not beside it"),
         ({"weight_map": {"a": 5}}, "has no 'weight_map'"),
         ({"weight_map": []}, "has no 'weight_map'"),
         ({}, "has no 'weight_map'"),
