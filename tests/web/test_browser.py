@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from saqsam.api import load
+from saqsam.families.embedding import Embedding
 from saqsam.families.framing import preprocess
 from saqsam.graphs.session import open_session
 from saqsam.images.frame import Frame
@@ -153,7 +154,8 @@ def test_clicks_boxes_masks_and_what_is_saved(browser: Any, site: str, exported:
     click = Prompts(
         points=torch.tensor([[[point["x"], point["y"]]]]), labels=torch.ones(1, 1, dtype=torch.int64)
     )
-    expected = decode(given.sam, given.embedding, click, given.frame, multimask_output=True)[0]
+    embedding = Embedding(given.embedding)
+    expected = decode(given.sam, embedding, click, given.frame, multimask_output=True)[0]
     assert np.array_equal(mask, upscale_masks(expected, given.frame)[0, 1].numpy())
     cut = pixels(visit.saved("#save-cutout"))
     assert np.array_equal(cut[..., 3] > 0, mask)
