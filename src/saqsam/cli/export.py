@@ -13,8 +13,8 @@ from saqsam.cli.arguments import (
     MaxPixelsOption,
     check_directory,
     check_file,
-    make_directory,
 )
+from saqsam.cli.export_folder import folder_for_results, masks_compared
 from saqsam.cli.export_web import export_page
 from saqsam.cli.output import megabytes, print_json, print_lines
 from saqsam.cli.packed import packed_argument
@@ -77,26 +77,19 @@ def export(
         check_directory(images, "--images")
     if annotations is not None:
         check_file(annotations, "--annotations")
-    existed = out.is_dir()
-    make_directory(out, "--out", force)
-    try:
+    with folder_for_results(out, force), progress() as report:
         from saqsam.export.api import export_file
 
-        with progress() as report:
-            done = export_file(
-                path,
-                out,
-                opset=opset,
-                images=images,
-                annotations=annotations,
-                limit=limit,
-                verify=verify,
-                progress=report,
-            )
-    except BaseException:
-        if not existed and out.is_dir() and not any(out.iterdir()):
-            out.rmdir()
-        raise
+        done = export_file(
+            path,
+            out,
+            opset=opset,
+            images=images,
+            annotations=annotations,
+            limit=limit,
+            verify=verify,
+            progress=report,
+        )
     if json:
         print_json(done.to_dict())
         return
@@ -107,9 +100,7 @@ def export(
         lines += [
             f"{done.parity.equal_codes:.4%} of the encoder's codes equal, block by block, "
             f"{done.parity.decoder_equal_codes:.4%} of the decoder's ({done.parity.sites} sites)",
-            f"mask IoU with the model {done.parity.mask_iou:.4f} from pixels, "
-            f"{done.parity.decoder_mask_iou:.4f} from its embedding ({done.parity.prompts} prompts); "
-            f"the model with itself under rounding errors: {done.parity.repeatability:.4f}",
+            masks_compared(done.parity),
         ]
     print_lines(lines)
 
@@ -118,19 +109,13 @@ def _export_directory(model: str, format: str, out: Path, force: bool, json: boo
     from saqsam import api
 
     sam = api.load(packed_argument(model, "export"))
-    existed = out.is_dir()
-    make_directory(out, "--out", force)
-    try:
+    with folder_for_results(out, force):
         if format == "transformers":
             sam.save_pretrained(out)
         else:
             from saqsam.drop_in.compressed import write_compressed
 
             write_compressed(sam, out)
-    except BaseException:
-        if not existed and out.is_dir() and not any(out.iterdir()):
-            out.rmdir()
-        raise
     sizes = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
     if json:
         print_json({"format": format, "bytes": sizes})

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from saqsam.cli.arguments import check_directory, check_file, make_directory
+from saqsam.cli.arguments import check_directory, check_file
+from saqsam.cli.export_folder import folder_for_results, masks_compared
 from saqsam.cli.output import megabytes, print_json, print_lines
 from saqsam.cli.progress import progress
 
@@ -30,35 +31,22 @@ def export_page(
         check_directory(images, "--images")
     if annotations is not None:
         check_file(annotations, "--annotations")
-    existed = out.is_dir()
-    make_directory(out, "--out", force)
-    try:
+    with folder_for_results(out, force), progress() as report:
         from saqsam.web.write import export_web
 
-        with progress() as report:
-            done = export_web(
-                models,
-                out,
-                images=images,
-                annotations=annotations,
-                limit=limit,
-                verify=verify,
-                progress=report,
-            )
-    except BaseException:
-        if not existed and out.is_dir() and not any(out.iterdir()):
-            out.rmdir()
-        raise
+        done = export_web(
+            models,
+            out,
+            images=images,
+            annotations=annotations,
+            limit=limit,
+            verify=verify,
+            progress=report,
+        )
     if json:
         print_json(done.to_dict())
         return
     lines = [f"{out}: {megabytes(sum(done.bytes.values()))} in {len(done.bytes)} files"]
     for model, parity in zip(models, done.parities, strict=True):
-        lines.append(
-            f"{model}: not verified"
-            if parity is None
-            else f"{model}: mask IoU with the model {parity.mask_iou:.4f} from pixels, "
-            f"{parity.decoder_mask_iou:.4f} from its embedding ({parity.prompts} prompts); "
-            f"the model with itself under rounding errors: {parity.repeatability:.4f}"
-        )
+        lines.append(f"{model}: {'not verified' if parity is None else masks_compared(parity)}")
     print_lines([*lines, f"look at it with: saqsam serve {out}"])
