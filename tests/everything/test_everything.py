@@ -235,6 +235,10 @@ def test_command_on_a_folder_goes_on_past_a_broken_image(
         range(1, len(document["annotations"]) + 1)
     )
     assert sorted(path.name for path in show.iterdir()) == ["000001.png", "000002.png"]
+    assert run([str(word) for word in [*words, "--force", "--on-error", "skip", "--json"]]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [entry["entry"] for entry in said["left_out"]] == ["000003.png"]
+    assert sorted(path.name for path in show.iterdir()) == ["000001.png", "000002.png"]
 
 
 def test_command_on_one_image(

@@ -52,6 +52,20 @@ def test_pictures_are_png_whatever_the_image_is_called(tmp_path: Path) -> None:
         assert (picture.format, picture.size) == ("PNG", (3, 2))
 
 
+def test_a_photograph_in_the_folder_of_pictures_stays_what_it_was(tmp_path: Path) -> None:
+    photograph = tmp_path / "dog.png"
+    Image.new("RGB", (5, 4)).save(photograph)
+    (tmp_path / "cat.png").write_text("no picture")
+    before = photograph.read_bytes()
+    for size in ((3, 2), (6, 2)):  # a second run replaces what the first one made
+        for name, found in (("dog.jpg", "dog-2.png"), ("cat.jpg", "cat-2.png"), ("cow.jpg", "cow.png")):
+            assert save_picture(tmp_path, name, Image.new("RGB", size), set()).name == found
+            with Image.open(tmp_path / found) as picture:
+                assert picture.size == size
+    assert photograph.read_bytes() == before
+    assert (tmp_path / "cat.png").read_text() == "no picture"
+
+
 def test_images_of_one_name_keep_their_own_pictures(tmp_path: Path) -> None:
     taken: set[str] = set()
     names = ["a/1.png", "b/1.png", "b_1.jpg", "b/1.jpg"]

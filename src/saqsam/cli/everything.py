@@ -18,14 +18,16 @@ from saqsam.cli.arguments import (
     JsonOption,
     MaxPixelsOption,
     Model,
+    OnErrorOption,
     check_exists,
     check_file,
+    check_on_error,
     check_outputs,
 )
 from saqsam.cli.engine import EngineOption, load_for
 from saqsam.cli.grouped import grouped
 from saqsam.cli.notes import print_notes
-from saqsam.cli.output import listed, print_json, print_lines
+from saqsam.cli.output import listed, print_json, print_left_out, print_lines
 from saqsam.cli.progress import Report, progress
 from saqsam.cli.results import stop_on_nan
 from saqsam.datasets.exif_words import AUTO, check_exif
@@ -34,6 +36,7 @@ from saqsam.errors import ImageError, InputError, UsageError
 from saqsam.files import atomic_write
 
 if TYPE_CHECKING:
+    from saqsam.datasets.bad_entries import BadEntries
     from saqsam.datasets.listing import ListedImage
     from saqsam.everything import Everything, EverythingOptions
     from saqsam.sam import Sam
@@ -99,6 +102,7 @@ def everything(
     written: WrittenOptions,
     clicks: ClickOptions,
     exif: ExifOption = AUTO,
+    on_error: OnErrorOption = "stop",
     device: DeviceOption = "cpu",
     engine: EngineOption = TORCH,
     max_pixels: MaxPixelsOption = None,
@@ -108,6 +112,7 @@ def everything(
     if not check_exists(image, "IMAGE").is_dir():
         check_file(image, "IMAGE")
     check_exif(exif, "--exif")
+    bad = check_on_error(on_error)
     written.check(image)
 
     from saqsam.everything import EverythingOptions
@@ -127,12 +132,14 @@ def everything(
     with atomic_write(written.out) as temporary:
         temporary.write_text(run.document(), encoding="utf-8")
     notes = (*notes, *_advice(run, options))
-    _print(model, written.out, run, time.perf_counter() - started, notes, json)
-    if run.failures:
+    for error in run.failures if bad.skip else ():
+        bad.leave_out_image(error)
+    _print(model, written.out, run, time.perf_counter() - started, notes, bad, json)
+    if run.failures and not bad.skip:
         total = len(run.images) + len(run.failures)
         raise InputError(
             f"{len(run.failures)} of {total} images could not be read and have no masks in {written.out}; "
-            f"mend them and run it again: {listed(run.failures)}"
+            f"mend them and run it again, or use --on-error skip: {listed(run.failures)}"
         )
 
 
@@ -214,7 +221,9 @@ def _advice(run: _Run, options: EverythingOptions) -> list[str]:
     ]
 
 
-def _print(model: str, out: Path, run: _Run, seconds: float, notes: Sequence[str], json: bool) -> None:
+def _print(
+    model: str, out: Path, run: _Run, seconds: float, notes: Sequence[str], bad: BadEntries, json: bool
+) -> None:
     if json:
         print_json(
             {
@@ -223,10 +232,12 @@ def _print(model: str, out: Path, run: _Run, seconds: float, notes: Sequence[str
                 "images": len(run.images),
                 "masks": len(run.masks),
                 "unreadable": [{"file": error.path, "reason": error.reason} for error in run.failures],
+                "left_out": [asdict(one) for one in bad.left_out],
                 "seconds": round(seconds, 3),
                 "notes": list(notes),
             }
         )
     else:
         print_lines([f"{out}: {len(run.masks)} masks on {len(run.images)} images, {seconds:.1f} s"])
+        print_left_out((), bad.left_out)
     print_notes(notes, json)

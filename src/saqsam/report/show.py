@@ -7,16 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from saqsam.errors import UsageError
 from saqsam.files import atomic_write
 from saqsam.images.draw import colour_of, enlarged, enlargement
 from saqsam.images.labels import Labels
 
+_MADE_BY = ("Software", "saqsam")
+"""Text in a picture's file that tells that it may be replaced."""
+
 
 def make_show_directory(directory: Path | None) -> None:
-    """Create the folder for pictures, if one was asked for; pictures of the same name are replaced.
+    """Create the folder for pictures, if one was asked for.
 
     Raises:
         UsageError: it is a file, or cannot be made.
@@ -75,26 +79,44 @@ def draw_labels(pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) ->
 def save_picture(directory: Path, name: str, picture: Image.Image, taken: set[str] | None = None) -> Path:
     """Write ``picture`` as ``<directory>/<name without ending>.png`` and return that path.
 
+    A picture of an earlier run is replaced; a file that this function did not write is left alone, and the
+    picture gets a number: the folder may be one of photographs.
+
     Args:
         directory: existing.
         name: of the image, with folders where it has some.
         picture: what to write.
-        taken: names of this run so far, which are not replaced; the new one is added.
+        taken: names of this run so far, which are not replaced; the new one is added. Without it, the file is
+            this one, whatever was there.
     """
-    path = directory / picture_name(name, set() if taken is None else taken)
+    path = directory / (f"{Path(name).stem}.png" if taken is None else _free_name(directory, name, taken))
+    text = PngInfo()
+    text.add_text(*_MADE_BY)
     with atomic_write(path) as temporary:
-        picture.save(temporary, format="PNG")
+        picture.save(temporary, format="PNG", pnginfo=text)
     return path
 
 
-def picture_name(file_name: str, taken: set[str]) -> str:
+def _free_name(directory: Path, file_name: str, taken: set[str]) -> str:
     """A name of its own for each image: its stem, with folders where needed and a number if still taken."""
     listed = Path(file_name)
     stem = listed.stem
     if f"{stem}.png" in taken:
         stem = "_".join(part for part in listed.with_suffix("").parts if part not in ("/", "..", "."))
     name, number = f"{stem}.png", 2
-    while name in taken:
+    while name in taken or not _may_be_replaced(directory / name):
         name, number = f"{stem}-{number}.png", number + 1
     taken.add(name)
     return name
+
+
+def _may_be_replaced(path: Path) -> bool:
+    """Whether nothing is there, or a picture of ``save_picture``."""
+    if not path.exists():
+        return True
+    key, value = _MADE_BY
+    try:
+        with Image.open(path) as found:
+            return found.info.get(key) == value
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
+        return False
