@@ -81,11 +81,11 @@ def tiny_config() -> SamConfig:
     )
 
 
-def make_tiny_sam(seed: int = 0) -> SamModel:
+def make_tiny_sam(seed: int = 0, config: SamConfig | None = None) -> SamModel:
     """An untrained tiny SAM whose every parameter is non-zero, so that no path through it is dead."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = SamModel(tiny_config())
+        model = SamModel(config or tiny_config())
         for parameter in model.parameters():
             if parameter.ndim == 1 or bool((parameter == 0).all()):
                 parameter.data.add_(torch.randn_like(parameter) * 0.02)

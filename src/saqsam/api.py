@@ -58,7 +58,8 @@ def load(source: str | Path, device: str = "cpu", engine: str = "torch") -> Sam:
         device: where the model goes, such as ``cpu`` or ``cuda``.
         engine: ``torch`` simulates integers; for packed files, ``onnxruntime`` computes with them on the CPU,
             ``native`` does so by saqsam's own kernels, ``int8`` in the linear layers of a PyTorch model, on
-            any device, and ``compiled`` compiles its encoder besides.
+            any device, and ``compiled`` compiles its encoder besides. ``auto`` is the fastest one here that
+            can, see :func:`saqsam.engines.choice.fastest_engine`; ``Sam.engine`` says which that is.
 
     Raises:
         CheckpointError: the file is damaged, foreign or unsafe; the message says what to do.
@@ -68,6 +69,8 @@ def load(source: str | Path, device: str = "cpu", engine: str = "torch") -> Sam:
     named, options = split_options(source)
     source = at_hand(named)
     path = packed_file(source) or expanded(source)
+    if engine == "auto" and not is_packed(path):
+        engine = "torch"
     if engine != "torch":
         refuse_options(options, str(given))
         from saqsam.engines.load import load_engine

@@ -50,6 +50,7 @@ class Sam:
         zoom: box prompts are answered on crops around them unless a call says otherwise, see
             :mod:`saqsam.segment.zoom`; what a model was made for, so False for the official ones.
         clip_to_box: answers to box prompts are cut to their box unless a call says otherwise.
+        engine: who computes it, as of ``saqsam.load``.
     """
 
     model: Model
@@ -60,6 +61,7 @@ class Sam:
     log: QuantizeLog | None = None
     zoom: bool = False
     clip_to_box: bool = False
+    engine: str = "torch"
 
     @property
     def bits(self) -> str:

@@ -32,4 +32,4 @@ def test_a_command_with_an_old_name_says_so(capfd: pytest.CaptureFixture[str]) -
     assert run(["segment", "nano", "nowhere.png", "--point", "9,9", "--runtime", "tensorrt"]) == 2
     note, error = capfd.readouterr().err.splitlines()
     assert note.startswith("note: --runtime tensorrt is --engine tensorrt now")
-    assert "--engine tensorrt: expected torch" in error
+    assert "--engine tensorrt: expected auto, torch" in error

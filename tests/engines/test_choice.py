@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from saqsam.api import load, quantize
 from saqsam.cli.app import run
+from saqsam.native.library import LEVELS, levels_here
+from saqsam.recipe import load_recipe
 from saqsam.scenes import write_scenes
 
 
@@ -67,11 +71,33 @@ def test_the_choice_is_told_only_if_asked(
     assert "codes to 15 by integers to" in told[1]
 
 
+def test_the_fastest_is_taken_that_can(
+    packed: Path, scenes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hybrid = load_recipe("rtn-w4a4", settings=("activation_grids.mlp_hidden=hybrid",))
+    files = scenes / "images", scenes / "instances.json"
+    quantize(load("nano"), hybrid, *files).save(tmp_path / "hybrid.safetensors")
+    built = any(LEVELS[level] != "plain" for level in levels_here())
+    image = scenes / "images" / "000001.png"
+    with caplog.at_level(logging.WARNING, "saqsam"):
+        fast, simulated = (load(path, engine="auto") for path in (packed, tmp_path / "hybrid.safetensors"))
+        assert load("nano", engine="auto").engine == "torch"
+    assert fast.engine == ("native" if built else "onnxruntime")
+    assert simulated.engine == "torch"
+    assert not caplog.records
+    masks = [sam.segment(image, boxes=[20, 20, 90, 90]).masks[0] for sam in (fast, load(packed))]
+    assert (masks[0] & masks[1]).sum() / (masks[0] | masks[1]).sum() > 0.99
+
+
 @pytest.mark.parametrize(
     ("model", "runtime", "message"),
     [
         ("nano", "onnxruntime", "runs packed files"),
-        ("nano", "tensorrt", "--engine tensorrt: expected torch, onnxruntime, native, int8 or compiled"),
+        (
+            "nano",
+            "tensorrt",
+            "--engine tensorrt: expected auto, torch, onnxruntime, native, int8 or compiled",
+        ),
     ],
 )
 def test_what_it_cannot_do_is_one_line(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.conftest import make_tiny_sam
+from tests.conftest import make_tiny_sam, tiny_config
 from transformers import SamModel
 
 from saqsam.api import load, quantize
@@ -34,7 +34,10 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scenes = write_scenes(place / "scenes", 2, 12, size=(64, 64)).parent
     path = place / "tiny.safetensors"
     files = (scenes / "images", scenes / "instances.json")
-    quantize(Sam(make_tiny_sam(), "tiny"), "ptq4sam-s-w8a8", *files).save(path)
+    config = tiny_config()
+    vision = config.vision_config  # one block of each kind
+    vision.num_hidden_layers, vision.global_attn_indexes = 2, [1]
+    quantize(Sam(make_tiny_sam(config=config), "tiny"), "ptq4sam-s-w8a8", *files).save(path)
     return path
 
 

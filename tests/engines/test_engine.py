@@ -170,7 +170,7 @@ def test_the_machine_is_asked_and_never_wrong() -> None:
     ("source", "engine", "device", "message"),
     [
         ("nano", "onnxruntime", "cpu", "runs packed files"),
-        ("nano", "tensorrt", "cpu", "the engines are torch and onnxruntime"),
+        ("nano", "tensorrt", "cpu", "the engines are auto, torch, onnxruntime"),
         ("nano", "onnxruntime", "cuda", "cuda.*cpu"),
     ],
 )

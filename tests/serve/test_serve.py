@@ -9,9 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.client import HTTPConnection
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,7 +25,7 @@ from saqsam.scenes import make_scene
 from saqsam.serve.anylabeling import outlines
 from saqsam.serve.gate import Gate
 from saqsam.serve.routes import MOST_BYTES
-from saqsam.serve.start import Serving, fastest_engine, start
+from saqsam.serve.start import Serving, start
 
 SCENE = make_scene(np.random.default_rng(40), (96, 128)).image
 
@@ -198,11 +197,6 @@ def test_outlines_follow_the_edges_of_pixels() -> None:
 def test_a_taken_port_is_told(serving: Serving) -> None:
     with pytest.raises(UsageError, match="cannot be listened at"):
         start(["nano"], port=serving.server.server_address[1])
-
-
-def test_packed_files_run_in_onnx_runtime(packed_nano: Callable[[str], Path]) -> None:
-    assert fastest_engine(packed_nano("rtn-w8a8")) == "onnxruntime"
-    assert fastest_engine("nano") == "torch"
 
 
 def test_the_command_tells_its_address_and_ends_at_ctrl_c() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saqsam.engines.names import ENGINES, TORCH
+from saqsam.engines.names import AUTO, ENGINES, TORCH
 from saqsam.errors import UsageError
 from saqsam.files import expanded
 
@@ -17,11 +17,12 @@ EngineOption = Annotated[
     str,
     typer.Option(
         "--engine",
-        help="torch: integers simulated. onnxruntime: packed files in integers, on the CPU. "
+        help="auto: packed files on the CPU by native, else onnxruntime, else torch, whichever can. "
+        "torch: integers simulated. onnxruntime: packed files in integers, on the CPU. "
         "native: packed files in integers, the encoder on saqsam's own kernels. "
         "int8: packed files, linear layers in int8 by PyTorch. compiled: as int8, with the encoder compiled "
         "for this machine, attention in half precision.",
-        metavar="|".join(ENGINES),
+        metavar="|".join((AUTO, *ENGINES)),
     ),
 ]
 
@@ -32,19 +33,18 @@ def check_engine(engine: str) -> str:
     Raises:
         UsageError: there is none.
     """
-    if engine not in ENGINES:
-        raise UsageError(f"--engine {engine}: expected {', '.join(ENGINES[:-1])} or {ENGINES[-1]}")
+    if engine not in (AUTO, *ENGINES):
+        raise UsageError(f"--engine {engine}: expected {AUTO}, {', '.join(ENGINES[:-1])} or {ENGINES[-1]}")
     return engine
 
 
-def check_not_sharded(engine: str, sharded: bool) -> None:
-    """Shards are continued by what computed them, and only PyTorch's models are identified so far.
+def engine_for_shards(engine: str, sharded: bool) -> str:
+    """The engine, where ``auto`` is PyTorch's for shards: what a run began with, it goes on with anywhere.
 
     Raises:
-        UsageError: shards of another engine.
+        UsageError: there is no such engine.
     """
-    if sharded and check_engine(engine) != TORCH:
-        raise UsageError(f"--engine {engine}: finished images are kept in shards by --engine torch only")
+    return TORCH if check_engine(engine) == AUTO and sharded else engine
 
 
 def load_for(engine: str, model: str, device: str) -> Sam:

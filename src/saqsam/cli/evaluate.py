@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from saqsam.cli.answers import check_boxes_for
 from saqsam.cli.arguments import Model, check_on_error
-from saqsam.cli.engine import check_engine, check_not_sharded, load_for, load_where_packed
+from saqsam.cli.engine import check_engine, engine_for_shards, load_for, load_where_packed
 from saqsam.cli.evaluate_options import (
     InstanceOptions,
     OrientedOptions,
@@ -142,10 +142,10 @@ def _evaluate_instances(
 
 def _measure(model: str, what: TaskOptions, of: PromptedSet, instance: InstanceOptions) -> None:
     """Segment, count, draw and print."""
-    zoom, clip_to_box, engine = instance.zoom, instance.clip_to_box, instance.engine
+    zoom, clip_to_box = instance.zoom, instance.clip_to_box
+    engine = engine_for_shards(instance.engine, instance.out is not None or instance.on != LOCAL)
     check_boxes_for(zoom, clip_to_box, of.prompts != "points")
     chosen = distribution(instance.on, instance.workers, instance.shards, what.device)
-    check_not_sharded(engine, instance.out is not None or instance.on != LOCAL)
     if instance.shards is not None and instance.out is None:
         raise UsageError("--shards needs --out DIR, where the shards are kept")
 
@@ -169,6 +169,7 @@ def _measure(model: str, what: TaskOptions, of: PromptedSet, instance: InstanceO
                 instance.out,
                 chosen,
                 report,
+                engine=engine,
                 zoom=zoom,
                 clip_to_box=clip_to_box,
             )

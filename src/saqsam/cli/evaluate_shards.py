@@ -7,10 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saqsam.cli.answers import load_answering
+from saqsam.cli.engine import load_where_packed
 from saqsam.cli.many import Distribution
 from saqsam.cli.output import listed
-from saqsam.engines.names import TORCH
 from saqsam.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ def evaluate_in_shards(
     distribution: Distribution,
     report: Report,
     *,
+    engine: str,
     zoom: bool | None = None,
     clip_to_box: bool | None = None,
 ) -> InstanceResult:
@@ -42,6 +42,7 @@ def evaluate_in_shards(
         out: directory of shards; None for one that vanishes at the end.
         distribution: who works.
         report: told of every image.
+        engine: that computes packed models in the workers, the model's own.
         zoom, clip_to_box: how the workers answer boxes, as ``Sam.answering_boxes``.
 
     Raises:
@@ -55,7 +56,8 @@ def evaluate_in_shards(
 
     bad = BadEntries(of.on_error)
     dataset, prompts = of.read(bad)
-    load = partial(_load, device=distribution.device, zoom=zoom, clip_to_box=clip_to_box)
+    device = distribution.device
+    load = partial(_load, engine=engine, device=device, zoom=zoom, clip_to_box=clip_to_box)
     job = EvaluateJob(partial(load, model), None if reference is None else partial(load, reference))
     items = [
         Item(image, prompts.get(image.id), dataset.instances_of(image.id))
@@ -80,5 +82,5 @@ def evaluate_in_shards(
     return summary(sam, kept, prompts, str(of.prompts), figures_of(rows), bad)
 
 
-def _load(model: str, device: str, zoom: bool | None, clip_to_box: bool | None) -> Sam:
-    return load_answering(TORCH, model, device, zoom, clip_to_box)
+def _load(model: str, engine: str, device: str, zoom: bool | None, clip_to_box: bool | None) -> Sam:
+    return load_where_packed(engine, model, device).answering_boxes(zoom, clip_to_box)

@@ -31,7 +31,7 @@ from saqsam.cli.output import listed, print_json, print_left_out, print_lines
 from saqsam.cli.progress import Report, progress
 from saqsam.cli.results import stop_on_nan
 from saqsam.datasets.exif_words import AUTO, check_exif
-from saqsam.engines.names import TORCH
+from saqsam.engines.names import AUTO as FASTEST
 from saqsam.errors import ImageError, InputError, UsageError
 from saqsam.files import atomic_write
 
@@ -104,7 +104,7 @@ def everything(
     exif: ExifOption = AUTO,
     on_error: OnErrorOption = "stop",
     device: DeviceOption = "cpu",
-    engine: EngineOption = TORCH,
+    engine: EngineOption = FASTEST,
     max_pixels: MaxPixelsOption = None,
     json: JsonOption = False,
 ) -> None:

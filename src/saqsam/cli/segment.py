@@ -31,7 +31,7 @@ from saqsam.cli.segment_image import ImageRequest, segment_image
 from saqsam.cli.segment_prompts import PromptOptions
 from saqsam.datasets.bad_entries import STOP
 from saqsam.datasets.exif_words import AUTO, check_exif
-from saqsam.engines.names import TORCH
+from saqsam.engines.names import AUTO as FASTEST
 from saqsam.errors import UsageError
 
 
@@ -98,7 +98,7 @@ class _RunOptions:
     zoom: ZoomOption = None
     clip_to_box: ClipToBoxOption = None
     device: DeviceOption = "cpu"
-    engine: EngineOption = TORCH
+    engine: EngineOption = FASTEST
     exif: ExifOption = AUTO
     max_pixels: MaxPixelsOption = None
     force: ForceOption = False

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from saqsam.cli.answers import Answering
 from saqsam.cli.arguments import check_file, check_output
-from saqsam.cli.engine import check_not_sharded
+from saqsam.cli.engine import engine_for_shards
 from saqsam.cli.many import RESULTS, Distribution
 from saqsam.cli.notes import print_notes
 from saqsam.cli.output import listed, print_json, print_left_out, print_lines
@@ -91,7 +91,7 @@ def segment_folder(
     if request.annotations is not None:
         check_file(request.annotations, "--annotations")
     directory = distribution.directory_or_file(out)
-    check_not_sharded(request.by.engine, directory is not None)
+    by = replace(request.by, engine=engine_for_shards(request.by.engine, directory is not None))
     if directory is None:
         if out.suffix != ".json":
             raise UsageError(
@@ -103,7 +103,7 @@ def segment_folder(
     from saqsam.prompts.from_dataset import prompts_for
     from saqsam.prompts.plausible import implausible
 
-    sam = request.by.load()
+    sam = by.load()
     with progress() as report:
         images, dataset, failures = _listed(request, bad, report)
         prompts = prompts_for(
@@ -115,7 +115,7 @@ def segment_folder(
         if directory is None:
             run = _gathered(_segment(sam, items, report))
         else:
-            run = _segment_in_shards(sam, request.by.load, items, directory, distribution, force, report)
+            run = _segment_in_shards(sam, by.load, items, directory, distribution, force, report)
             out = directory / RESULTS
         seconds = round(time.perf_counter() - started, 3)
     run.failures = [*failures, *run.failures]

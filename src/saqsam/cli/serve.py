@@ -8,11 +8,9 @@ from typing import Annotated
 import typer
 
 from saqsam.cli.arguments import DeviceOption
+from saqsam.cli.engine import EngineOption, check_engine
 from saqsam.cli.output import print_lines
-from saqsam.engines.names import ENGINES
-from saqsam.errors import UsageError
-
-AUTO = "auto"
+from saqsam.engines.names import AUTO
 
 
 def serve(
@@ -38,14 +36,7 @@ def serve(
         ),
     ] = None,
     open: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
-    engine: Annotated[
-        str,
-        typer.Option(
-            "--engine",
-            help="auto: onnxruntime for packed files where it is installed, else torch.",
-            metavar="|".join((AUTO, *ENGINES)),
-        ),
-    ] = AUTO,
+    engine: EngineOption = AUTO,
     device: DeviceOption = "cpu",
     max_pixels: Annotated[
         int | None,
@@ -55,8 +46,7 @@ def serve(
     ] = None,
 ) -> None:
     """Offer a page on which MODEL segments photographs, computed here; Ctrl-C ends it."""
-    if engine not in (AUTO, *ENGINES):
-        raise UsageError(f"--engine {engine}: expected {AUTO}, {', '.join(ENGINES[:-1])} or {ENGINES[-1]}")
+    check_engine(engine)
     from saqsam.serve.start import start
 
     models = [model, compare] if compare is not None else [model]

@@ -10,13 +10,15 @@ from typing import Any, cast
 
 import torch
 
-from saqsam.engines.names import COMPILED, ENGINES, IN_PYTORCH, INT8, NATIVE, ONNXRUNTIME, TORCH
+from saqsam.engines.choice import fastest_engine
+from saqsam.engines.names import AUTO, COMPILED, ENGINES, INT8, NATIVE, ONNXRUNTIME, TORCH
 from saqsam.errors import CorruptCheckpoint, UsageError
 from saqsam.extras import require_onnx
 from saqsam.families.record import Config, Model
 from saqsam.families.sam_names import SamNames
 from saqsam.graphs.build import OPSETS, build_graphs
 from saqsam.graphs.source import refuse_without_graphs
+from saqsam.native.library import LibraryMissing, UnknownLevel
 from saqsam.pack.convert import from_packed
 from saqsam.pack.file import PackedModel, is_packed, read_packed, write_packed
 from saqsam.pack.fit import lay_out
@@ -68,19 +70,20 @@ def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
         source: a packed file.
         engine: ``"onnxruntime"``, optimised sessions for the CPU; ``"native"``, the encoder on saqsam's own
             kernels, see :mod:`saqsam.native`, or where they cannot compute it the next engine, which is said;
-            ``"int8"``, PyTorch with linear layers in
-            int8, see :mod:`saqsam.engines.int8`; ``"compiled"``, the same with the encoder compiled and its
-            attention in half precision, see :mod:`saqsam.engines.compiled`.
+            ``"int8"``, PyTorch with linear layers in int8, see :mod:`saqsam.engines.int8`; ``"compiled"``,
+            the same with the encoder compiled and its attention in half precision, see
+            :mod:`saqsam.engines.compiled`; ``"auto"``, the first of :func:`fastest_engine` that can.
         device: ``"cpu"``; with PyTorch's engines any of PyTorch's.
 
     Raises:
         UsageError: no such engine, a device it does not compute on, a float model, or onnx is not installed.
         CorruptCheckpoint: the packed file is damaged.
     """
-    if engine not in ENGINES:
-        raise UsageError(f"engine '{engine}': the engines are {' and '.join(ENGINES)}")
-    if engine in (ONNXRUNTIME, NATIVE):
-        _check_device(device, engine)
+    chosen = fastest_engine(source, device) if engine == AUTO else engine
+    if chosen not in ENGINES:
+        raise UsageError(f"engine '{engine}': the engines are {', '.join((AUTO, *ENGINES))}")
+    if chosen in (ONNXRUNTIME, NATIVE):
+        _check_device(device, chosen)
     path = Path(source).expanduser()
     if not is_packed(path):
         raise UsageError(
@@ -88,34 +91,33 @@ def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
             "leave the engine out for a float model"
         )
     packed = read_packed(path)
-    if engine not in (INT8, NATIVE):
+    if chosen in (TORCH, INT8):
+        return _load_pytorch(packed, path, str(source), device, chosen)
+    told = logging.DEBUG if engine == AUTO else logging.WARNING
+    try:
         refuse_without_graphs(packed)
-    if engine in IN_PYTORCH:
-        return _load_pytorch(packed, path, str(source), device, engine)
+        if chosen == COMPILED:
+            return _load_pytorch(packed, path, str(source), device, chosen)
+        return _load_graphs(packed, path, str(source), chosen, told)
+    except UnknownLevel:
+        raise
+    except UsageError as reason:  # a grid or a family that no graph holds, or nothing that runs one
+        if engine not in (AUTO, NATIVE):
+            raise
+        logger.log(told, "%s: %s; simulated by PyTorch instead", source, reason)
+    return _load_pytorch(packed, path, str(source), device, TORCH)
+
+
+def _load_graphs(packed: PackedModel, path: Path, name: str, engine: str, told: int) -> Sam:
     require_onnx()
     found = lay_out(packed, path)
     packed = replace(packed, config=found.config.to_dict())
     if engine == NATIVE:
-        from saqsam.native.library import UnknownLevel
-
-        try:
-            refuse_without_graphs(packed)
-            model, engine = native_or_next(packed, found.config, str(source))
-        except UnknownLevel:
-            raise
-        except UsageError as reason:  # a grid or a family that no graph holds: nothing else has its integers
-            logger.warning("%s: %s; simulated by PyTorch instead", source, reason)
-            return _load_pytorch(packed, path, str(source), device, TORCH)
+        model, engine = native_or_next(packed, found.config, name, told)
     else:
-        model = integer_model(packed, found.config, str(source))
-    return EngineSam(
-        cast(Model, model),
-        f"{source} ({engine})",
-        found.recipe,
-        packed.records,
-        path,
-        zoom=zooms_by_default(source, packed.records),
-    )
+        model = integer_model(packed, found.config, name)
+    zoom, title = zooms_by_default(name, packed.records), f"{name} ({engine})"
+    return EngineSam(cast(Model, model), title, found.recipe, packed.records, path, zoom=zoom, engine=engine)
 
 
 def _load_pytorch(packed: PackedModel, path: Path, name: str, device: str, engine: str) -> Sam:
@@ -125,14 +127,15 @@ def _load_pytorch(packed: PackedModel, path: Path, name: str, device: str, engin
     model, recipe = from_packed(packed, path)
     zoom = zooms_by_default(name, packed.records)
     if engine == TORCH:
-        return Sam(model, name, recipe, packed.records, path, zoom=zoom)
+        return Sam(model, name, recipe, packed.records, path, zoom=zoom).to(device)
     count = convert(model)
     logger.debug(
         "%s: %s, %d linear layers in int8 by PyTorch %s on %s", name, engine, count, torch.__version__, device
     )
     if engine == COMPILED:
         compile_encoder(model)
-    return PyTorchSam(model, f"{name} ({engine})", recipe, packed.records, path, zoom=zoom).to(device)
+    title = f"{name} ({engine})"
+    return PyTorchSam(model, title, recipe, packed.records, path, zoom=zoom, engine=engine).to(device)
 
 
 def integer_model(packed: PackedModel, config: Config, name: str) -> Any:
@@ -170,20 +173,20 @@ def integer_model(packed: PackedModel, config: Config, name: str) -> Any:
     return model
 
 
-def native_or_next(packed: PackedModel, config: Config, name: str) -> tuple[Any, str]:
+def native_or_next(
+    packed: PackedModel, config: Config, name: str, told: int = logging.WARNING
+) -> tuple[Any, str]:
     """A model on saqsam's own kernels, or with integers by ONNX Runtime if these cannot compute it.
 
-    Arguments as of ``integer_model``.
+    Arguments as of ``integer_model``; ``told``: level at which the log says which engine it became.
 
     Returns:
         The model and the engine that computes it.
     """
-    from saqsam.native.library import LibraryMissing
-
     try:
         return native_model(packed, config, name), NATIVE
     except (Unsupported, LibraryMissing) as reason:
-        logger.warning("%s: %s; computed by the engine %s instead", name, reason, ONNXRUNTIME)
+        logger.log(told, "%s: %s; computed by the engine %s instead", name, reason, ONNXRUNTIME)
     return integer_model(packed, config, name), ONNXRUNTIME
 
 

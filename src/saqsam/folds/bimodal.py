@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.signal import find_peaks
-from scipy.stats import gaussian_kde
 from torch import Tensor
 
 from saqsam.calibrate.histogram import Histogram
@@ -27,6 +25,9 @@ def is_bimodal(histogram: Histogram) -> bool:
     centres, counts = histogram.bins()
     if len(centres) < 3:
         return False
+    from scipy.signal import find_peaks  # of all that is imported, a tenth of the time, and only for this
+    from scipy.stats import gaussian_kde
+
     density = gaussian_kde(centres, bw_method=histogram.total**-0.2, weights=counts)
     values = density(np.linspace(histogram.low, histogram.high, POINTS))
     peaks, _ = find_peaks(values, height=HEIGHT * values.sum(), distance=DISTANCE)

@@ -83,6 +83,7 @@ def identity_of(task: str, sam: Sam, items: Iterable[Item], reference: Sam | Non
         "reference": None if reference is None else _weights(reference),
         "images": files.hexdigest(),
         "prompts": prompts.hexdigest(),
+        **({"engine": sam.engine} if sam.engine != "torch" else {}),
         **({"boxes": "zoom"} if sam.zoom else {}),
         **({"masks": "clipped to boxes"} if sam.clip_to_box else {}),
     }

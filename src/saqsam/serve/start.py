@@ -7,17 +7,15 @@ import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from saqsam import __version__, api
-from saqsam.drop_in.directory import packed_file
-from saqsam.engines.names import ONNXRUNTIME, TORCH
+from saqsam.engines.names import AUTO
 from saqsam.errors import UsageError
-from saqsam.pack.file import is_packed, read_packed
+from saqsam.pack.file import read_packed
 from saqsam.sam import Sam
 from saqsam.serve.answers import Decoder
 from saqsam.serve.encodings import Encodings
@@ -28,7 +26,6 @@ from saqsam.serve.site import folder_site, page_site
 from saqsam.web.facts import count_numbers, model_facts
 from saqsam.web.write import MANIFEST
 
-AUTO = "auto"
 _PORTS = 10
 """So many are tried from the usual one on, where none was asked for."""
 
@@ -53,13 +50,6 @@ class Serving:
         self.server.server_close()
         if self.encodings is not None:
             self.encodings.close()
-
-
-def fastest_engine(source: str | Path, device: str = "cpu") -> str:
-    """Who computes a model fastest: ONNX Runtime packed files on the CPU if it is installed, else PyTorch."""
-    packed = is_packed(packed_file(source) or Path(source).expanduser())
-    installed = find_spec("onnx") is not None and find_spec("onnxruntime") is not None
-    return ONNXRUNTIME if packed and installed and device == "cpu" else TORCH
 
 
 def start(
@@ -89,9 +79,9 @@ def start(
     if len(models) == 1 and (Path(models[0]) / MANIFEST).is_file():
         routes = Routes(folder_site(Path(models[0])))
     else:
-        used = [fastest_engine(one, device) if engine == AUTO else engine for one in models]
-        sams = [api.load(one, device=device, engine=which) for one, which in zip(models, used, strict=True)]
-        entries = [_entry(*row) for row in zip(range(len(models)), models, sams, used, strict=True)]
+        sams = [api.load(one, device=device, engine=engine) for one in models]
+        used = [sam.engine for sam in sams]
+        entries = [_entry(*row) for row in zip(range(len(models)), models, sams, strict=True)]
         site = page_site(lambda titles: _manifest(entries, titles))
         encodings = Encodings(sams, max_pixels)
         routes = Routes(site, encodings, Decoder(sams), _names(entries))
@@ -115,7 +105,7 @@ def _listen(host: str, port: int | None, routes: Routes, gate: Gate) -> Server:
     )
 
 
-def _entry(index: int, source: str, sam: Sam, engine: str) -> dict[str, Any]:
+def _entry(index: int, source: str, sam: Sam) -> dict[str, Any]:
     if sam.file is not None:
         numbers = count_numbers(read_packed(sam.file))
         digest = hashlib.sha256(sam.file.read_bytes()).hexdigest()
@@ -124,7 +114,7 @@ def _entry(index: int, source: str, sam: Sam, engine: str) -> dict[str, Any]:
     facts = model_facts(
         source, sam.model.config, sam.quantization, zoom=sam.zoom, file=sam.file, numbers=numbers
     )
-    computed = {"engine": f"{engine}, by saqsam on its server", "threads": torch.get_num_threads()}
+    computed = {"engine": f"{sam.engine}, by saqsam on its server", "threads": torch.get_num_threads()}
     return {**facts, **computed, "index": index, "sha256": digest, "parity": None}
 
 
