@@ -71,9 +71,8 @@ def test_each_image_is_encoded_once_and_counted_once(
     scenes: Scenes, settings: tuple[str, ...], folded: bool
 ) -> None:
     """Folds look at a few images twice: before, and after to prove that nothing changed."""
-    model, report = quantized("saq-sam-star-w4a4", scenes, *settings, "clip.images=2", "clip.prompts=2")
-    count = len(scenes)
-    assert count == 6
+    scenes, count = scenes[:4], 4
+    model, report = quantized("saq-sam-star-w4a4", scenes, *settings, "clip.images=1", "clip.prompts=2")
     assert report.encoder_passes == count + (2 * FOLD_IMAGES if folded else 0)
     assert report.to_dict()["encoder_passes"] == report.encoder_passes
     tokens, width, heads = 16 * 16, 128, 4
@@ -92,7 +91,7 @@ def test_each_image_is_encoded_once_and_counted_once(
 
 
 def test_two_runs_give_the_same_integers(scenes: Scenes) -> None:
-    recipe = load_recipe("saq-sam-star-w4a4", settings=[*FOLDED, "clip.images=2"])
+    recipe = load_recipe("saq-sam-star-w4a4", settings=[*FOLDED, "clip.images=1", "clip.prompts=2"])
     first, second = (to_packed(*_with_report(recipe, scenes)) for _ in range(2))
     assert first.activations == second.activations
     for name, weight in first.weights.items():
@@ -104,7 +103,7 @@ def test_two_runs_give_the_same_integers(scenes: Scenes) -> None:
 
 
 def _with_report(recipe: Recipe, scenes: Scenes) -> tuple[SamModel, Recipe, dict[str, object]]:
-    model, _ = quantized(recipe, scenes[:3])
+    model, _ = quantized(recipe, scenes[:2])
     return model, recipe, {}
 
 

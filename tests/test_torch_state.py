@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.conftest import make_tiny_sam
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import saqsam as sq
@@ -57,16 +58,16 @@ def backends_own() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("scenes")
-    write_scenes(root, 2, 5, size=(64, 64))
+    write_scenes(root, 1, 5, size=(64, 64))
     return root
 
 
-def computed(scenes: Path, out: Path) -> tuple[bytes, Any, Any]:
+def computed(model: sq.Sam, scenes: Path, out: Path) -> tuple[bytes, Any, Any]:
     """A packed file with learned units, the masks of its model, and its figures."""
-    settings = ["calibration.images=2", "calibration.prompts=2", "clip.images=1", "clip.prompts=1"]
+    settings = ["calibration.images=1", "calibration.prompts=2", "clip.images=1", "clip.prompts=1"]
     settings += ["reconstruct.iterations=1", "reconstruct.encoder=none", "reconstruct.prompts=1"]
     recipe = sq.load_recipe("saq-sam-w4a4", settings=settings)
-    made = sq.quantize(sq.load("nano"), recipe, scenes / "images", scenes / "instances.json")
+    made = sq.quantize(model, recipe, scenes / "images", scenes / "instances.json")
     made.save(out)
     found = sq.load(out).segment(scenes / "images" / "000001.png", boxes=[[10, 10, 50, 50]])
     assert not found.low_res_logits.is_inference()
@@ -76,17 +77,22 @@ def computed(scenes: Path, out: Path) -> tuple[bytes, Any, Any]:
 
 
 @pytest.fixture(scope="module")
-def plain(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, Any, Any]:
-    return computed(scenes, tmp_path_factory.mktemp("plain") / "nano.safetensors")
+def model() -> sq.Sam:
+    return sq.Sam(make_tiny_sam(), "tiny")
+
+
+@pytest.fixture(scope="module")
+def plain(model: sq.Sam, scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, Any, Any]:
+    return computed(model, scenes, tmp_path_factory.mktemp("plain") / "tiny.safetensors")
 
 
 @pytest.mark.parametrize("state", STATES)
 def test_results_are_the_same_bit_for_bit(
-    scenes: Path, plain: tuple[bytes, Any, Any], tmp_path: Path, state: str
+    model: sq.Sam, scenes: Path, plain: tuple[bytes, Any, Any], tmp_path: Path, state: str
 ) -> None:
     with STATES[state]():
         before = torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"), torch.get_default_device()
-        found = computed(scenes, tmp_path / "nano.safetensors")
+        found = computed(model, scenes, tmp_path / "tiny.safetensors")
         after = torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"), torch.get_default_device()
     assert found == plain
     assert after == before
