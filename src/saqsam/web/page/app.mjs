@@ -2,6 +2,7 @@
 
 import { Answers } from "./answers.mjs";
 import { BrowserEngine, ServedEngine } from "./engine.mjs";
+import { findEverything } from "./everything.mjs";
 import { Fault, hasSimd, sentence } from "./faults.mjs";
 import { hovering } from "./hover.mjs";
 import { listen } from "./input.mjs";
@@ -12,7 +13,7 @@ import { isAsked, Session } from "./state.mjs";
 import { View } from "./view.mjs";
 
 const view = new View(find("canvas"));
-let manifest, engines = [], session = new Session(), answers = null, mode = "add", turn = 0;
+let manifest, engines = [], session = new Session(), answers = null, search = null, mode = "add", turn = 0;
 let ready = new Promise(() => {});
 
 const say = (text) => { find("status").textContent = text; };
@@ -147,11 +148,39 @@ function render() {
   showObjects(session, act);
   showMasks(found?.[0], found && answers.slot(object), answers?.frame(), object, act.choose);
   find("figures").textContent = found ? answers.figures(object) : "Nothing is marked for this object yet.";
+  find("everything").disabled = !answers;
   find("undo").disabled = !session.past.length;
   find("redo").disabled = !session.future.length;
   find("clear").disabled = !isAsked(object);
   for (const id of ["save-mask", "save-cutout"]) find(id).disabled = !found;
   for (const id of ["save-coco", "save-prompts"]) find(id).disabled = !answers?.found(session).length;
+}
+
+/** Look for everything on the photo; while that goes on, stop it. */
+async function everything() {
+  if (search) { search.stopped = true; return; }
+  if (!answers) return;
+  const mine = (search = { stopped: false }), asked = answers, bar = find("progress");
+  const ended = () => mine.stopped || asked !== answers;
+  const button = find("everything").querySelector("span");
+  button.textContent = "Stop";
+  bar.hidden = false;
+  const tell = (done, total) => { bar.value = done / total; say(`Finding everything … ${done} of ${total} clicks`); };
+  try {
+    const found = await findEverything(engines[0], view.photo, tell, ended);
+    if (asked !== answers) return;
+    if (found?.kept.length) session.found(found.kept);
+    bar.hidden = true;
+    await refresh();
+    if (!found) say("Stopped; nothing was added.");
+    else if (!found.kept.length) say("Nothing was found. Click on what you want.");
+    else say(`${found.kept.length} objects with a predicted IoU above ${found.least.toFixed(2)}. Undo takes them away.`);
+  } catch (error) {
+    complain(error);
+  } finally {
+    search = null;
+    button.textContent = "Everything";
+  }
 }
 
 const changed = (act) => (...given) => { if (view.photo) { act(...given); refresh(); } };
@@ -163,7 +192,8 @@ const act = {
   drag: changed((box) => session.drag(box)),
   undo: changed(() => { if (!session.undo()) say("There is nothing to undo."); }),
   redo: changed(() => { if (!session.redo()) say("There is nothing to redo."); }),
-  cancel: changed(() => session.clear()),
+  cancel: changed(() => { if (search) search.stopped = true; else session.clear(); }),
+  everything,
   next: changed(() => { session.add(); say(`${session.object.name}: click on it, or drag a box around it.`); }),
   pick: changed((index) => { session.current = index; }),
   rename: changed((index, name) => session.rename(index, name)),
@@ -213,7 +243,7 @@ function wire() {
   });
   setMode("add");
   for (const [id, does] of Object.entries({
-    undo: act.undo, redo: act.redo, clear: act.cancel, next: act.next,
+    everything, undo: act.undo, redo: act.redo, clear: act.cancel, next: act.next,
     fit: () => view.fit(), larger: () => view.enlarge(1.25), smaller: () => view.enlarge(0.8),
     choose: () => find("file").click(), another: () => find("file").click(),
     "save-mask": () => saveMask(view.photo, answers.mask(session.object), session.object),

@@ -157,6 +157,7 @@ function anywhere(event, view, act) {
     return true;
   }
   if (key === "n") { act.next(); return true; }
+  if (key === "e") { act.everything(); return true; }
   if ("0123".includes(key)) { act.choose(Number(key)); return true; }
   if (key === "+" || key === "=") { view.enlarge(1.25); return true; }
   if (key === "-") { view.enlarge(0.8); return true; }

@@ -63,6 +63,17 @@ export class Session {
     });
   }
 
+  /** An object for each click {x, y, slot}, beside those that were asked for; one step to undo. */
+  found(clicks) {
+    this.change(() => {
+      this.objects = this.asked;
+      this.current = this.objects.length;
+      for (const { x, y, slot } of clicks) {
+        this.objects.push({ ...fresh(++this.number), points: [{ x: rounded(x), y: rounded(y), label: 1 }], chosen: slot });
+      }
+    });
+  }
+
   remove(index) {
     this.change(() => {
       this.objects.splice(index, 1);
