@@ -183,7 +183,7 @@ def everything_is_found_and_can_be_undone_or_stopped(visit: Page, shoot: Shoot) 
     before = visit.page.locator("#objects li").count()
     visit.page.click("#everything")
     said = visit.page.wait_for_function(
-        "() => document.getElementById('status').textContent.match(/^(\\d+) objects with a predicted IoU/)?.[1]"
+        "() => document.getElementById('status').textContent.match(/^(\\d+) objects with/)?.[1]"
     )
     found = int(said.json_value())
     assert found > 3
