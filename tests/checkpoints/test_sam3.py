@@ -101,11 +101,13 @@ def test_directories_of_the_tracker_and_of_a_whole_sam_3(
         "detector_model.detr_decoder.a": torch.ones(1),
         "tracker_model.memory_attention.b": torch.ones(1),
     }
-    save_file(whole, tmp_path / "model.safetensors")
+    twice = {name.replace("tracker_model.", "tracker_model.tracker_model."): x for name, x in whole.items()}
     config = json.loads((tmp_path / "config.json").read_text())
     config = {"model_type": "sam3_video", "detector_config": {}, "tracker_config": config}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert same(load_float(tmp_path), loaded)
+    for names in (twice, whole):  # transformers 5.23 puts the tracker's prefix twice when it saves all again
+        save_file(names, tmp_path / "model.safetensors")
+        assert same(load_float(tmp_path), loaded)
     for told in ("detector_model.text_encoder (2 tensors)", "detr_decoder.a", "memory_attention.b"):
         assert told in caplog.text
 

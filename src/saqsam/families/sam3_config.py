@@ -39,7 +39,8 @@ def _factors(value: object) -> bool:
 
 
 def _axial(value: object) -> bool:
-    return (
+    """Rotary positions of rows and columns; ``None`` for the published ones."""
+    return value is None or (
         isinstance(value, Mapping)
         and set(value) == {"rope_type", "rope_theta"}
         and value["rope_type"] == "axial"

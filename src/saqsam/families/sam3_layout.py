@@ -45,20 +45,22 @@ SAM3_LAYOUT = Layout(
 
 _DECODER = "mask_decoder."
 _OTHERS = ("prompt_encoder.", "shared_image_embedding.", "no_memory_embedding")
-_HUB = "detector_model.vision_encoder.backbone."
+
+
+def _in_transformers(encoder: str, tracker: str) -> dict[str, str]:
+    """Beginnings where image encoder and neck lie after ``encoder``, all else after ``tracker``."""
+    return {
+        f"{encoder}detector_model.vision_encoder.backbone.": f"{_BACKBONE}.",
+        f"{tracker}{_DECODER}": _DECODER,
+        f"{encoder}tracker_neck.": "vision_encoder.neck.",
+        **{f"{tracker}{name}": name for name in _OTHERS},
+    }
+
+
 SAM3_PLACES: tuple[dict[str, str], ...] = (
-    {
-        f"tracker_model.{_HUB}": f"{_BACKBONE}.",
-        f"tracker_model.{_DECODER}": _DECODER,
-        "tracker_model.tracker_neck.": "vision_encoder.neck.",
-        **{f"tracker_model.{name}": name for name in _OTHERS},
-    },
-    {
-        _HUB: f"{_BACKBONE}.",
-        f"tracker_model.{_DECODER}": _DECODER,
-        "tracker_neck.": "vision_encoder.neck.",
-        **{f"tracker_model.{name}": name for name in _OTHERS},
-    },
+    _in_transformers("tracker_model.", "tracker_model."),
+    _in_transformers("", "tracker_model."),
+    _in_transformers("", "tracker_model.tracker_model."),
     {
         name: name
         for name in (
@@ -71,7 +73,8 @@ SAM3_PLACES: tuple[dict[str, str], ...] = (
     },
 )
 """What names of the tracker's tensors begin with in files of more than that, and what becomes of it: as
-``Sam3TrackerModel.save_pretrained`` writes one, in a whole SAM 3 of ``transformers``, in a published file."""
+``save_pretrained`` of a tracker writes one; in a whole SAM 3 of ``transformers`` as on the hub, and as 5.23
+saves it again; in a published file."""
 SAM3_UNUSED = (
     r"vision_encoder\.neck\.fpn_layers\.3\..*"
     r"|detector\.backbone\.vision_backbone\.(sam2_convs\.3\..*|trunk\.blocks\.\d+\.attn\.freqs_cis)"
