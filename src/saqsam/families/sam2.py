@@ -43,7 +43,7 @@ NORM = "normalisation divides by a statistic of its input; its few parameters co
 _BIAS = "added to the accumulator at its own precision"
 _PROMPT = "prompt tokens: a handful of vectors for each prompt, never worth their error"
 _HEAD = "runs once for each prompt on a few tokens, after the last quantized layer"
-FIRST = "first layer: reads pixels, 0.6 % of the multiplications"
+_FIRST = "first layer: reads pixels, 0.6 % of the multiplications"
 _UPSCALE = "upscaling to mask resolution: 2x2 transposed convolution"
 _NO_MEMORY = "a constant added to the embedding"
 
@@ -91,7 +91,7 @@ def with_layers(attention: Attention) -> Iterator[Layer | Attention]:
 
 def _float_parts(model: Sam2Model) -> tuple[FloatPart, ...]:
     parts = [FloatPart(path, POSITION) for path in names.POSITIONS]
-    parts.append(FloatPart(names.PATCHES, FIRST))
+    parts.append(FloatPart(names.PATCHES, _FIRST))
     for block, _ in _blocks(model):
         parts += [FloatPart(path, NORM) for path in block.norms]
     return (*parts, *decoder_float_parts(model), *biases(_rows(model)))

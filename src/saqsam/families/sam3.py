@@ -33,7 +33,6 @@ from saqsam.families.record import (
 from saqsam.families.rotary_attention import QuantRotaryAttention
 from saqsam.families.sam2 import (
     DECODER_STEPS,
-    FIRST,
     NORM,
     POSITION,
     biases,
@@ -49,6 +48,7 @@ from saqsam.families.sam3_layout import SAM3_LAYOUT
 from saqsam.families.sam3_sizes import SAM3_NAMING
 from saqsam.modules.attention import AttentionQuantizers
 
+_FIRST = "first layer: reads pixels, 0.1 % of the multiplications"
 _SCALE = "enlarges the tokens for a finer level, once for an image: 2x2 transposed convolution"
 
 
@@ -67,7 +67,7 @@ def _rows(model: Any) -> tuple[Layer | Attention, ...]:
 
 
 def _float_parts(model: Any) -> tuple[FloatPart, ...]:
-    parts = [FloatPart(names.POSITIONS, POSITION), FloatPart(names.PATCHES, FIRST)]
+    parts = [FloatPart(names.POSITIONS, POSITION), FloatPart(names.PATCHES, _FIRST)]
     parts.append(FloatPart(names.FIRST_NORM, NORM))
     for block in _blocks(model):
         parts += [FloatPart(path, NORM) for path in block.norms]
