@@ -144,6 +144,9 @@ def test_files_that_are_another_than_they_seem_are_refused(official: Path, tmp_p
     assert "1 tensors are missing (tracker.sam_mask_decoder.output_upscaling.1.bias)" in said(
         tmp_path / "cut.pt"
     )
+    complex = torch.ones((1, 1, 32), dtype=torch.complex64)
+    torch.save({**state, "tracker.no_mem_embed": complex}, tmp_path / "complex.pt")
+    assert "'tracker.no_mem_embed' is not a plain dense tensor" in said(tmp_path / "complex.pt")
     torch.save({**state, f"{TRUNK}blocks.0.attn.qkv.bias": torch.ones(97)}, tmp_path / "fused.pt")
     assert "holds 3 tensors as one with shape (97,)" in said(tmp_path / "fused.pt")
     (tmp_path / "half.pt").write_bytes(official.read_bytes()[:40_000])
