@@ -326,13 +326,13 @@ class Family:
         adapt: makes a float attention a quantized one.
         encoder, decoder: the steps of the forward pass.
         tied: pairs of parameters that are one tensor; the first one is stored.
+        fill_tables: gives tables that no file holds their values, of a model laid out without memory.
+        licence: what its weights are published under, where that asks something of whoever passes them on.
+        image_processor: the class that prepares images alone, where its name does not follow from ``processor``.
         layout: names in official files.
         naming: how files of the family are told from others', and its published sizes.
         options: of loading, by key.
         processor: the class of ``transformers`` that prepares its images and prompts.
-        image_processor: that for images alone, where its name does not follow from the other one.
-        fill_tables: gives tables that no file holds their values, of a model laid out without memory.
-        licence: what its weights are published under, where that asks something of whoever passes them on.
         graphs: whether ONNX graphs of it can be written, and the engines built that need them or know the
             encoder.
     """
