@@ -328,7 +328,7 @@ class Family:
         tied: pairs of parameters that are one tensor; the first one is stored.
         fill_tables: gives tables that no file holds their values, of a model laid out without memory.
         licence: what its weights are published under, where that asks something of whoever passes them on.
-        image_processor: the class that prepares images alone, where its name does not follow from ``processor``.
+        image_processor: that for images alone, where its name does not follow from that of ``processor``.
         layout: names in official files.
         naming: how files of the family are told from others', and its published sizes.
         options: of loading, by key.
