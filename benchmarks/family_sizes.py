@@ -1,6 +1,6 @@
-"""Bytes of packed files of the published sizes of SAM 2.1 and SAM-HQ, at four and at eight bits.
+"""Bytes of packed files of the published sizes of SAM 2.1, SAM-HQ and SAM 3, at four and at eight bits.
 
-    python benchmarks/family_sizes.py [tiny small base_plus large hq_b hq_l hq_h] [--bits 4 8]
+    python benchmarks/family_sizes.py [tiny small base_plus large hq_b hq_l hq_h sam3] [--bits 4 8]
 
 Random weights serve: a packed file is as long whatever its values are. Nothing is calibrated: every grid has
 some range, and what is measured is the file that ``Sam.save`` would write of such a model.
@@ -50,6 +50,25 @@ def random_sam_hq(size: str) -> Any:
     return SAM_HQ.model_class(config).eval().requires_grad_(False)
 
 
+def random_sam3() -> Any:
+    """The tracker in its one published size, with random weights."""
+    import torch
+    from transformers import Sam3TrackerConfig
+
+    from saqsam.families.sam3 import SAM3
+    from saqsam.families.sam3_config import FACTORS
+
+    config = Sam3TrackerConfig(vision_config={"scale_factors": list(FACTORS)})
+    with torch.device("meta"):
+        model = SAM3.model_class(config)
+    model.to_empty(device="cpu").eval().requires_grad_(False)
+    SAM3.fill_tables(model)
+    generator = torch.Generator().manual_seed(0)
+    for tensor in model.state_dict().values():
+        tensor.uniform_(-0.05, 0.05, generator=generator)
+    return model
+
+
 def random_sam2(size: str, side: int = 1024) -> Any:
     """A model of a published size with random weights, for images of ``side`` pixels."""
     import torch
@@ -85,6 +104,13 @@ def random_sam2(size: str, side: int = 1024) -> Any:
     return model
 
 
+def random_model(size: str) -> Any:
+    """Of any of the sizes."""
+    if size == "sam3":
+        return random_sam3()
+    return random_sam_hq(size) if size in HQ_SIZES else random_sam2(size)
+
+
 def packed_bytes(model: Any, bits: int) -> int:
     """Bytes of the packed file of a model with every site on some affine grid."""
     import torch
@@ -117,12 +143,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("sizes", nargs="*", default=[*SIZES, *HQ_SIZES])
+    parser.add_argument("sizes", nargs="*", default=[*SIZES, *HQ_SIZES, "sam3"])
     parser.add_argument("--bits", nargs="*", type=int, default=[4, 8])
     given = parser.parse_args()
     for size in given.sizes:
         for bits in given.bits:
-            model = random_sam_hq(size) if size in HQ_SIZES else random_sam2(size)
+            model = random_model(size)
             parameters = sum(parameter.numel() for parameter in model.parameters())
             found = packed_bytes(model, bits)
             print(f"{size}: {parameters / 1e6:.2f} M parameters, W{bits} {found / 1e6:.2f} MB", flush=True)

@@ -12,7 +12,7 @@ from torch import nn
 
 from saqsam.errors import PromptError, UsageError
 from saqsam.families.record import Model
-from saqsam.families.registry import family_of
+from saqsam.families.registry import family_of, tell_licence
 from saqsam.files import expanded
 from saqsam.images.pixels import Picture, as_pixels
 from saqsam.models.attach import quantizer_at
@@ -256,6 +256,7 @@ class Sam:
         path = expanded(path)
         write_packed(path, to_packed(self.model, self.quantization, self.records))
         self.file = path
+        tell_licence(self.model, path)
 
     @as_documented
     def save_pretrained(self, directory: str | Path) -> None:

@@ -51,6 +51,7 @@ def build_model(config: Config, checkpoint: Checkpoint, *, attention: str = "eag
             raise CheckpointError(checkpoint.path, problem, _AGAIN)
         state[twin] = state[stored]
     model.load_state_dict(state, strict=True, assign=True)
+    family.fill_tables(model)
     model.tie_weights()
     model.train(False)
     model.requires_grad_(False)

@@ -38,6 +38,7 @@ def checked_config(
         CheckpointError: a value that no model of the family can have, or values that contradict each other.
     """
     family = _family(path, parts)
+    parts = _described(path, parts, family)
     taken: dict[str, Any] = {}
     for section in family.config.fields:
         values = _checked_section(path, parts, section, family)
@@ -66,6 +67,15 @@ def _family(path: str | Path, parts: Mapping[str, object]) -> Family:
         return family_named(str(parts.get("model_type", "sam")))
     except UsageError as error:
         raise CheckpointError(path, str(error), _HINT) from error
+
+
+def _described(path: str | Path, parts: Mapping[str, object], family: Family) -> Mapping[str, object]:
+    """What of a configuration describes the family's model: all of it, or a section of a larger model's."""
+    section = family.config.within.get(str(parts.get("model_type")))
+    found = parts if section is None else parts.get(section, {})
+    if not isinstance(found, Mapping):
+        raise CheckpointError(path, f"its {section} is not a table of names and values", _HINT)
+    return found
 
 
 def _checked_section(

@@ -33,10 +33,12 @@ def fetch(repo_id: str, revision: str | None = None) -> Path:
         revision: a branch, tag or commit; ``None`` for the main branch.
 
     Raises:
-        CheckpointError: no such model or revision, or no network and no earlier copy of it.
+        CheckpointError: no such model or revision, no network and no earlier copy of it, or a licence that
+            has to be accepted.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
+        GatedRepoError,
         HfHubHTTPError,
         HFValidationError,
         LocalEntryNotFoundError,
@@ -62,6 +64,12 @@ def fetch(repo_id: str, revision: str | None = None) -> Path:
         raise CheckpointError(name, problem, "Give one of its branches, tags or commits") from error
     except HFValidationError as error:
         raise CheckpointError(name, "neither a file nor a valid hub id", _GIVE) from error
+    except GatedRepoError as error:
+        raise CheckpointError(
+            name,
+            "the Hugging Face hub gives it only to those who accepted its licence and are logged in",
+            f"Accept it at https://huggingface.co/{repo_id}, then log in: `hf auth login`, or set HF_TOKEN",
+        ) from error
     except HfHubHTTPError as error:
         raise CheckpointError(
             name,

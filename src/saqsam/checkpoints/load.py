@@ -20,7 +20,13 @@ from saqsam.checkpoints.directory import (
     read_shards,
     read_weights,
 )
-from saqsam.checkpoints.official import CONFIG_KEY, join_stored, official_layout
+from saqsam.checkpoints.official import (
+    CONFIG_KEY,
+    behead_stored,
+    divide_stored,
+    join_stored,
+    official_layout,
+)
 from saqsam.checkpoints.reading import Checkpoint, read_checkpoint
 from saqsam.checkpoints.within import only_sam
 from saqsam.errors import CheckpointError, first_line
@@ -186,7 +192,7 @@ def _in_transformers_names(checkpoint: Checkpoint, shard: bool = False) -> Check
     if layout is None:
         return checkpoint
     try:
-        tensors = layout.to_transformers(checkpoint.tensors, join_stored)
+        tensors = layout.to_transformers(checkpoint.tensors, join_stored, divide_stored, behead_stored)
     except ValueError as error:
         raise CheckpointError(checkpoint.path, str(error), "Download or export it again") from error
     return replace(checkpoint, tensors=tensors, official=True)

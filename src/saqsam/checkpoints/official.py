@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from saqsam.checkpoints.reading import StoredTensor
 from saqsam.errors import CheckpointError
 from saqsam.families.layout import Layout
 from saqsam.families.record import Model
-from saqsam.families.registry import FAMILIES, family_of, family_of_config
+from saqsam.families.registry import FAMILIES, family_of, family_of_config, tell_licence
 from saqsam.files import atomic_write
 from saqsam.modules.quantizer import Quantizer
 
@@ -37,6 +37,42 @@ def join_stored(parts: list[StoredTensor]) -> StoredTensor:
         raise ValueError(f"holds parts of one tensor with shapes {[part.shape for part in parts]}")
     shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
     return StoredTensor(shape, parts[0].dtype, lambda: torch.cat([part.read() for part in parts]))
+
+
+def divide_stored(whole: StoredTensor, count: int) -> list[StoredTensor]:
+    """The inverse of joining ``count`` tensors of one shape.
+
+    Raises:
+        ValueError: its first dimension is no multiple of ``count``.
+    """
+    if not whole.shape or whole.shape[0] % count:
+        raise ValueError(f"holds {count} tensors as one with shape {whole.shape}")
+    rows = whole.shape[0] // count
+    parts = [slice(rows * index, rows * (index + 1)) for index in range(count)]
+    return [
+        StoredTensor((rows, *whole.shape[1:]), whole.dtype, partial(_part, whole, part)) for part in parts
+    ]
+
+
+def _part(whole: StoredTensor, rows: slice) -> Tensor:
+    return whole.read()[rows]
+
+
+def behead_stored(table: StoredTensor) -> StoredTensor:
+    """A table without its first row, ``(1, 1 + N, C) -> (1, N, C)``.
+
+    Raises:
+        ValueError: there is no such row.
+    """
+    if len(table.shape) < 2 or table.shape[1] < 1:
+        raise ValueError(f"holds a table of positions with shape {table.shape}")
+    shape = (table.shape[0], table.shape[1] - 1, *table.shape[2:])
+    return StoredTensor(shape, table.dtype, lambda: table.read()[:, 1:])
+
+
+def with_head(table: Tensor) -> Tensor:
+    """The inverse, with zeros, which nothing reads."""
+    return torch.cat([torch.zeros_like(table[:, :1]), table], dim=1)
 
 
 def split_rows(tensor: Tensor) -> list[Tensor]:
@@ -62,7 +98,7 @@ def write_official(model: Model, path: str | Path) -> None:
         )
     layout = family_of(model).layout
     try:
-        named = layout.to_official(model.state_dict(), split_rows)
+        named = layout.to_official(model.state_dict(), split_rows, torch.cat, with_head)
     except KeyError as error:
         raise CheckpointError(
             path, f"the official layout has no place for {error}", "Only float models are written to it"
@@ -76,6 +112,7 @@ def write_official(model: Model, path: str | Path) -> None:
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from error
             raise
+    tell_licence(model, path)
 
 
 def _alone(tensor: Tensor) -> Tensor:

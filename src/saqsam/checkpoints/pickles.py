@@ -25,7 +25,10 @@ _REBUILDERS = frozenset(
 )
 _STORAGES = frozenset(
     f"torch.{kind}Storage"
-    for kind in ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
+    for kind in (
+        *("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool"),
+        "ComplexFloat",  # angles of rotary positions
+    )
 )
 _PLAIN = _REBUILDERS | _STORAGES
 _STRINGS = ("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8")

@@ -37,6 +37,7 @@ def as_loaded(model: Model) -> Model:
     state = {
         name: tensor.detach().to(torch.float32, copy=True).contiguous()
         for name, tensor in model.state_dict().items()
+        if not family.naming.is_unused(name)
     }
     strange = sorted(plain.state_dict().keys() ^ state.keys())
     if strange:
@@ -52,6 +53,7 @@ def as_loaded(model: Model) -> Model:
                 f"{family.name}; copy the first into the second"
             )
     plain.load_state_dict(state, strict=True, assign=True)
+    family.fill_tables(plain)
     plain.tie_weights()
     plain.eval()
     plain.requires_grad_(False)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from saqsam.checkpoints.reading import Checkpoint, refuse_shared
 from saqsam.errors import CheckpointError, CorruptCheckpoint
 from saqsam.families.foreign import foreign_family
+from saqsam.families.registry import FAMILIES
 
 _ENCODERS = ("image_encoder", "vision_encoder")
 _PROMPTS = ("prompt_encoder", "sam_prompt_encoder")
@@ -27,7 +28,7 @@ _AVERAGES = frozenset(
 )
 """What the copies are called that training keeps beside the model it trains."""
 _ADAPTERS = frozenset(("lora_A", "lora_B", "lora_embedding_A", "lora_magnitude_vector", "base_layer"))
-_GIVE_SAM = "Give the weights of a SAM (ViT-B, ViT-L, ViT-H or other sizes) or a SAM 2"
+_GIVE_SAM = "Give the weights of a SAM (ViT-B, ViT-L, ViT-H or other sizes), a SAM 2 or a SAM 3"
 _MERGE = "Merge them in the program that wrote it, model.merge_and_unload(), and save the state_dict of that"
 _SHOWN = 8
 
@@ -41,10 +42,18 @@ def only_sam(checkpoint: Checkpoint) -> Checkpoint:
         CheckpointError: there is no SAM in it, or several that are equally likely, or it is another model.
     """
     names = [*checkpoint.tensors, *checkpoint.unreadable]
-    prefix = _prefix(checkpoint, names)
-    own = {name: _own_name(name, prefix) for name in names if name.startswith(prefix)}
-    own = {name: new for name, new in own.items() if new.split(".")[0] in (*_PARTS, *_IGNORED)}
-    _check_family(checkpoint, set(own.values()), names)
+    prefix, own = _in_places(names)
+    words = 2 if own else 1
+    if not own:
+        prefix = _prefix(checkpoint, names)
+        own = {name: _own_name(name, prefix) for name in names if name.startswith(prefix)}
+        own = {name: new for name, new in own.items() if new.split(".")[0] in (*_PARTS, *_IGNORED)}
+        _check_family(checkpoint, set(own.values()), names)
+    own = {
+        name: new for name, new in own.items() if not any(family.naming.is_unused(new) for family in FAMILIES)
+    }
+    if any(_ADAPTERS & set(name.split(".")) for name in own.values()):
+        raise CheckpointError(checkpoint.path, "holds adapters (LoRA) beside its weights", _MERGE)
     for name in own:
         if name in checkpoint.unreadable:
             raise checkpoint.unreadable[name]
@@ -53,10 +62,34 @@ def only_sam(checkpoint: Checkpoint) -> Checkpoint:
         raise CheckpointError(checkpoint.path, f"holds '{prefix}{twice}' under two names", _GIVE_SAM)
     beside = [name.removeprefix(prefix) for name in checkpoint.tensors if name not in own]
     if beside:
-        logger.warning("%s: left out what is not the SAM's: %s", checkpoint.path, _groups(beside))
+        told = _groups(beside, words)
+        logger.warning("%s: left out what is not the SAM's: %s", checkpoint.path, told)
     tensors = {new: checkpoint.tensors[name] for name, new in own.items()}
     refuse_shared(checkpoint.path, tensors.values(), checkpoint.size)
     return replace(checkpoint, tensors=tensors, metadata=_metadata(checkpoint, prefix), unreadable={})
+
+
+def _in_places(names: Collection[str]) -> tuple[str, dict[str, str]]:
+    """Of a model whose tensors lie in several places of a larger one's file: what stands before all names,
+    and name in the file -> its own; nothing of any other file."""
+    for places in (places for family in FAMILIES for places in family.naming.places):
+        encoder, decoder, *_ = places
+        prefix = next((_before(name, encoder) for name in names if _before(name, encoder) is not None), None)
+        if prefix is None or not any(name.startswith(f"{prefix}{decoder}") for name in names):
+            continue
+        return prefix, {
+            name: f"{new}{name.removeprefix(prefix + begins)}"
+            for begins, new in places.items()
+            for name in names
+            if name.startswith(prefix + begins)
+        }
+    return "", {}
+
+
+def _before(name: str, begins: str) -> str | None:
+    """What stands before the words ``begins`` in a name, whole words; ``None`` where they are not in it."""
+    before, found, _ = f".{name}".partition(f".{begins}")
+    return f"{before}.".lstrip(".") if found else None
 
 
 def _prefix(checkpoint: Checkpoint, names: Iterable[str]) -> str:
@@ -104,20 +137,19 @@ def _check_family(checkpoint: Checkpoint, own: set[str], names: Iterable[str]) -
         raise CheckpointError(
             checkpoint.path, f"not the weights of a SAM (its tensors: {some}, ...)", _GIVE_SAM
         )
-    if any(_ADAPTERS & set(name.split(".")) for name in own):
-        raise CheckpointError(checkpoint.path, "holds adapters (LoRA) beside its weights", _MERGE)
 
 
-def _groups(names: Iterable[str]) -> str:
-    """Names by their first word: ``criterion.weight, optimizer (628 tensors)``."""
+def _groups(names: Iterable[str], words: int) -> str:
+    """Names by their first word, or words: ``criterion.weight, optimizer (628 tensors)``."""
     groups: dict[str, list[str]] = {}
     for name in names:
-        groups.setdefault(name.split(".")[0], []).append(name)
+        groups.setdefault(".".join(name.split(".")[:words]), []).append(name)
     told = [
         found[0] if len(found) == 1 else f"{word} ({len(found)} tensors)" for word, found in groups.items()
     ]
-    more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
-    return ", ".join(told[:_SHOWN]) + more
+    most = _SHOWN * words
+    more = f" and {len(told) - most} more" if len(told) > most else ""
+    return ", ".join(told[:most]) + more
 
 
 def _metadata(checkpoint: Checkpoint, prefix: str) -> Mapping[str, object]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from saqsam.drop_in.names import METHOD, WEIGHTS
 from saqsam.drop_in.settings import architecture_of
+from saqsam.families.licence import Licence
 from saqsam.families.registry import family_of
 
 if TYPE_CHECKING:
@@ -35,7 +36,19 @@ def model_card(sam: Sam, file_bytes: int) -> str:
         sites=_sites(facts["sites"]),
         kept=_kept(facts["kept_float"], facts["float_steps"]),
         figures=_figures(facts["records"].get("figures")),
+        **_licence(family_of(sam.model).licence),
     )
+
+
+def _licence(licence: Licence | None) -> dict[str, str]:
+    """What the card says of a licence in its header, and in a section; nothing where it asks nothing."""
+    if licence is None:
+        return {"header": "", "licence": ""}
+    return {
+        "header": f"license: other\nlicense_name: {licence.label}\nlicense_link: {licence.link}\n",
+        "licence": f"\n## Licence\n\nMade of weights under the [{licence.name}]({licence.link}), which "
+        f"covers this model too. {licence.asks}.\n",
+    }
 
 
 def _sites(rows: list[dict[str, object]]) -> str:
@@ -65,7 +78,7 @@ _CARD = """---
 library_name: transformers
 pipeline_tag: mask-generation
 tags: [segment-anything, quantized, {method}]
----
+{header}---
 
 # A Segment Anything Model in {bits}
 
@@ -103,4 +116,4 @@ directory too. Every byte of `{weights}` is under a hash that is checked before 
 ## Figures
 
 {figures}
-"""
+{licence}"""

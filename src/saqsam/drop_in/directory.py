@@ -11,7 +11,7 @@ from saqsam.checkpoints.config import checked_config, sections_of
 from saqsam.drop_in.names import CARD, CONFIG, METHOD, PROCESSOR, WEIGHTS
 from saqsam.drop_in.settings import architecture_of, processor_settings, write_json, write_text
 from saqsam.errors import CheckpointError, CorruptCheckpoint, UsageError
-from saqsam.families.registry import sizes_of
+from saqsam.families.registry import sizes_of, tell_licence
 from saqsam.files import expanded, what_is_there
 from saqsam.pack.container import FORMAT_VERSION, SEAL_BYTES
 from saqsam.pack.contents import PackedModel
@@ -62,6 +62,7 @@ def write_directory(sam: Sam, directory: str | Path) -> None:
     write_text(directory / CARD, model_card(sam, weights.stat().st_size))
     # Last, because it makes the directory a model: a crash before leaves one that is refused.
     write_json(directory / CONFIG, config)
+    tell_licence(sam.model, directory)
 
 
 def packed_file(source: str | Path) -> Path | None:

@@ -17,10 +17,11 @@ def processor_settings(model: Model) -> dict[str, Any]:
     Written out here because ``SamImageProcessor`` itself cannot be had without torchvision; loading falls
     back to the Pillow one.
     """
-    name, sizes = family_of(model).processor, sizes_of(model)
+    family, sizes = family_of(model), sizes_of(model)
+    name = family.processor
     how, low = sizes.preprocessing, sizes.low_res_side
     images: dict[str, Any] = {
-        "image_processor_type": name.replace("Processor", "ImageProcessor"),
+        "image_processor_type": family.image_processor or name.replace("Processor", "ImageProcessor"),
         **dict.fromkeys(("do_convert_rgb", "do_normalize", "do_rescale", "do_resize"), True),
         "image_mean": list(how.mean),
         "image_std": list(how.std),

@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+_DETECTOR = "a SAM 3's detector alone, which finds things by text"
 # Beginning of a tensor's name that only this family has -> the family.
 _MARKS = (
-    ("vision_encoder.backbone.layers.", "SAM 3"),
+    ("tracker.model.interactive_sam_", "a SAM 3.1"),
+    ("detector.backbone.vision_backbone.", _DETECTOR),
+    ("detector_model.vision_encoder.", _DETECTOR),
+    ("detr_decoder.", _DETECTOR),
     ("vision_encoder.backbone.timm_model.", "EdgeTAM"),
     ("image_encoder.patch_embed.seq.", "MobileSAM (TinyViT encoder)"),
     ("layer1.0.conv1.", "a ResNet"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +43,7 @@ class ConfigRules:
         published: values by the path of a section that the published code uses whatever the file says.
         idle: fields without effect on what a model computes, whatever section they are in.
         constants: values by the path of a section that ``transformers`` needs and no file has to give.
+        within: ``model_type`` of a larger model that holds one of the family -> the section that is about it.
         problem: what is wrong between the values of a configuration, or ``None``.
         depth: the largest number of layers that a configuration asks for anywhere.
     """
@@ -52,6 +54,7 @@ class ConfigRules:
     depth: Callable[[Any], int]
     idle: frozenset[str] = frozenset(("initializer_range", "scale"))
     constants: Mapping[tuple[str, ...], Mapping[str, Any]] = field(default_factory=dict)
+    within: Mapping[str, str] = field(default_factory=dict)
 
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -73,6 +76,10 @@ class Naming:
             other or do not tell enough.
         files: expression for the stems of official file names, whose group is a published size.
         give: advice on what to load, for messages.
+        places: of each kind of file that holds more than the model, with its tensors in several places: what
+            their names begin with there, the encoder's first, the mask decoder's second, and what becomes of
+            that.
+        unused: expression for names, after ``places``, of tensors that come with the model and do nothing.
     """
 
     marks: tuple[str, ...]
@@ -80,3 +87,9 @@ class Naming:
     parts: Callable[[Shapes, Mapping[str, Mapping[str, Any]]], Parts]
     files: str
     give: str
+    places: tuple[Mapping[str, str], ...] = ()
+    unused: str = ""
+
+    def is_unused(self, name: str) -> bool:
+        """Whether a tensor of this name does nothing."""
+        return bool(self.unused) and re.fullmatch(self.unused, name) is not None

@@ -17,6 +17,11 @@ PLACES = {"i": r"\d+", "j": r"\d", "x": r"weight|bias", "axis": r"[hw]"}
 """What may stand for ``{i}`` and so on in every rule."""
 
 
+def _never(*given: Any) -> Any:
+    """In place of an operation that a layout has no use for."""
+    raise NotImplementedError
+
+
 @dataclass(frozen=True)
 class Layout:
     """The names of one family.
@@ -29,6 +34,10 @@ class Layout:
             official files; ``transformers`` has names for the first one and the last.
         joined: official template with ``{i}``, and the ``transformers`` name of one tensor that holds them
             all, one after the other in its first dimension.
+        fused: official template of one tensor that holds several one after the other in its first dimension,
+            and the ``transformers`` templates of these.
+        headed: official name of a table with a first row, in dimension 1, that nothing reads, and the
+            ``transformers`` name of the table without it.
         twins: ``transformers`` names of one table, of which official files hold the first.
         ignored: official names that are the same in every file and not needed.
         wrapper: the name of the dictionary that the files keep their tensors in; empty for none.
@@ -40,6 +49,8 @@ class Layout:
     mlps: tuple[tuple[str, str], ...]
     twins: tuple[tuple[str, str], ...]
     joined: tuple[tuple[str, str], ...] = ()
+    fused: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    headed: tuple[tuple[str, str], ...] = ()
     ignored: tuple[str, ...] = field(default=("pixel_mean", "pixel_std"))
     wrapper: str = ""
 
@@ -47,12 +58,20 @@ class Layout:
         """Whether tensor names are those of this layout."""
         return any(name.startswith(self.marks) for name in names)
 
-    def to_transformers(self, state: Mapping[str, T], join: Callable[[list[T]], T]) -> dict[str, T]:
+    def to_transformers(
+        self,
+        state: Mapping[str, T],
+        join: Callable[[list[T]], T],
+        divide: Callable[[T, int], list[T]] = _never,
+        behead: Callable[[T], T] = _never,
+    ) -> dict[str, T]:
         """Rename from the official layout.
 
         Args:
             state: official name -> anything.
             join: makes one of several, one after the other in their first dimension.
+            divide: makes so many equal ones of one, the inverse of ``join``.
+            behead: takes the first row in dimension 1 off.
 
         Returns:
             New name -> the same things; a table under both of its names; a name that no rule knows is kept,
@@ -64,6 +83,7 @@ class Layout:
         depths = _depths(state, self._official_mlps)
         renamed: dict[str, T] = {}
         groups: dict[str, dict[int, T]] = {}
+        headed = dict(self.headed)
         for name, value in state.items():
             if name in self.ignored:
                 continue
@@ -71,10 +91,18 @@ class Layout:
             if part is not None:
                 groups.setdefault(part[0], {})[part[1]] = value
                 continue
-            new = _renamed(name, self._forward) or self._mlp_to_transformers(name, depths) or name
-            if new in renamed:
+            several = self._several(name)
+            if several:
+                found = dict(zip(several, divide(value, len(several)), strict=True))
+            elif name in headed:
+                found = {headed[name]: behead(value)}
+            else:
+                found = {
+                    _renamed(name, self._forward) or self._mlp_to_transformers(name, depths) or name: value
+                }
+            for new in found.keys() & renamed.keys():
                 raise ValueError(f"holds '{new}' under two names")
-            renamed[new] = value
+            renamed |= found
         for new, parts in groups.items():
             if sorted(parts) != list(range(len(parts))) or new in renamed:
                 raise ValueError(f"holds '{new}' in {len(parts)} parts that do not follow each other")
@@ -84,22 +112,39 @@ class Layout:
                 renamed.setdefault(twin, renamed[stored])
         return renamed
 
-    def to_official(self, state: Mapping[str, T], split: Callable[[T], list[T]]) -> dict[str, T]:
+    def to_official(
+        self,
+        state: Mapping[str, T],
+        split: Callable[[T], list[T]],
+        join: Callable[[list[T]], T] = _never,
+        head: Callable[[T], T] = _never,
+    ) -> dict[str, T]:
         """Rename to the official layout; the inverse of :meth:`to_transformers`.
 
+        Args:
+            state: ``transformers`` name -> anything.
+            split: makes one of each entry of the first dimension.
+            join: as of :meth:`to_transformers`.
+            head: puts a first row in dimension 1 that nothing reads.
+
         Raises:
-            KeyError: a name that the official layout has no place for.
+            KeyError: a name that the official layout has no place for, or that lacks those it is fused with.
         """
         official, left_out = self.official_names(state), {twin for _, twin in self.twins}
         templates = {new: template for template, new in self.joined}
+        headed = {new for _, new in self.headed}
         found: dict[str, T] = {}
         for name, value in state.items():
+            several = self._several(official.get(name, ""))
             if name in templates:
                 found |= {templates[name].format(i=i): part for i, part in enumerate(split(value))}
             elif name not in official:
                 raise KeyError(name)
+            elif several:
+                if name == several[0]:
+                    found[official[name]] = join([state[one] for one in several])
             elif name not in left_out:
-                found[official[name]] = value
+                found[official[name]] = head(value) if name in headed else value
         return found
 
     def official_names(self, names: Mapping[str, Any]) -> dict[str, str]:
@@ -109,6 +154,8 @@ class Layout:
             name: _renamed(name, self._backward) or self._mlp_to_official(name, depths) for name in names
         }
         found |= {new: template.format(i=0) for template, new in self.joined if new in names}
+        found |= {name: _renamed(name, self._apart) for name in names if found.get(name) is None}
+        found |= {new: official for official, new in self.headed if new in names}
         found |= {twin: _renamed(stored, self._backward) for stored, twin in self.twins}
         return {name: new for name, new in found.items() if new is not None}
 
@@ -119,6 +166,14 @@ class Layout:
             if match:
                 return new, int(match["i"])
         return None
+
+    def _several(self, name: str) -> list[str]:
+        """Names of the tensors that one holds, or none."""
+        for pattern, parts in self._fused:
+            match = pattern.fullmatch(name)
+            if match:
+                return [part.format(**match.groupdict()) for part in parts]
+        return []
 
     def _mlp_to_transformers(self, name: str, depths: Mapping[str, int]) -> str | None:
         """First and last layer have names of their own; those between count from 0."""
@@ -162,6 +217,15 @@ class Layout:
     @cached_property
     def _joined(self) -> Rules:
         return self._patterns(self.joined)
+
+    @cached_property
+    def _fused(self) -> tuple[tuple[re.Pattern[str], tuple[str, ...]], ...]:
+        places = {**PLACES, **self.places}
+        return tuple((_pattern(official, places), parts) for official, parts in self.fused)
+
+    @cached_property
+    def _apart(self) -> Rules:
+        return self._patterns((part, official) for official, parts in self.fused for part in parts)
 
     def _patterns(self, pairs: Iterable[tuple[str, str]]) -> Rules:
         places = {**PLACES, **self.places}

@@ -23,6 +23,7 @@ from saqsam.families.in_files import Parts as Parts
 from saqsam.families.in_files import Shapes as Shapes
 from saqsam.families.in_files import Sizes as Sizes
 from saqsam.families.layout import Layout
+from saqsam.families.licence import Licence
 from saqsam.families.loading_option import LoadingOption
 from saqsam.modules.attention import AttentionQuantizers
 
@@ -325,6 +326,9 @@ class Family:
         adapt: makes a float attention a quantized one.
         encoder, decoder: the steps of the forward pass.
         tied: pairs of parameters that are one tensor; the first one is stored.
+        fill_tables: gives tables that no file holds their values, of a model laid out without memory.
+        licence: what its weights are published under, where that asks something of whoever passes them on.
+        image_processor: that for images alone, where its name does not follow from that of ``processor``.
         layout: names in official files.
         naming: how files of the family are told from others', and its published sizes.
         options: of loading, by key.
@@ -349,5 +353,8 @@ class Family:
     layout: Layout
     naming: Naming
     processor: str
+    image_processor: str = ""
+    fill_tables: Callable[[Any], None] = lambda model: None
+    licence: Licence | None = None
     graphs: bool = False
     options: Mapping[str, LoadingOption] = field(default_factory=dict)

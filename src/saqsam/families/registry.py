@@ -9,9 +9,10 @@ from saqsam.errors import UsageError
 from saqsam.families.record import Decoder, Encoder, Family, Model, Sizes
 from saqsam.families.sam import SAM
 from saqsam.families.sam2 import SAM2
+from saqsam.families.sam3 import SAM3
 from saqsam.families.sam_hq import SAM_HQ
 
-FAMILIES = (SAM2, SAM_HQ, SAM)
+FAMILIES = (SAM3, SAM2, SAM_HQ, SAM)
 """Every family there is; SAM 1, whose names have the fewest marks, comes last."""
 
 
@@ -70,3 +71,11 @@ def decoder_of(model: Model) -> Decoder:
 def sizes_of(model: HasConfig) -> Sizes:
     """Sizes of the model's inputs and outputs."""
     return family_of(model).sizes(model.config)
+
+
+def tell_licence(model: HasConfig, where: object) -> None:
+    """Say, in a warning, what the licence of the model's weights asks of whoever passes on what was written;
+    of most families it asks nothing that would have to be said."""
+    licence = family_of(model).licence
+    if licence is not None:
+        licence.tell(where)

@@ -7,7 +7,7 @@ convolutions of fine features run once for an image and count as the encoder's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import nn
@@ -38,8 +38,8 @@ from saqsam.families.sam2_layout import SAM2_LAYOUT, TIED
 from saqsam.families.sam2_sizes import SAM2_NAMING
 from saqsam.modules.attention import AttentionQuantizers
 
-_POSITION = "a table of positions: added, never multiplied with 8-bit operands"
-_NORM = "normalisation divides by a statistic of its input; its few parameters cost nothing"
+POSITION = "a table of positions: added, never multiplied with 8-bit operands"
+NORM = "normalisation divides by a statistic of its input; its few parameters cost nothing"
 _BIAS = "added to the accumulator at its own precision"
 _PROMPT = "prompt tokens: a handful of vectors for each prompt, never worth their error"
 _HEAD = "runs once for each prompt on a few tokens, after the last quantized layer"
@@ -56,7 +56,7 @@ def _blocks(model: Sam2Model) -> list[tuple[names.BlockNames, Any]]:
     ]
 
 
-def _decoder_layers(model: Sam2Model) -> list[names.DecoderLayerNames]:
+def _decoder_layers(model: Any) -> list[names.DecoderLayerNames]:
     return [names.DecoderLayerNames.of(index) for index in range(len(model.mask_decoder.transformer.layers))]
 
 
@@ -65,19 +65,24 @@ def _rows(model: Sam2Model) -> tuple[Layer | Attention, ...]:
     for block, module in _blocks(model):
         if hasattr(module, "proj"):
             rows.append(Layer(block.projection, ENCODER, PROJECTION))
-        rows += _with_layers(block.attention)
+        rows += with_layers(block.attention)
         rows += [Layer(block.mlp_in, ENCODER, MLP_IN), Layer(block.mlp_out, ENCODER, MLP_OUT)]
     convolutions = (*names.NECK_CONVOLUTIONS, *names.FEATURE_CONVOLUTIONS)
     rows += [Layer(path, ENCODER, CONVOLUTION) for path in convolutions]
+    return (*rows, *decoder_rows(model))
+
+
+def decoder_rows(model: Any) -> Iterator[Layer | Attention]:
+    """Of the mask decoder's transformer, in the order in which they run."""
     for layer in _decoder_layers(model):
         own, to_image, to_tokens = layer.attentions
-        rows += [*_with_layers(own), *_with_layers(to_image)]
-        rows += [Layer(layer.mlp_in, DECODER, MLP_IN), Layer(layer.mlp_out, DECODER, MLP_OUT)]
-        rows += _with_layers(to_tokens)
-    return (*rows, *_with_layers(names.FINAL_ATTENTION))
+        yield from (*with_layers(own), *with_layers(to_image))
+        yield from (Layer(layer.mlp_in, DECODER, MLP_IN), Layer(layer.mlp_out, DECODER, MLP_OUT))
+        yield from with_layers(to_tokens)
+    yield from with_layers(names.FINAL_ATTENTION)
 
 
-def _with_layers(attention: Attention) -> Iterator[Layer | Attention]:
+def with_layers(attention: Attention) -> Iterator[Layer | Attention]:
     """An attention with its own layers around it."""
     yield from (Layer(path, attention.part, PROJECTION) for path in attention.projections)
     yield attention
@@ -85,27 +90,38 @@ def _with_layers(attention: Attention) -> Iterator[Layer | Attention]:
 
 
 def _float_parts(model: Sam2Model) -> tuple[FloatPart, ...]:
-    parts = [FloatPart(names.NO_MEMORY, _NO_MEMORY)]
-    parts += [FloatPart(path, _POSITION) for path in names.POSITIONS]
+    parts = [FloatPart(path, POSITION) for path in names.POSITIONS]
     parts.append(FloatPart(names.PATCHES, _FIRST))
     for block, _ in _blocks(model):
-        parts += [FloatPart(path, _NORM) for path in block.norms]
-    parts += [FloatPart(path, _PROMPT) for path in (names.PROMPTS, *names.OUTPUT_TOKENS)]
+        parts += [FloatPart(path, NORM) for path in block.norms]
+    return (*parts, *decoder_float_parts(model), *biases(_rows(model)))
+
+
+def decoder_float_parts(model: Any) -> Iterator[FloatPart]:
+    """Of prompt encoder and mask decoder, without biases."""
+    yield FloatPart(names.NO_MEMORY, _NO_MEMORY)
+    yield from (FloatPart(path, _PROMPT) for path in (names.PROMPTS, *names.OUTPUT_TOKENS))
     for layer in _decoder_layers(model):
-        parts += [FloatPart(path, _NORM) for path in layer.norms]
-    parts.append(FloatPart(names.FINAL_NORM, _NORM))
-    parts += [FloatPart(path, _UPSCALE) for path in names.UPSCALING]
-    parts.append(FloatPart(names.UPSCALING_NORM, _NORM))
-    parts += [FloatPart(path, _HEAD) for path in names.HEADS]
-    layers = [row.path for row in _rows(model) if isinstance(row, Layer)]
-    return (*parts, *(FloatPart(f"{path}.bias", _BIAS) for path in layers))
+        yield from (FloatPart(path, NORM) for path in layer.norms)
+    yield FloatPart(names.FINAL_NORM, NORM)
+    yield from (FloatPart(path, _UPSCALE) for path in names.UPSCALING)
+    yield FloatPart(names.UPSCALING_NORM, NORM)
+    yield from (FloatPart(path, _HEAD) for path in names.HEADS)
 
 
+def biases(rows: Iterable[Layer | Attention]) -> Iterator[FloatPart]:
+    """Of all layers among rows."""
+    yield from (FloatPart(f"{row.path}.bias", _BIAS) for row in rows if isinstance(row, Layer))
+
+
+DECODER_STEPS = (
+    FloatPart("mask_decoder attention", "softmax, ReLU, residual sums, positional sums"),
+    FloatPart("mask_decoder", "product of hypernetwork outputs with the upscaled embedding"),
+)
 _FLOAT_STEPS = (
     FloatPart("vision_encoder attention", "softmax, GELU, residual sums, 2x2 maximum of queries"),
     FloatPart("vision_encoder neck", "sum of a level and the enlarged coarser one"),
-    FloatPart("mask_decoder attention", "softmax, ReLU, residual sums, positional sums"),
-    FloatPart("mask_decoder", "product of hypernetwork outputs with the upscaled embedding"),
+    *DECODER_STEPS,
 )
 
 

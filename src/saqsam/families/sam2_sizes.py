@@ -66,21 +66,26 @@ def _from_shapes(shapes: Shapes, told: Mapping[str, Mapping[str, Any]]) -> Parts
     side = told.get("prompt_encoder_config", {}).get("image_size", _SIDE)
     if type(side) is not int:
         raise ValueError(f"it says of itself that its images have {side!r:.40} pixels")
-    hidden = shapes["mask_decoder.iou_token.weight"][1]
+    parts = decoder_parts(shapes)
     backbone = _backbone(shapes, side, told_windows(told))
+    parts["vision_config"] = {
+        "backbone_config": backbone,
+        "backbone_channel_list": backbone["embed_dim_per_stage"][::-1],
+        "backbone_feature_sizes": [[side // scale] * 2 for scale in (4, 8, 16)],
+        "fpn_hidden_size": shapes["vision_encoder.neck.convs.0.weight"][0],
+    }
+    parts["prompt_encoder_config"] |= {"image_size": side, "patch_size": _PATCH}
+    return parts
+
+
+def decoder_parts(shapes: Shapes) -> Parts:
+    """What shapes tell of prompt encoder and mask decoder."""
+    hidden = shapes["mask_decoder.iou_token.weight"][1]
     return {
-        "vision_config": {
-            "backbone_config": backbone,
-            "backbone_channel_list": backbone["embed_dim_per_stage"][::-1],
-            "backbone_feature_sizes": [[side // scale] * 2 for scale in (4, 8, 16)],
-            "fpn_hidden_size": shapes["vision_encoder.neck.convs.0.weight"][0],
-        },
         "prompt_encoder_config": {
             "hidden_size": shapes["prompt_encoder.mask_embed.conv3.weight"][0],
             "mask_input_channels": shapes["prompt_encoder.mask_embed.conv3.weight"][1],
             "num_point_embeddings": shapes["prompt_encoder.point_embed.weight"][0],
-            "image_size": side,
-            "patch_size": _PATCH,
         },
         "mask_decoder_config": {
             "hidden_size": hidden,

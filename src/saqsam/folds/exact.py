@@ -50,6 +50,7 @@ def check_folds(model: Model, folds: Folds) -> None:
             )
     if folds.residual_rotation and not encoder_of(model).turns:
         raise UsageError(
-            f"folds.residual_rotation: the encoder of {name} pools its residual stream, changes its width or "
-            "hands out tokens of it, so it cannot be turned; set folds.residual_rotation=false"
+            f"folds.residual_rotation: the encoder of {name} pools its residual stream, changes its width, "
+            "begins it with a norm or hands out tokens of it, so it cannot be turned; set "
+            "folds.residual_rotation=false"
         )
