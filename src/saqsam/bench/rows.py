@@ -12,9 +12,9 @@ from saqsam.engines.load import integer_model, native_model, sessions_model
 from saqsam.errors import UsageError
 from saqsam.families.registry import family_of_config
 from saqsam.graphs.build import OPSETS, build_graphs
-from saqsam.graphs.model import OnnxSam
 from saqsam.graphs.portable import Portable
 from saqsam.graphs.session import open_session
+from saqsam.graphs.writers import writers_of
 from saqsam.pack.convert import from_packed
 from saqsam.pack.file import PackedModel, read_packed
 from saqsam.pack.fit import lay_out, packed_config
@@ -77,7 +77,7 @@ def onnxruntime_dynamic(packed: PackedModel, path: Path) -> Any:
                 extra_options={"MatMulConstBOnly": True},
             )
             sessions.append(open_session(file, str(path), shared_arena=True))
-    return OnnxSam(packed_config(packed, path), sessions[0], sessions[1], str(path))
+    return writers_of(packed).model(packed_config(packed, path), sessions[0], sessions[1], str(path))
 
 
 ROWS: dict[str, Callable[[PackedModel, Path], Any]] = {

@@ -10,13 +10,15 @@ from typing import Any, cast
 
 import torch
 
-from saqsam.engines.names import COMPILED, ENGINES, IN_PYTORCH, INT8, NATIVE, ONNXRUNTIME, TORCH
+from saqsam.engines.compiled import compile_encoder, refuse_uncompiled
+from saqsam.engines.names import COMPILED, ENGINES, IN_PYTORCH, NATIVE, ONNXRUNTIME, TORCH
 from saqsam.errors import CorruptCheckpoint, UsageError
-from saqsam.extras import require_onnx
+from saqsam.extras import has_onnx, require_onnx
 from saqsam.families.record import Config, Model
+from saqsam.families.sam import SAM
 from saqsam.families.sam_names import SamNames
 from saqsam.graphs.build import OPSETS, build_graphs
-from saqsam.graphs.source import refuse_without_graphs
+from saqsam.graphs.refuse import packed_family, refuse_without_graphs
 from saqsam.pack.convert import from_packed
 from saqsam.pack.file import PackedModel, is_packed, read_packed, write_packed
 from saqsam.pack.fit import lay_out
@@ -88,9 +90,13 @@ def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
             "leave the engine out for a float model"
         )
     packed = read_packed(path)
-    if engine not in (INT8, NATIVE):
+    if engine == NATIVE and packed_family(packed) is not SAM:
+        engine = _instead_of_native(packed, str(source))
+    if engine == ONNXRUNTIME:
         refuse_without_graphs(packed)
-    if engine in IN_PYTORCH:
+    if engine == COMPILED:
+        refuse_uncompiled(packed_family(packed))
+    if engine == TORCH or engine in IN_PYTORCH:
         return _load_pytorch(packed, path, str(source), device, engine)
     require_onnx()
     found = lay_out(packed, path)
@@ -99,11 +105,10 @@ def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
         from saqsam.native.library import UnknownLevel
 
         try:
-            refuse_without_graphs(packed)
             model, engine = native_or_next(packed, found.config, str(source))
         except UnknownLevel:
             raise
-        except UsageError as reason:  # a grid or a family that no graph holds: nothing else has its integers
+        except UsageError as reason:  # a grid that no graph holds: nothing else has its integers
             logger.warning("%s: %s; simulated by PyTorch instead", source, reason)
             return _load_pytorch(packed, path, str(source), device, TORCH)
     else:
@@ -118,8 +123,16 @@ def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
     )
 
 
+def _instead_of_native(packed: PackedModel, name: str) -> str:
+    """Who computes a model of a family that the kernels do not know, said in the log."""
+    family = packed_family(packed)
+    engine = ONNXRUNTIME if family.graphs and has_onnx() else TORCH
+    how = f"computed by the engine {engine}" if engine != TORCH else "simulated by PyTorch"
+    logger.warning("%s: engine 'native' does not compute %s; %s instead", name, family.name, how)
+    return engine
+
+
 def _load_pytorch(packed: PackedModel, path: Path, name: str, device: str, engine: str) -> Sam:
-    from saqsam.engines.compiled import compile_encoder
     from saqsam.engines.int8 import convert
 
     model, recipe = from_packed(packed, path)
@@ -200,14 +213,14 @@ def native_model(packed: PackedModel, config: Config, name: str) -> Any:
     from saqsam.graphs.build import build_decoder
     from saqsam.graphs.exactness import Exactness
     from saqsam.graphs.integer import Integer
-    from saqsam.graphs.source import Source
+    from saqsam.graphs.writers import writers_of
     from saqsam.native.encoder import NativeEncoder
     from saqsam.native.kernels import load_kernels
     from saqsam.native.model import NativeSam
     from saqsam.native.supported import unsupported
 
     kernels, exactness = load_kernels(), Exactness()
-    source = Source(packed)
+    source = writers_of(packed).source(packed)
     if reason := unsupported(source):
         raise Unsupported(f"engine 'native' does not compute this model ({reason}); take another engine")
     try:
@@ -225,8 +238,8 @@ def native_model(packed: PackedModel, config: Config, name: str) -> Any:
 
 def sessions_model(packed: PackedModel, config: Config, name: str, maker: Callable[..., Any]) -> Any:
     """Sessions with any arithmetic behind the calls of ``SamModel``."""
-    from saqsam.graphs.decoder_model import SharedOnnxSam
     from saqsam.graphs.session import open_session
+    from saqsam.graphs.writers import writers_of
 
     try:
         encoder, decoder = build_graphs(packed, OPSETS[0], maker, full_size=False)
@@ -234,7 +247,7 @@ def sessions_model(packed: PackedModel, config: Config, name: str, maker: Callab
     except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
         raise CorruptCheckpoint(name, f"its parts do not fit each other ({error!r})") from error
     session = open_session(encoder.SerializeToString(), name, shared_arena=True)
-    return SharedOnnxSam(config, session, decoder, no_mask, name)
+    return writers_of(packed).shared_model(config, session, decoder, no_mask, name)
 
 
 def _check_device(device: str, engine: str = ONNXRUNTIME) -> None:
