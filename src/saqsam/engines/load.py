@@ -90,8 +90,10 @@ def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
             "leave the engine out for a float model"
         )
     packed = read_packed(path)
-    if engine == NATIVE and packed_family(packed) is not SAM:
-        engine = _instead_of_native(packed, str(source))
+    if engine == NATIVE and _only_pytorch(packed):
+        name = packed_family(packed).name
+        logger.warning("%s: engine 'native' does not compute %s; simulated by PyTorch instead", source, name)
+        engine = TORCH
     if engine == ONNXRUNTIME:
         refuse_without_graphs(packed)
     if engine == COMPILED:
@@ -123,13 +125,10 @@ def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
     )
 
 
-def _instead_of_native(packed: PackedModel, name: str) -> str:
-    """Who computes a model of a family that the kernels do not know, said in the log."""
+def _only_pytorch(packed: PackedModel) -> bool:
+    """Whether neither the kernels nor ONNX Runtime, as far as it is installed, know the model's family."""
     family = packed_family(packed)
-    engine = ONNXRUNTIME if family.graphs and has_onnx() else TORCH
-    how = f"computed by the engine {engine}" if engine != TORCH else "simulated by PyTorch"
-    logger.warning("%s: engine 'native' does not compute %s; %s instead", name, family.name, how)
-    return engine
+    return family is not SAM and not (family.graphs and has_onnx())
 
 
 def _load_pytorch(packed: PackedModel, path: Path, name: str, device: str, engine: str) -> Sam:
@@ -219,10 +218,10 @@ def native_model(packed: PackedModel, config: Config, name: str) -> Any:
     from saqsam.native.model import NativeSam
     from saqsam.native.supported import unsupported
 
-    kernels, exactness = load_kernels(), Exactness()
     source = writers_of(packed).source(packed)
     if reason := unsupported(source):
         raise Unsupported(f"engine 'native' does not compute this model ({reason}); take another engine")
+    kernels, exactness = load_kernels(), Exactness()
     try:
         decoder = build_decoder(
             source, OPSETS[0], lambda graph, own: Integer(graph, own, exactness), full_size=False
