@@ -15,6 +15,8 @@ import torch
 from tests.families.sam2_models import SIDE, tiny_sam2
 
 from saqsam import api
+from saqsam.bench.measure import measure
+from saqsam.bench.rows import row_problem
 from saqsam.checkpoints.official import write_official
 from saqsam.export.api import export_file
 from saqsam.export.cases import generated_cases
@@ -165,3 +167,12 @@ def test_the_next_engine_computes_what_native_does_not(
             one, two = (x.segment(picture, **given, multimask_output=multimask) for x in (sam, other))
             torch.testing.assert_close(one.low_res_logits, two.low_res_logits, atol=1e-3, rtol=0)
             np.testing.assert_allclose(one.object_scores, two.object_scores, atol=1e-5)  # type: ignore[arg-type]
+
+
+def test_float_graphs_are_the_float_model_and_bench_knows_who_computes_it(exported: Exported) -> None:
+    _, expected = measure("torch float", exported.path, 1)
+    _, masks = measure("onnxruntime float", exported.path, 1)
+    assert (masks[0] == expected[0]).mean() > 0.9999
+    packed = read_packed(exported.path)
+    assert "family SAM 2" in row_problem("native", packed, exported.path)
+    assert not row_problem("integer", packed, exported.path)

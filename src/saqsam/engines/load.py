@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -24,6 +24,10 @@ from saqsam.pack.file import PackedModel, is_packed, read_packed, write_packed
 from saqsam.pack.fit import lay_out
 from saqsam.sam import Sam
 from saqsam.segment.zoom import zooms_by_default
+
+if TYPE_CHECKING:
+    from saqsam.graphs.source import Source
+    from saqsam.native.kernels import Kernels
 
 logger = logging.getLogger("saqsam")
 
@@ -164,7 +168,6 @@ def integer_model(packed: PackedModel, config: Config, name: str) -> Any:
     from saqsam.graphs.graph import Graph
     from saqsam.graphs.integer import Integer
     from saqsam.graphs.portable import Portable
-    from saqsam.graphs.source import Source
 
     exactness = Exactness()
 
@@ -212,16 +215,11 @@ def native_model(packed: PackedModel, config: Config, name: str) -> Any:
     from saqsam.graphs.build import build_decoder
     from saqsam.graphs.exactness import Exactness
     from saqsam.graphs.integer import Integer
-    from saqsam.graphs.writers import writers_of
     from saqsam.native.encoder import NativeEncoder
-    from saqsam.native.kernels import load_kernels
     from saqsam.native.model import NativeSam
-    from saqsam.native.supported import unsupported
 
-    source = writers_of(packed).source(packed)
-    if reason := unsupported(source):
-        raise Unsupported(f"engine 'native' does not compute this model ({reason}); take another engine")
-    kernels, exactness = load_kernels(), Exactness()
+    source, kernels = native_parts(packed)
+    exactness = Exactness()
     try:
         decoder = build_decoder(
             source, OPSETS[0], lambda graph, own: Integer(graph, own, exactness), full_size=False
@@ -233,6 +231,18 @@ def native_model(packed: PackedModel, config: Config, name: str) -> Any:
         "%s: encoder on saqsam's own kernels for %s, %d threads", name, kernels.name, torch.get_num_threads()
     )
     return NativeSam(config, encoder, decoder, no_mask, name)
+
+
+def native_parts(packed: PackedModel) -> tuple[Source, Kernels]:
+    """What a model on the kernels is built from, and these; errors as of ``native_model``."""
+    from saqsam.graphs.writers import writers_of
+    from saqsam.native.kernels import load_kernels
+    from saqsam.native.supported import unsupported
+
+    source = writers_of(packed).source(packed)
+    if reason := unsupported(source):
+        raise Unsupported(f"engine 'native' does not compute this model ({reason}); take another engine")
+    return source, load_kernels()
 
 
 def sessions_model(packed: PackedModel, config: Config, name: str, maker: Callable[..., Any]) -> Any:
