@@ -1,6 +1,9 @@
 """What quantizing a SAM-B costs beside the float passes it needs, and how large the packed file is.
 
     python benchmarks/sam_b.py --images FOLDER --count 32 --prompts 16
+    python benchmarks/sam_b.py --images FOLDER --count 32 --prompts 16 --model tiny
+
+The second does it for a SAM 2.1 of that size, whose float passes are saqsam's own.
 
 Random weights and random boxes serve: cost does not depend on their values. The float passes (32 image
 encodings, and decoding the same prompts, through transformers' own SamModel with fused attention) and the
@@ -33,6 +36,12 @@ def random_sam_b():
     config.mask_decoder_config.layer_norm_eps = 1e-5
     model = SamModel._from_config(config, attn_implementation="sdpa")
     return model.eval().requires_grad_(False)
+
+
+def random_model(name: str):
+    from family_sizes import random_sam2
+
+    return random_sam_b() if name == "sam_b" else random_sam2(name)
 
 
 def write_boxes(folder: Path, count: int, boxes: int, file: Path) -> None:
@@ -95,6 +104,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=32)
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--recipe", default="saq-sam-star-w4a4")
+    parser.add_argument("--model", default="sam_b", choices=["sam_b", "tiny", "small", "base_plus", "large"])
     options = parser.parse_args()
     if any(os.environ.get(key) != value for key, value in MALLOC.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **MALLOC})
@@ -105,7 +115,7 @@ def main() -> None:
     from saqsam.sam import Sam
 
     torch.set_num_threads(2)
-    model = random_sam_b()
+    model = random_model(options.model)
     settings = (f"calibration.images={options.count}", f"calibration.prompts={options.prompts}")
     recipe = load_recipe(options.recipe, settings=settings)
     with tempfile.TemporaryDirectory() as directory:
@@ -114,7 +124,7 @@ def main() -> None:
         images = api.calibration_images(recipe, options.images, annotations)
         encoding, decoding = float_seconds(model, images)
         start = time.perf_counter()
-        packed = api.quantize(Sam(model, "sam-b"), recipe, options.images, annotations, progress=told)
+        packed = api.quantize(Sam(model, options.model), recipe, options.images, annotations, progress=told)
         seconds = time.perf_counter() - start
         file = Path(directory) / "b.safetensors"
         packed.save(file)

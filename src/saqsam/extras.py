@@ -33,6 +33,15 @@ def require_onnx() -> None:
     require("ONNX", "onnx", "onnx", "onnxruntime")
 
 
+def has_onnx() -> bool:
+    """Whether ``require_onnx`` would go through."""
+    try:
+        require_onnx()
+    except UsageError:
+        return False
+    return True
+
+
 def require_report() -> None:
     """``jinja2`` and ``matplotlib``, behind the page; see ``require``."""
     require("--html", "report", "jinja2", "matplotlib")

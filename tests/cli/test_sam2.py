@@ -1,4 +1,4 @@
-"""A SAM 2 from its official file through every verb: quantized, verified, run; what it has no graph for."""
+"""A SAM 2 from its official file through every verb: quantized, verified, run by every engine."""
 
 from __future__ import annotations
 
@@ -67,17 +67,23 @@ def test_a_packed_model_gives_the_same_logits_again_and_in_transformers(
     assert torch.equal(found.low_res_logits, model.segment(image, boxes=box).low_res_logits)
 
 
-def test_what_needs_a_graph_is_refused_with_what_runs_instead(
-    saqsam: Saqsam, packed: Path, ground: Ground, tmp_path: Path
+def test_engines_that_know_it_run_and_others_say_what_does(
+    saqsam: Saqsam,
+    packed: Path,
+    ground: Ground,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     image, box = ground.images / "000001.png", ("--box", "10,10,60,60")
-    for words in (
-        ("export", packed, "--out", tmp_path / "onnx"),
-        ("segment", packed, image, *box, "--engine", "onnxruntime"),
-        ("segment", packed, image, *box, "--engine", "compiled"),
-    ):
-        done = saqsam(*words)
-        assert done.code != 0
-        assert "SAM 2 has no ONNX graph yet" in done.err
-        assert "--engine int8" in done.err
-    assert saqsam("segment", packed, image, *box, "--engine", "int8").code == 0
+    for engine in ("int8", "onnxruntime"):
+        assert saqsam("segment", packed, image, *box, "--engine", engine).code == 0
+    done = saqsam("segment", packed, image, *box, "--engine", "compiled")
+    assert done.code != 0
+    assert "'compiled' does not compute SAM 2 yet; take the engine int8 or onnxruntime" in done.err
+    done = saqsam("export", packed, "--format", "web", "--out", tmp_path / "page")
+    assert done.code != 0
+    assert "SAM 2: a page can be made of the first SAM only" in done.err
+    monkeypatch.setitem(__import__("sys").modules, "onnx", None)
+    assert saqsam("segment", packed, image, *box, "--engine", "native").code == 0
+    assert "engine 'native' does not compute SAM 2; simulated by PyTorch instead" in caplog.text

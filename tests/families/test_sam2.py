@@ -9,17 +9,21 @@ import numpy as np
 import pytest
 import torch
 from tests.families.sam2_models import SIDE, tiny_config, tiny_sam2
+from tests.families.test_shared_decoder import by_prompt, codes_seen, prompts_of
 from transformers import Sam2Config, Sam2Model
 
+from saqsam.calibrate.images import CalibrationImage
 from saqsam.errors import UsageError
 from saqsam.families.framing import preprocess
 from saqsam.families.record import EQUALISATION, SIGN_FLIP
 from saqsam.families.registry import decoder_of, encoder_of
 from saqsam.folds.apply import fold_encoder
 from saqsam.folds.exact import check_folds
+from saqsam.images.frame import Frame
 from saqsam.models.attach import attach
 from saqsam.models.plan import plan_sites
 from saqsam.models.sites import WEIGHT, attention_rows, float_parts, quantized_sites
+from saqsam.pipeline import quantize_model
 from saqsam.prompts.prompts import Prompts
 from saqsam.recipe import Folds, load_recipe
 from saqsam.segment.predictor import decoded, embed, upscale_masks
@@ -169,3 +173,43 @@ def test_the_config_of_the_tests_is_one_that_can_be_loaded() -> None:
     given = tiny_config().to_dict()
     again: Any = checked_config("config.json", given)
     assert again.vision_config.to_dict() == tiny_config().vision_config.to_dict()
+
+
+@pytest.mark.parametrize("may_switch", [False, True])
+@pytest.mark.parametrize("kinds", [("boxes",), ("points",), ("boxes", "points", "masks"), ("masks",)])
+def test_sharing_the_images_work_changes_no_answer(
+    model: Sam2Model, pixels: torch.Tensor, kinds: tuple[str, ...], may_switch: bool
+) -> None:
+    """A hook asks for the plain way."""
+    prompts, frame = prompts_of(kinds, 5, SIDE // 4), Frame((SIDE, SIDE), (SIDE, SIDE), SIDE)
+    embedding = embed(model, pixels)
+    assert decoder_of(model).prepared(embedding) is not None
+    for multimask in (False, True):
+        options: dict[str, Any] = {"may_switch": may_switch, "multimask_output": multimask}
+        shared = decoded(model, embedding, prompts, frame, **options)
+        handle = model.mask_decoder.register_forward_hook(lambda *_: None)
+        plain = decoded(model, embedding, prompts, frame, **options)
+        handle.remove()
+        for found, expected in zip(shared.tensors, plain.tensors, strict=True):
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_sharing_and_leaving_out_padding_make_the_same_codes(
+    monkeypatch: pytest.MonkeyPatch, scenes: tuple[CalibrationImage, ...], pixels: torch.Tensor
+) -> None:
+    """Windows of 6 on a grid of 8 are padded; the plain way, which a hook asks for, projects the padding."""
+    model: Any = tiny_sam2()
+    quantize_model(model, load_recipe("rtn-w4a4"), scenes[:1])
+    prompts, frame = prompts_of(("boxes",), 4, 0), Frame((SIDE, SIDE), (SIDE, SIDE), SIDE)
+    found = embed(model, pixels)
+    shared = codes_seen(monkeypatch, model, lambda: decoded(model, found, prompts, frame))
+    for module in (model.vision_encoder, model.mask_decoder):
+        module.register_forward_hook(lambda *_: None)
+    expected = embed(model, pixels)
+    plain = codes_seen(monkeypatch, model, lambda: decoded(model, found, prompts, frame))
+    for one, other in zip(found.tensors, expected.tensors, strict=True):
+        assert torch.equal(one, other)
+    assert set(shared) == set(plain)
+    for site, codes in plain.items():
+        wanted = by_prompt(codes, 4)
+        assert torch.equal(by_prompt(shared[site], 4).expand_as(wanted), wanted), site

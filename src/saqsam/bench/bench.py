@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -16,12 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from saqsam.bench.rows import ROWS, float_contents
+from saqsam.bench.rows import ROWS, float_contents, row_problem
 from saqsam.errors import SaqsamError, UsageError
 from saqsam.export.parity import mask_ious
 from saqsam.extras import require_onnx
 from saqsam.pack.file import is_packed, read_packed
 
+logger = logging.getLogger("saqsam")
 TUNED = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 34)}
 """Without these, glibc gives large tensors back to the system after every operation, and PyTorch is up to 1.4
 times slower; a comparison must not credit an engine with that."""
@@ -62,7 +64,7 @@ class BenchRow:
 
 def bench(
     path: str | Path,
-    rows: Sequence[str] = tuple(ROWS),
+    rows: Sequence[str] | None = None,
     *,
     images: int = 2,
     rounds: int = 2,
@@ -72,7 +74,8 @@ def bench(
 
     Args:
         path: a packed file.
-        rows: names out of ``ROWS``.
+        rows: names out of ``ROWS``; ``None`` means all that can compute this model, and a line says which
+            are left out.
         images: generated images in each process.
         rounds: processes for each row.
         progress: called with the stage's name, processes done and processes in total.
@@ -85,6 +88,7 @@ def bench(
     path = Path(path)
     if not is_packed(path):
         raise UsageError(f"{path}: not a packed file; bench compares engines on one written by quantize")
+    rows = _fitting(path) if rows is None else rows
     unknown = [row for row in rows if row not in ROWS]
     if unknown:
         raise UsageError(f"row '{unknown[0]}': the rows are {', '.join(ROWS)}")
@@ -99,6 +103,16 @@ def bench(
     progress("bench", rounds * len(rows), rounds * len(rows))
     sizes = _sizes(path)
     return [_summary(row, found[row], _agreement(masks, row), sizes.get(row), images) for row in rows]
+
+
+def _fitting(path: Path) -> list[str]:
+    packed, found = read_packed(path), list[str]()
+    for row in ROWS:
+        if problem := row_problem(row, packed, path):
+            logger.warning("bench: row '%s' is left out: %s", row, problem)
+        else:
+            found.append(row)
+    return found
 
 
 def _run(row: str, path: Path, images: int, out: Path) -> tuple[dict[str, Any], list[Any]]:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from saqsam.engines.int8 import convert
-from saqsam.engines.load import integer_model, native_model, sessions_model
+from saqsam.engines.load import integer_model, native_model, native_parts, sessions_model
 from saqsam.errors import UsageError
 from saqsam.families.registry import family_of_config
 from saqsam.graphs.build import OPSETS, build_graphs
-from saqsam.graphs.model import OnnxSam
 from saqsam.graphs.portable import Portable
 from saqsam.graphs.session import open_session
+from saqsam.graphs.writers import writers_of
 from saqsam.pack.convert import from_packed
 from saqsam.pack.file import PackedModel, read_packed
 from saqsam.pack.fit import lay_out, packed_config
@@ -25,8 +25,11 @@ def torch_float(packed: PackedModel, path: Path) -> Any:
     config: Any = packed_config(packed, path)
     config._attn_implementation = "sdpa"
     config.vision_config._attn_implementation = "sdpa"
-    model = family_of_config(config).model_class(config).eval().requires_grad_(False)
-    model.load_state_dict(packed.float_state(), strict=False)
+    family = family_of_config(config)
+    model = family.model_class(config).eval().requires_grad_(False)
+    state = packed.float_state()
+    state |= {twin: state[stored] for stored, twin in family.tied}
+    model.load_state_dict(state)
     model.tie_weights()
     return model
 
@@ -77,7 +80,7 @@ def onnxruntime_dynamic(packed: PackedModel, path: Path) -> Any:
                 extra_options={"MatMulConstBOnly": True},
             )
             sessions.append(open_session(file, str(path), shared_arena=True))
-    return OnnxSam(packed_config(packed, path), sessions[0], sessions[1], str(path))
+    return writers_of(packed).model(packed_config(packed, path), sessions[0], sessions[1], str(path))
 
 
 ROWS: dict[str, Callable[[PackedModel, Path], Any]] = {
@@ -90,6 +93,27 @@ ROWS: dict[str, Callable[[PackedModel, Path], Any]] = {
     "onnxruntime dynamic int8": onnxruntime_dynamic,
 }
 """Builders by the name of their row."""
+
+
+_GRAPHS = ("integer", "onnxruntime float", "onnxruntime dynamic int8")
+
+
+def row_problem(row: str, packed: PackedModel, path: Path) -> str:
+    """Why a row cannot compute a model, empty if it can; asked without building it.
+
+    Raises:
+        CorruptCheckpoint: the packed file is damaged.
+    """
+    packed = replace(packed, config=packed_config(packed, path).to_dict())
+    try:
+        if row == "native":
+            native_parts(packed)
+        elif row in _GRAPHS:
+            contents = packed if row == "integer" else float_contents(packed)
+            writers_of(contents).source(contents)
+    except UsageError as reason:
+        return str(reason)
+    return ""
 
 
 def build_row(row: str, path: Path) -> Any:

@@ -20,7 +20,11 @@ def bench(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A packed model, as written by quantize.")],
     row: Annotated[
         list[str] | None,
-        typer.Option("--row", help="Only this engine; repeatable. All of them by default.", metavar="NAME"),
+        typer.Option(
+            "--row",
+            help="Only this engine; repeatable. All that can compute MODEL by default.",
+            metavar="NAME",
+        ),
     ] = None,
     images: Annotated[int, typer.Option("--images", help="Generated images in each process.", min=1)] = 2,
     rounds: Annotated[int, typer.Option("--rounds", help="Processes for each engine, in turns.", min=1)] = 2,
@@ -38,10 +42,9 @@ def bench(
 
     require_onnx()
     from saqsam.bench.bench import bench as run_bench
-    from saqsam.bench.rows import ROWS
 
     with progress() as report:
-        measured = run_bench(path, row or tuple(ROWS), images=images, rounds=rounds, progress=report)
+        measured = run_bench(path, row or None, images=images, rounds=rounds, progress=report)
     rows = [one.to_dict() for one in measured]
     if out is not None:
         _write_csv(out, rows)

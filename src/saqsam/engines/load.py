@@ -6,24 +6,30 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from saqsam.engines.choice import fastest_engine
-from saqsam.engines.names import AUTO, COMPILED, ENGINES, INT8, NATIVE, ONNXRUNTIME, TORCH
+from saqsam.engines.compiled import compile_encoder, refuse_uncompiled
+from saqsam.engines.names import AUTO, COMPILED, ENGINES, IN_PYTORCH, NATIVE, ONNXRUNTIME, TORCH
 from saqsam.errors import CorruptCheckpoint, UsageError
-from saqsam.extras import require_onnx
+from saqsam.extras import has_onnx, require_onnx
 from saqsam.families.record import Config, Model
+from saqsam.families.sam import SAM
 from saqsam.families.sam_names import SamNames
 from saqsam.graphs.build import OPSETS, build_graphs
-from saqsam.graphs.source import refuse_without_graphs
+from saqsam.graphs.refuse import packed_family, refuse_without_graphs
 from saqsam.native.library import LibraryMissing, UnknownLevel
 from saqsam.pack.convert import from_packed
 from saqsam.pack.file import PackedModel, is_packed, read_packed, write_packed
 from saqsam.pack.fit import lay_out
 from saqsam.sam import Sam
 from saqsam.segment.zoom import zooms_by_default
+
+if TYPE_CHECKING:
+    from saqsam.graphs.source import Source
+    from saqsam.native.kernels import Kernels
 
 logger = logging.getLogger("saqsam")
 
@@ -91,13 +97,18 @@ def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
             "leave the engine out for a float model"
         )
     packed = read_packed(path)
-    if chosen in (TORCH, INT8):
-        return _load_pytorch(packed, path, str(source), device, chosen)
     told = logging.DEBUG if engine == AUTO else logging.WARNING
+    if chosen == NATIVE and _only_pytorch(packed):
+        family = packed_family(packed).name
+        logger.log(
+            told, "%s: engine 'native' does not compute %s; simulated by PyTorch instead", source, family
+        )
+        chosen = TORCH
+    if chosen == COMPILED:
+        refuse_uncompiled(packed_family(packed))
+    if chosen in (TORCH, *IN_PYTORCH):
+        return _load_pytorch(packed, path, str(source), device, chosen)
     try:
-        refuse_without_graphs(packed)
-        if chosen == COMPILED:
-            return _load_pytorch(packed, path, str(source), device, chosen)
         return _load_graphs(packed, path, str(source), chosen, told)
     except UnknownLevel:
         raise
@@ -109,6 +120,8 @@ def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
 
 
 def _load_graphs(packed: PackedModel, path: Path, name: str, engine: str, told: int) -> Sam:
+    if engine == ONNXRUNTIME:
+        refuse_without_graphs(packed)
     require_onnx()
     found = lay_out(packed, path)
     packed = replace(packed, config=found.config.to_dict())
@@ -120,8 +133,13 @@ def _load_graphs(packed: PackedModel, path: Path, name: str, engine: str, told: 
     return EngineSam(cast(Model, model), title, found.recipe, packed.records, path, zoom=zoom, engine=engine)
 
 
+def _only_pytorch(packed: PackedModel) -> bool:
+    """Whether neither the kernels nor ONNX Runtime, as far as it is installed, know the model's family."""
+    family = packed_family(packed)
+    return family is not SAM and not (family.graphs and has_onnx())
+
+
 def _load_pytorch(packed: PackedModel, path: Path, name: str, device: str, engine: str) -> Sam:
-    from saqsam.engines.compiled import compile_encoder
     from saqsam.engines.int8 import convert
 
     model, recipe = from_packed(packed, path)
@@ -155,7 +173,6 @@ def integer_model(packed: PackedModel, config: Config, name: str) -> Any:
     from saqsam.graphs.graph import Graph
     from saqsam.graphs.integer import Integer
     from saqsam.graphs.portable import Portable
-    from saqsam.graphs.source import Source
 
     exactness = Exactness()
 
@@ -203,16 +220,11 @@ def native_model(packed: PackedModel, config: Config, name: str) -> Any:
     from saqsam.graphs.build import build_decoder
     from saqsam.graphs.exactness import Exactness
     from saqsam.graphs.integer import Integer
-    from saqsam.graphs.source import Source
     from saqsam.native.encoder import NativeEncoder
-    from saqsam.native.kernels import load_kernels
     from saqsam.native.model import NativeSam
-    from saqsam.native.supported import unsupported
 
-    kernels, exactness = load_kernels(), Exactness()
-    source = Source(packed)
-    if reason := unsupported(source):
-        raise Unsupported(f"engine 'native' does not compute this model ({reason}); take another engine")
+    source, kernels = native_parts(packed)
+    exactness = Exactness()
     try:
         decoder = build_decoder(
             source, OPSETS[0], lambda graph, own: Integer(graph, own, exactness), full_size=False
@@ -226,10 +238,22 @@ def native_model(packed: PackedModel, config: Config, name: str) -> Any:
     return NativeSam(config, encoder, decoder, no_mask, name)
 
 
+def native_parts(packed: PackedModel) -> tuple[Source, Kernels]:
+    """What a model on the kernels is built from, and these; errors as of ``native_model``."""
+    from saqsam.graphs.writers import writers_of
+    from saqsam.native.kernels import load_kernels
+    from saqsam.native.supported import unsupported
+
+    source = writers_of(packed).source(packed)
+    if reason := unsupported(source):
+        raise Unsupported(f"engine 'native' does not compute this model ({reason}); take another engine")
+    return source, load_kernels()
+
+
 def sessions_model(packed: PackedModel, config: Config, name: str, maker: Callable[..., Any]) -> Any:
     """Sessions with any arithmetic behind the calls of ``SamModel``."""
-    from saqsam.graphs.decoder_model import SharedOnnxSam
     from saqsam.graphs.session import open_session
+    from saqsam.graphs.writers import writers_of
 
     try:
         encoder, decoder = build_graphs(packed, OPSETS[0], maker, full_size=False)
@@ -237,7 +261,7 @@ def sessions_model(packed: PackedModel, config: Config, name: str, maker: Callab
     except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
         raise CorruptCheckpoint(name, f"its parts do not fit each other ({error!r})") from error
     session = open_session(encoder.SerializeToString(), name, shared_arena=True)
-    return SharedOnnxSam(config, session, decoder, no_mask, name)
+    return writers_of(packed).shared_model(config, session, decoder, no_mask, name)
 
 
 def _check_device(device: str, engine: str = ONNXRUNTIME) -> None:

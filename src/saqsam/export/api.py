@@ -10,7 +10,7 @@ from saqsam.errors import UsageError
 from saqsam.export.write import Exported, export_onnx
 from saqsam.extras import require_onnx
 from saqsam.graphs.build import OPSETS
-from saqsam.graphs.source import refuse_without_graphs
+from saqsam.graphs.refuse import refuse_without_graphs
 from saqsam.pack.convert import from_packed
 from saqsam.pack.file import is_packed, read_packed
 from saqsam.torch_state import as_documented

@@ -9,23 +9,20 @@ worlds, and what is compared is every code that it computes from it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from saqsam.families.embedding import Embedding
-from saqsam.families.record import CONVOLUTION, Model
+from saqsam.families.record import CONVOLUTION, Model, State
 from saqsam.families.registry import decoder_of, encoder_of
-from saqsam.graphs.decoder import decoder_graph
-from saqsam.graphs.encoder import EncoderWriter
 from saqsam.graphs.graph import Graph
-from saqsam.graphs.model import early_input, point_inputs
 from saqsam.graphs.portable import Portable
 from saqsam.graphs.session import open_session, run_session
 from saqsam.graphs.source import Source
+from saqsam.graphs.writers import writers_of
 from saqsam.models.attach import all_quantizers
 from saqsam.models.sites import ATTENTION, ENCODER, KEY, QUERY, VALUE, WEIGHT, Site
 
@@ -53,34 +50,28 @@ def encoder_codes(model: Model, source: Source, maker: Maker, pixel_values: Tens
         pixel_values: ``(1, 3, S, S)``.
         opset: of the graphs.
     """
-    encoder = encoder_of(model)
-    inputs: dict[int, Tensor] = {}
-
-    def keep(index: int) -> Callable[..., None]:
-        return lambda module, given: inputs.__setitem__(index, given[0])
-
-    parts: list[nn.Module] = [*encoder.blocks, encoder.neck]
-    hooks = [part.register_forward_pre_hook(keep(index)) for index, part in enumerate(parts)]
-    try:
-        encoder.module(pixel_values)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    encoder, steps = encoder_of(model), writers_of(source.packed).steps
+    left = _activation_sites(model, ENCODER)
+    state: State = (encoder.start(pixel_values),)
     shares: Shares = {}
-    for index, part in enumerate(parts):
-        is_neck = index == len(encoder.blocks)
-        path = encoder.neck_path if is_neck else encoder.block_path(index)
-        sites = [s for s in _activation_sites(model, ENCODER) if s.path.startswith(f"{path}.")]
-        run: Callable[..., Any] = part if is_neck else partial(encoder.run_block, part)
-        seen = _seen(model, sites, partial(run, inputs[index]))
+    for index, block in enumerate(encoder.blocks):
+        path, x = encoder.block_path(index), state[0]
+        sites = [site for site in left if site.path.startswith(f"{path}.")]
+        left = [site for site in left if site not in sites]
+        made: list[Tensor] = []
+        seen = _seen(model, sites, lambda: made.append(encoder.run_block(block, x)))  # noqa: B023
         graph = Graph(path, opset)
         arithmetic = maker(graph, source)
-        writer = EncoderWriter(graph, source, arithmetic)
-        x = graph.input("tokens", tuple(inputs[index].shape))
-        output = writer.neck(x) if is_neck else writer.block(x, index)
-        graph.output("output", output, None)
-        shares.update(_compare(graph, arithmetic, seen, {"tokens": inputs[index].numpy()}))
-    return shares
+        steps(graph, source, arithmetic).block(graph.input("tokens", tuple(x.shape)), index)
+        shares.update(_compare(graph, arithmetic, seen, {"tokens": x.numpy()}))
+        state = encoder.carry(index, state, made[0])
+    inputs = {f"state_{place}": x.numpy() for place, x in enumerate(state)}
+    seen = _seen(model, left, lambda: encoder.finish(state))
+    graph = Graph(encoder.neck_path, opset)
+    arithmetic = maker(graph, source)
+    names = [graph.input(name, x.shape) for name, x in inputs.items()]
+    steps(graph, source, arithmetic).finish(names)
+    return shares | _compare(graph, arithmetic, seen, inputs)
 
 
 @torch.no_grad()
@@ -108,12 +99,12 @@ def decoder_codes(
     )
     graph = Graph("decoder", opset)
     arithmetic = maker(graph, source)
-    decoder_graph(graph, source, arithmetic, full_size=False)
-    coords, kinds = point_inputs(boxes, points, labels)
+    writers = writers_of(source.packed)
+    writers.decoder(graph, source, arithmetic, full_size=False)
+    coords, kinds = writers.model.point_inputs(boxes, points, labels)
     low = 4 * source.grid
     inputs = {
-        "image_embeddings": embedding.main.numpy(),
-        **early_input(embedding),
+        **writers.model.image_inputs(embedding),
         "point_coords": coords[0].numpy(),
         "point_labels": kinds[0].numpy(),
         "mask_input": np.zeros((1, 1, low, low), np.float32),

@@ -19,13 +19,13 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from saqsam.errors import InvariantError
 from saqsam.export.codes import Maker, Shares, decoder_codes, encoder_codes, total_share, worst_site
 from saqsam.families.embedding import Embedding
 from saqsam.families.framing import preprocess
-from saqsam.families.record import Model
+from saqsam.families.record import Model, State
 from saqsam.families.registry import encoder_of
 from saqsam.graphs.model import OnnxSam
 from saqsam.graphs.source import Source
@@ -226,20 +226,18 @@ class _Tally:
         self.decoder_difference = _largest(self.decoder_difference, given, expected)
 
 
+@torch.no_grad()
 def disturbed_embedding(model: Model, pixel_values: Tensor, generator: torch.Generator) -> Embedding:
     """The model's embedding when noise of ``DISTURBANCE`` multiplies each block's input."""
 
-    def disturb(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
-        noise = torch.randn(given[0].shape, generator=generator)
-        return (given[0] * (1 + DISTURBANCE * noise), *given[1:])
+    def disturbed(x: Tensor) -> Tensor:
+        return x * (1 + DISTURBANCE * torch.randn(x.shape, generator=generator))
 
     encoder = encoder_of(model)
-    hooks = [part.register_forward_pre_hook(disturb) for part in (*encoder.blocks, encoder.neck)]
-    try:
-        return embed(model, pixel_values)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    state: State = (encoder.start(pixel_values),)
+    for index, block in enumerate(encoder.blocks):
+        state = encoder.carry(index, state, encoder.run_block(block, disturbed(state[0])))
+    return encoder.finish((disturbed(state[0]), *state[1:]))
 
 
 def mask_ious(masks: Tensor, others: Tensor) -> list[float]:

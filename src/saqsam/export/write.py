@@ -100,10 +100,9 @@ def _verified(
     import onnx
 
     from saqsam.export.parity import check_parity
-    from saqsam.graphs.model import OnnxSam
     from saqsam.graphs.portable import Portable
     from saqsam.graphs.session import open_session
-    from saqsam.graphs.source import Source
+    from saqsam.graphs.writers import writers_of
 
     if not cases:
         raise UsageError("verification needs at least one image with a prompt; give some, or --no-verify")
@@ -115,8 +114,9 @@ def _verified(
     encoder, decoder = (
         open_session(data, name) for data, name in zip(graphs, (ENCODER, DECODER), strict=True)
     )
-    stand_in = OnnxSam(model.config, encoder, decoder, "export")
-    return check_parity(model, stand_in, cases, Source(packed), Portable, opset, progress)
+    writers = writers_of(packed)
+    stand_in = writers.model(model.config, encoder, decoder, "export")
+    return check_parity(model, stand_in, cases, writers.source(packed), Portable, opset, progress)
 
 
 def write_together(directory: Path, contents: dict[str, bytes]) -> None:

@@ -20,12 +20,17 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 from transformers.models.sam.modeling_sam import SamAttention
+from transformers.models.sam2.modeling_sam2 import Sam2Attention
 from transformers.models.sam_hq.modeling_sam_hq import SamHQAttention
 
 from saqsam.families.decoder_attention import QuantDecoderAttention
 
-_FLOAT = (SamAttention, SamHQAttention)
-"""Float attentions; they differ in their names alone."""
+_FLOAT: dict[type[nn.Module], str] = {
+    SamAttention: "out_proj",
+    SamHQAttention: "out_proj",
+    Sam2Attention: "o_proj",
+}
+"""Float attentions, and what each calls the layer that reads the gathered values; nothing else differs."""
 
 
 class TokensToImage(Protocol):
@@ -68,9 +73,13 @@ def is_known(attention: nn.Module) -> bool:
         return True
     if type(attention) not in _FLOAT:
         return False
-    attention = cast(SamAttention, attention)
-    layers = (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj)
+    projections = cast(SamAttention, attention)
+    layers = (projections.q_proj, projections.k_proj, projections.v_proj, _output_layer(attention))
     return all(type(layer) is nn.Linear for layer in layers)
+
+
+def _output_layer(attention: nn.Module) -> nn.Linear:
+    return cast(nn.Linear, attention.get_submodule(_FLOAT[type(attention)]))
 
 
 class _QuantTokensToImage:
@@ -107,6 +116,7 @@ class _QuantImageToTokens:
 class _FloatTokensToImage:
     def __init__(self, attention: Any, positions: Tensor, shared: Tensor | None) -> None:
         self.attention, self.heads = attention, int(attention.num_attention_heads)
+        self.output = _output_layer(attention)
         # With an image of each prompt's own, the positions' share of the keys is still common to all.
         common = positions if shared is None else shared + positions
         self.key = _split(attention.k_proj(common)[0], self.heads)
@@ -126,13 +136,13 @@ class _FloatTokensToImage:
         return self._out(values.transpose(1, 2).flatten(2) + self.attention.v_proj.bias)
 
     def _out(self, x: Tensor) -> Tensor:
-        output: Tensor = self.attention.out_proj(x)
-        return output
+        return cast(Tensor, self.output(x))
 
 
 class _FloatImageToTokens:
     def __init__(self, attention: Any, positions: Tensor, shared: Tensor | None) -> None:
         self.attention, self.heads = attention, int(attention.num_attention_heads)
+        self.output_layer = _output_layer(attention)
         common = positions if shared is None else shared + positions
         self.query = _split(attention.q_proj(common)[0], self.heads)
 
@@ -148,8 +158,8 @@ class _FloatImageToTokens:
         maps = _softmax(scores, 2).flatten(1, 2)
         # (A V) W_out = A (V W_out): the output layer sees T tokens instead of N positions.
         value = _split(attention.v_proj(value), self.heads)
-        output = value @ attention.out_proj.weight.t().unflatten(0, (self.heads, -1))
-        return torch.bmm(maps.transpose(1, 2), output.flatten(1, 2)).add_(attention.out_proj.bias)
+        output = value @ self.output_layer.weight.t().unflatten(0, (self.heads, -1))
+        return torch.bmm(maps.transpose(1, 2), output.flatten(1, 2)).add_(self.output_layer.bias)
 
 
 def _split(x: Tensor, heads: int) -> Tensor:

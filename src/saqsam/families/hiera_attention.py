@@ -57,9 +57,13 @@ class QuantHieraAttention(nn.Module):
 
         ``(B, H, W, C) -> (B, rows, W, C')``; keys and values are those of all tokens.
         """
-        batch, height, width, _ = hidden_states.shape
+        return cast(Tensor, self.proj(self.attend(self.qkv(hidden_states), rows)))
+
+    def attend(self, qkv: Tensor, rows: slice = slice(None)) -> Tensor:
+        """What is between the two projections: ``(B, H, W, 3 * C) -> (B, rows, W, C)``, of pooled queries."""
+        batch = len(qkv)
         heads = self.num_attention_heads
-        query, key, value = self.qkv(hidden_states).unflatten(-1, (3, -1)).unbind(3)
+        query, key, value = qkv.unflatten(-1, (3, -1)).unbind(3)
         if self.query_stride:
             query = F.max_pool2d(query.permute(0, 3, 1, 2), self.query_stride, self.query_stride)
             query = query.permute(0, 2, 3, 1)
@@ -71,7 +75,7 @@ class QuantHieraAttention(nn.Module):
         value = through(quantizers.value, _by_head(value, heads))
         gathered = Pieces(quantizers, self.scale).attend(query, key, value)
         gathered = gathered.unflatten(0, (batch, heads)).transpose(1, 2)
-        return cast(Tensor, self.proj(gathered.reshape(batch, height, width, -1)))
+        return cast(Tensor, gathered.reshape(batch, height, width, -1))
 
 
 def _by_head(x: Tensor, heads: int) -> Tensor:

@@ -222,6 +222,10 @@ class Prepared(Protocol):
     def masks(self, tokens: Tensor, image: Tensor, *, multimask_output: bool) -> Tensor:
         """Mask logits ``(P, M, h, w)``, likewise."""
 
+    def answer(self, tokens: Tensor, image: Tensor, *, multimask_output: bool, may_switch: bool) -> Answers:
+        """Masks, scores and whatever else the family says ``(P, ...)``, likewise; options as of
+        :meth:`Decoder.answer`."""
+
 
 class Decoder(Protocol):
     """Prompt encoder and mask decoder in their steps.
@@ -333,8 +337,7 @@ class Family:
         naming: how files of the family are told from others', and its published sizes.
         options: of loading, by key.
         processor: the class of ``transformers`` that prepares its images and prompts.
-        graphs: whether ONNX graphs of it can be written, and the engines built that need them or know the
-            encoder.
+        graphs: whether ONNX graphs of it can be written, and the engines built that need them.
     """
 
     name: str

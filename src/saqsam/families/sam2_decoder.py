@@ -9,14 +9,16 @@ from torch import Tensor
 
 from saqsam.families.embedding import Embedding
 from saqsam.families.record import Answers
+from saqsam.families.sam2_shared_decoder import SAM2_KINDS, Sam2ImageDecoder
 from saqsam.families.sam_decoder import SamDecoder
+from saqsam.families.shared_decoder import can_share
 
 
 class Sam2Decoder(SamDecoder):
     """See :class:`saqsam.families.record.Decoder`.
 
     Args:
-        model: float or quantized.
+        model: float or quantized, or a stand-in with the calls of one: then only :meth:`answer` works.
     """
 
     iou_index = 1
@@ -25,7 +27,7 @@ class Sam2Decoder(SamDecoder):
     @property
     def switches(self) -> bool:
         """By the setting that comes with the weights; it is on in the published files."""
-        return bool(self._decoder.dynamic_multimask_via_stability)
+        return bool(self.model.config.mask_decoder_config.dynamic_multimask_via_stability)
 
     def output_tokens(self) -> Tensor:
         """``(T, C)``: object score, IoU, masks."""
@@ -53,9 +55,11 @@ class Sam2Decoder(SamDecoder):
             input_masks=input_masks,
         )
 
-    def prepared(self, embedding: Embedding, *, with_masks: bool = False) -> None:
-        """Only :meth:`answer` there is."""
-        del embedding, with_masks
+    def prepared(self, embedding: Embedding, *, with_masks: bool = False) -> Sam2ImageDecoder | None:
+        """See :mod:`saqsam.families.sam2_shared_decoder`."""
+        if not can_share(self.model, SAM2_KINDS):
+            return None
+        return Sam2ImageDecoder(self.model, embedding, with_masks=with_masks)
 
     def answer(
         self,
@@ -69,6 +73,20 @@ class Sam2Decoder(SamDecoder):
         may_switch: bool = False,
     ) -> Answers:
         """Masks ``(B, P, M, 4g, 4g)``, predicted IoU and object scores, by the modules of the model."""
+        may_switch = may_switch and self.switches and not multimask_output
+        if self._decoder is None:
+            return cast(
+                Answers,
+                self.model.answer(
+                    embedding,
+                    input_boxes=input_boxes,
+                    input_points=input_points,
+                    input_labels=input_labels,
+                    input_masks=input_masks,
+                    multimask_output=multimask_output,
+                    may_switch=may_switch,
+                ),
+            )
         sparse, dense = self.embed_prompts(
             input_boxes=input_boxes,
             input_points=input_points,
@@ -93,7 +111,7 @@ class Sam2Decoder(SamDecoder):
         objects = self.object_scores(tokens).unflatten(0, (batch, prompts))
         if multimask_output:
             return Answers(masks[:, :, 1:], scores[:, :, 1:], objects)
-        if may_switch and self.switches:
+        if may_switch:
             masks, scores = self._decoder._dynamic_multimask_via_stability(masks, scores)
             return Answers(masks, scores, objects)
         return Answers(masks[:, :, :1], scores[:, :, :1], objects)

@@ -6,18 +6,29 @@ decoder past it, through two convolutions of the decoder's that run once for an 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.models.sam2.modeling_sam2 import (
+    Sam2MultiScaleAttention,
+    Sam2MultiScaleBlock,
+    do_pool,
+    window_partition,
+    window_unpartition,
+)
 
 from saqsam.errors import InvariantError
 from saqsam.families import sam2_names as names
 from saqsam.families.embedding import Embedding
+from saqsam.families.hiera_attention import QuantHieraAttention
 from saqsam.families.record import Model, State, Stream
+from saqsam.families.sam_encoder import padded
 from saqsam.families.sam_rows import SamRows
+from saqsam.families.shared_decoder import is_watched
+from saqsam.modules.attention import AttentionQuantizers
 
 _COARSE, _COARSEST = 2, 3
 """Stages that the neck joins."""
@@ -29,7 +40,7 @@ class Sam2Encoder:
     In a state, the outputs of finished stages follow the tokens.
 
     Args:
-        model: float or quantized.
+        model: float or quantized, or a stand-in with the calls of one: then only :meth:`encode` works.
     """
 
     path = names.ENCODER_PATH
@@ -92,19 +103,51 @@ class Sam2Encoder:
         return self._joined(state[_COARSEST], state[0])
 
     def encode(self, pixel_values: Tensor) -> Embedding:
-        """``(B, 3, S, S)`` to embeddings, without the position codes of the neck, which only video reads."""
-        return self.plain(pixel_values)
+        """``(B, 3, S, S)`` to embeddings, without the position codes of the neck, which only video reads, and
+        without padding to whole windows where nothing watches."""
+        if not isinstance(self.module, nn.Module):
+            fine, middle, main = self.model.get_image_embeddings(pixel_values)
+            return Embedding(main, (fine, middle))
+        return self._by_blocks(pixel_values, self.run_block if self.can_skip_padding() else _plain_block)
 
     def plain(self, pixel_values: Tensor) -> Embedding:
         """All blocks by their own ``forward``, then the neck."""
+        return self._by_blocks(pixel_values, _plain_block)
+
+    def _by_blocks(self, pixel_values: Tensor, run: Callable[[nn.Module, Tensor], Tensor]) -> Embedding:
         state: State = (self.start(pixel_values),)
         for index, block in enumerate(self.blocks):
-            state = self.carry(index, state, block(state[0]))
+            state = self.carry(index, state, run(block, state[0]))
         return self.finish(state)
 
+    def can_skip_padding(self) -> bool:
+        """Whether :meth:`run_block` gives what each block gives; not where a hook or an observer waits."""
+        return all(
+            type(block) is Sam2MultiScaleBlock
+            and isinstance(block.attn, (Sam2MultiScaleAttention, QuantHieraAttention))
+            for block in self.blocks
+        ) and not any(is_watched(module) for module in self.module.modules())
+
     def run_block(self, block: nn.Module, x: Tensor) -> Tensor:
-        """``block(x)``: ``(B, H, W, C)`` to the same, or to half the sides and twice the width."""
-        return cast(Tensor, block(x))
+        """``block(x)``: ``(B, H, W, C)`` to the same, or to half the sides and twice the width.
+
+        Tokens that only fill up a window are zero, so their query, key and value are the projection's bias:
+        they are put in after projecting, and taken out again before the output projection.
+        """
+        layer: Any = block
+        height, width = x.shape[1:3]
+        side = layer.window_size
+        if side == 0:
+            return cast(Tensor, layer(x))
+        attention, normed = _by_parts(layer.attn), layer.layer_norm1(x)
+        windows, whole = window_partition(padded(attention.qkv(normed), attention.qkv.bias, side), side)
+        attended, pool = attention.attend(windows), 1
+        if layer.query_stride:
+            x, pool = do_pool(layer.proj(normed), layer.query_stride), layer.query_stride[0]
+        whole = whole[0] // pool, whole[1] // pool
+        attended = window_unpartition(attended, side // pool, whole, (height // pool, width // pool))
+        x = x + attention.proj(attended)
+        return cast(Tensor, x + layer.mlp(layer.layer_norm2(x)))
 
     def stage_ends(self) -> list[int]:
         """Stages of Hiera, the long third one divided behind each block with global attention."""
@@ -141,3 +184,14 @@ class Sam2Encoder:
     def _no_memory(self) -> Tensor:
         """Stands for earlier frames, of which an image has none: ``(1, C, 1, 1)``."""
         return cast(Tensor, self.model.no_memory_embedding).reshape(1, -1, 1, 1)
+
+
+def _plain_block(block: nn.Module, x: Tensor) -> Tensor:
+    return cast(Tensor, block(x))
+
+
+def _by_parts(attention: Any) -> QuantHieraAttention:
+    """The attention with its steps apart; a float one shares its layers with what is returned."""
+    if isinstance(attention, QuantHieraAttention):
+        return attention
+    return QuantHieraAttention(attention, AttentionQuantizers(None, None, None, None))

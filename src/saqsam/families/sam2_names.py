@@ -64,6 +64,7 @@ class BlockNames:
 class DecoderLayerNames:
     """One two-way layer; its norms follow self-attention, tokens to image, MLP and image to tokens."""
 
+    path: str
     attentions: tuple[Attention, Attention, Attention]
     norms: tuple[str, ...]
     mlp_in: str
@@ -78,7 +79,7 @@ class DecoderLayerNames:
             _attention(f"{path}.cross_attn_image_to_token"),
         )
         norms = tuple(f"{path}.layer_norm{number}" for number in (1, 2, 3, 4))
-        return cls(attentions, norms, f"{path}.mlp.proj_in", f"{path}.mlp.proj_out")
+        return cls(path, attentions, norms, f"{path}.mlp.proj_in", f"{path}.mlp.proj_out")
 
 
 def _attention(path: str, *, asks_image: bool = False) -> Attention:

@@ -131,12 +131,12 @@ class SamEncoder:
         layer: Any = block
         height, width = x.shape[1:3]
         side = layer.window_size
-        if side == 0 or (height % side == 0 and width % side == 0):
+        if side == 0:
             return cast(Tensor, layer(x))
         attention = _by_parts(layer.attn)
         projected = attention.qkv(layer.layer_norm1(x))
-        windows, padded = layer.window_partition(_padded(projected, attention.qkv.bias, side), side)
-        attended = layer.window_unpartition(attention.attend(windows), side, padded, (height, width))
+        windows, whole = layer.window_partition(padded(projected, attention.qkv.bias, side), side)
+        attended = layer.window_unpartition(attention.attend(windows), side, whole, (height, width))
         x = x + attention.proj(attended)
         return cast(Tensor, x + layer.mlp(layer.layer_norm2(x)))
 
@@ -172,9 +172,11 @@ def _by_parts(attention: SamVisionAttention) -> QuantVisionAttention:
     return QuantVisionAttention(attention, nothing, float_rel_pos_query=True)
 
 
-def _padded(x: Tensor, bias: Tensor | None, side: int) -> Tensor:
+def padded(x: Tensor, bias: Tensor | None, side: int) -> Tensor:
     """``x (B, H, W, C)`` with ``bias (C,)`` on the right and below, up to whole windows."""
     batch, height, width, channels = x.shape
+    if height % side == 0 and width % side == 0:
+        return x
     whole = x.new_empty(batch, -(-height // side) * side, -(-width // side) * side, channels)
     whole[:, :height, :width] = x
     filler = x.new_zeros(()) if bias is None else bias

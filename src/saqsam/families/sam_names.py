@@ -111,7 +111,7 @@ class SamNames:
     no_point: str = f"{_PROMPTS}.not_a_point_embed.weight"
     mask_embedding: str = f"{_PROMPTS}.mask_embed"
     no_mask: str = f"{_PROMPTS}.no_mask_embed.weight"
-    output_tokens: tuple[str, str] = (f"{_DECODER}.iou_token", f"{_DECODER}.mask_tokens")
+    output_tokens: tuple[str, ...] = (f"{_DECODER}.iou_token", f"{_DECODER}.mask_tokens")
     decoder: str = _DECODER
     transformer: str = _TRANSFORMER
     final_attention: Attention = _FINAL

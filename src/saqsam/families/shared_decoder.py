@@ -22,6 +22,7 @@ from transformers.models.sam.modeling_sam import (
 )
 
 from saqsam.families.cross_attention import image_to_tokens, is_known, tokens_to_image
+from saqsam.families.record import Answers
 from saqsam.modules.quantizer import Quantizer
 
 
@@ -55,7 +56,7 @@ def can_share(model: Any, kinds: DecoderKinds = SAM_KINDS) -> bool:
     return (
         known
         and is_known(decoder.transformer.final_attn_token_to_image)
-        and _upscales_by_pairs(decoder, kinds.norm)
+        and _upscales_bypairs(decoder, kinds.norm)
         and not any(is_watched(module) for module in decoder.modules())
     )
 
@@ -68,7 +69,7 @@ def _cross_attentions(layer: Any) -> tuple[nn.Module, nn.Module]:
     return layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
 
 
-def _upscales_by_pairs(decoder: Any, norm: type[nn.Module]) -> bool:
+def _upscales_bypairs(decoder: Any, norm: type[nn.Module]) -> bool:
     """Both upscaling layers turn each position into 2x2 positions of its own."""
     return type(decoder.upscale_layer_norm) is norm and all(
         type(conv) is nn.ConvTranspose2d
@@ -91,6 +92,9 @@ class ImageDecoder:
         embeddings: ``(1, C, g, g)`` of the image.
         with_masks: whether prompts bring masks; each of them then has an image side of its own.
     """
+
+    iou_index = 0
+    """Place of the IoU token; the tokens of the masks follow it."""
 
     def __init__(self, model: Any, embeddings: Tensor, *, with_masks: bool = False) -> None:
         self.embeddings = embeddings
@@ -148,17 +152,31 @@ class ImageDecoder:
 
     def scores(self, tokens: Tensor, *, multimask_output: bool) -> Tensor:
         """Predicted IoU ``(P, M)`` from tokens ``(P, T, C)`` of :meth:`attend`."""
-        scores: Tensor = self.decoder.iou_prediction_head(tokens[:, 0])
+        scores: Tensor = self.decoder.iou_prediction_head(tokens[:, self.iou_index])
         return scores[:, list(self._chosen(multimask_output))]
+
+    def answer(self, tokens: Tensor, image: Tensor, *, multimask_output: bool, may_switch: bool) -> Answers:
+        """All of it ``(P, ...)`` from what :meth:`attend` returned; a single mask is always the first."""
+        del may_switch
+        scores = self.scores(tokens, multimask_output=multimask_output)
+        return Answers(self.masks(tokens, image, multimask_output=multimask_output), scores)
 
     def masks(self, tokens: Tensor, image: Tensor, *, multimask_output: bool) -> Tensor:
         """Mask logits ``(P, M, 4g, 4g)`` from what :meth:`attend` returned, or from some of its rows."""
+        return self._drawn(tokens, image, self._chosen(multimask_output))
+
+    def _upscaled(self, image: Tensor) -> Tensor:
+        """Image tokens ``(P, N, C)`` to pixels ``(P, N, 4, 4, C / 8)``, four of four for each token."""
         decoder, norm = self.decoder, self.decoder.upscale_layer_norm
-        x = _pairs(decoder.upscale_conv1, image)
+        x = pairs(decoder.upscale_conv1, image)
         x = decoder.activation(F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
-        x = decoder.activation(_pairs(decoder.upscale_conv2, x))
-        networks, chosen = decoder.output_hypernetworks_mlps, self._chosen(multimask_output)
-        asked = torch.stack([networks[index](tokens[:, 1 + index]) for index in chosen], dim=2)
+        return cast(Tensor, decoder.activation(pairs(decoder.upscale_conv2, x)))
+
+    def _drawn(self, tokens: Tensor, image: Tensor, chosen: range) -> Tensor:
+        """Logits ``(P, len(chosen), 4g, 4g)`` of some of the masks."""
+        x = self._upscaled(image)
+        networks, first = self.decoder.output_hypernetworks_mlps, self.iou_index + 1
+        asked = torch.stack([networks[index](tokens[:, first + index]) for index in chosen], dim=2)
         logits = torch.bmm(x.flatten(1, 3), asked)
         # Rows are (row, column, 2x2 of the first step, 2x2 of the second): bring rows and columns together.
         logits = logits.view(len(tokens), self.grid, self.grid, 2, 2, 2, 2, len(chosen))
@@ -198,7 +216,7 @@ def _as_tokens(x: Tensor) -> Tensor:
     return x.flatten(2).transpose(1, 2).contiguous()
 
 
-def _pairs(conv: nn.ConvTranspose2d, x: Tensor) -> Tensor:
+def pairs(conv: nn.ConvTranspose2d, x: Tensor) -> Tensor:
     """A 2x2 transposed convolution of stride 2 on channels-last ``(..., C) -> (..., 4, C')``."""
     channels = conv.out_channels
     weight = conv.weight.permute(2, 3, 1, 0).reshape(4 * channels, -1)

@@ -37,15 +37,14 @@ def build_graphs(
     Raises:
         UsageError: the opset, or a part of the model, is not supported.
     """
-    from saqsam.graphs.encoder import encoder_graph
     from saqsam.graphs.graph import Graph
-    from saqsam.graphs.source import Source
+    from saqsam.graphs.writers import writers_of
 
     if opset not in OPSETS:
         raise UsageError(f"opset {opset}: graphs are written in opset {', '.join(map(str, OPSETS))}")
-    source = Source(packed)
-    encoder = Graph("encoder", opset)
-    encoder_graph(encoder, source, arithmetic(encoder, source))
+    writers = writers_of(packed)
+    source, encoder = writers.source(packed), Graph("encoder", opset)
+    writers.encoder(encoder, source, arithmetic(encoder, source))
     return encoder.model(_metadata(source)), build_decoder(source, opset, arithmetic, full_size=full_size)
 
 
@@ -53,11 +52,11 @@ def build_decoder(
     source: Source, opset: int, arithmetic: Callable[[Graph, Source], Portable], *, full_size: bool = True
 ) -> ModelProto:
     """The prompt-and-mask decoder alone; arguments as of ``build_graphs``."""
-    from saqsam.graphs.decoder import decoder_graph
     from saqsam.graphs.graph import Graph
+    from saqsam.graphs.writers import writers_of
 
     decoder = Graph("decoder", opset)
-    decoder_graph(decoder, source, arithmetic(decoder, source), full_size=full_size)
+    writers_of(source.packed).decoder(decoder, source, arithmetic(decoder, source), full_size=full_size)
     return decoder.model(_metadata(source))
 
 

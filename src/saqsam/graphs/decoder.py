@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from onnx import TensorProto
@@ -17,7 +18,7 @@ from saqsam.graphs.portable import Portable
 from saqsam.graphs.source import EARLY, Source
 
 _LAST_NORM_EPSILON = 1e-5  # of the norm after the last attention, which has no setting
-_UPSCALE_EPSILON = 1e-6
+UPSCALE_EPSILON = 1e-6
 _PADDING = -1
 """Label of a point that is none; SAM appends one to clicks that come without a box."""
 
@@ -37,7 +38,7 @@ def decoder_graph(graph: Graph, source: Source, arithmetic: Portable, *, full_si
         full_size: ``False`` leaves out ``masks`` and ``orig_im_size``, and computes only the masks that an
             input ``mask_slots (K,)`` int64 names, K of 0 to M - 1.
     """
-    writer = _Decoder(graph, source, arithmetic)
+    writer = DecoderWriter(graph, source, arithmetic)
     grid, low = source.grid, 4 * source.grid
     embeddings = graph.input("image_embeddings", (1, writer.width, grid, grid))
     early = None
@@ -65,23 +66,42 @@ def decoder_graph(graph: Graph, source: Source, arithmetic: Portable, *, full_si
 
 
 @dataclass(frozen=True)
-class _Decoder:
+class DecoderWriter:
+    """The parts of prompt encoder and mask decoder, each written into ``graph`` when it is called."""
+
     graph: Graph
     source: Source
     arithmetic: Portable
 
+    iou_index: ClassVar[int] = 0
+    """Place of the IoU token; the tokens of the masks follow it."""
+
     @property
     def width(self) -> int:
+        """Channels of tokens."""
         return int(self.source.decoder["hidden_size"])
 
     @property
     def names(self) -> SamNames:
+        """Where the parameters are in the packed file."""
         return self.source.names
 
+    @property
+    def outputs(self) -> int:
+        """Number of masks."""
+        return int(self.source.decoder["num_multimask_outputs"]) + 1
+
+    @property
+    def epsilon(self) -> float:
+        """Of the norms in the layers of the transformer."""
+        return float(self.source.decoder["layer_norm_eps"])
+
     def parameter(self, name: str) -> str:
+        """A float parameter."""
         return self.source.parameter(self.graph, name)
 
     def norm(self, x: str, path: str, epsilon: float) -> str:
+        """Normalisation over the last side."""
         weight, bias = self.parameter(f"{path}.weight"), self.parameter(f"{path}.bias")
         return self.graph.add("LayerNormalization", x, weight, bias, axis=-1, epsilon=epsilon)
 
@@ -104,9 +124,12 @@ class _Decoder:
         features = graph.add("Where", padding, self.parameter(self.names.no_point), features)
         for kind in range(int(self.source.part("prompt_encoder_config")["num_point_embeddings"])):
             chosen = graph.add("Equal", label, graph.constant(float(kind)))
-            kind_embedding = self.parameter(f"{self.names.points}.{kind}.weight")
-            features = graph.add("Where", chosen, graph.add("Add", features, kind_embedding), features)
+            features = graph.add("Where", chosen, graph.add("Add", features, self.kind(kind)), features)
         return features
+
+    def kind(self, number: int) -> str:
+        """``(1, C)`` what is added to points with this label."""
+        return self.parameter(f"{self.names.points}.{number}.weight")
 
     def dense(self, mask: str, has_mask: str) -> str:
         """``(B, C, g, g)`` or ``(B, C, 1, 1)``: the embedded mask prompt, or what stands for none."""
@@ -153,7 +176,7 @@ class _Decoder:
         )
         places = np.stack(np.meshgrid(axis, axis, indexing="xy"), axis=-1).reshape(1, -1, 2)
         where = self.positions(self.graph.constant(places))
-        epsilon = float(self.source.decoder["layer_norm_eps"])
+        epsilon = self.epsilon
         for index, layer in enumerate(self.names.layers):
             if index == 0:
                 tokens = self.attention(tokens, tokens, tokens, layer.self_attention)
@@ -202,17 +225,12 @@ class _Decoder:
         where only M numbers of each have to be moved. ``features`` are SAM-HQ's, of the image.
         """
         graph = self.graph
-        first_step, second_step = self.names.upscaling
-        graph.scope = f"{self.names.decoder}.upscale"
-        outputs = int(self.source.decoder["num_multimask_outputs"]) + 1
-        x = graph.reshape(self._fourfold(image, first_step), 0, -1, self.width // 4)
-        x = graph.add("Gelu", self.norm(x, self.names.upscaling_norm, _UPSCALE_EPSILON))
-        x = graph.add("Gelu", self._fourfold(x, second_step))
-        x = graph.transpose(graph.reshape(x, 0, -1, self.width // 8), 0, 2, 1)
+        x = self.upscaled(image)
         graph.scope = f"{self.names.decoder}.heads"
-        each = graph.split(graph.slice(tokens, 1, 1, 1 + outputs), 1, outputs)
+        outputs, first = self.outputs, self.iou_index + 1
+        each = graph.split(graph.slice(tokens, 1, first, first + outputs), 1, outputs)
         vectors = [
-            self._feed_forward(one, f"{self.names.mask_heads}.{index}", 3) for index, one in enumerate(each)
+            self.feed_forward(one, f"{self.names.mask_heads}.{index}", 3) for index, one in enumerate(each)
         ]
         vector = graph.add("Concat", *vectors, axis=1) if outputs > 1 else vectors[0]
         if slots is not None:
@@ -221,9 +239,18 @@ class _Decoder:
         if features is not None:
             logits = self._high_quality(graph.slice(tokens, 1, 1 + outputs, 2 + outputs), x, features, logits)
         depth = int(self.source.decoder["iou_head_depth"])
-        first = graph.slice(tokens, 1, 0, 1)
-        scores = self._feed_forward(first, self.names.iou_head, depth)
+        scores = self.feed_forward(graph.slice(tokens, 1, self.iou_index, first), self.names.iou_head, depth)
         return logits, graph.reshape(scores, -1, outputs)
+
+    def upscaled(self, image: str) -> str:
+        """Image tokens ``(B, N, C)`` to ``(B, C / 8, 16 * N)``, pixels in the order of their tokens."""
+        graph = self.graph
+        first_step, second_step = self.names.upscaling
+        graph.scope = f"{self.names.decoder}.upscale"
+        x = graph.reshape(self.fourfold(image, first_step), 0, -1, self.width // 4)
+        x = graph.add("Gelu", self.norm(x, self.names.upscaling_norm, UPSCALE_EPSILON))
+        x = graph.add("Gelu", self.fourfold(x, second_step))
+        return graph.transpose(graph.reshape(x, 0, -1, self.width // 8), 0, 2, 1)
 
     def _in_rows(self, x: str) -> str:
         """``(B, n, pixels in the order of their tokens)`` to ``(B, n, 4g, 4g)``."""
@@ -235,14 +262,14 @@ class _Decoder:
         """Logits with SAM-HQ's mask added to each, or that mask in place of each."""
         graph, low = self.graph, 4 * self.source.grid
         fine = HighQuality(graph, self.source).of_masks(self._in_rows(x), features)
-        asked = self._feed_forward(token, self.names.hq_head, 3)
+        asked = self.feed_forward(token, self.names.hq_head, 3)
         mask = graph.add("MatMul", asked, graph.reshape(fine, 0, 0, -1))
         mask = graph.reshape(mask, 0, 0, low, low)
         if self.source.decoder.get("hq_token_only"):
             return graph.add("Expand", mask, graph.add("Shape", logits))
         return graph.add("Add", logits, mask)
 
-    def _fourfold(self, x: str, path: str) -> str:
+    def fourfold(self, x: str, path: str) -> str:
         """Transposed convolution, 2x2 with stride 2: ``(B, n, in) -> (B, n, 4 * out)``, pixels row by row."""
         weight = self.source.array(f"{path}.weight")  # (in, out, 2, 2)
         matrix = weight.transpose(0, 2, 3, 1).reshape(len(weight), -1)
@@ -253,7 +280,7 @@ class _Decoder:
             values = [graph.add("Cast", value, to=1) for value in values]
         return graph.add("Add", graph.add("MatMul", x, values[0]), values[1])
 
-    def _feed_forward(self, x: str, path: str, depth: int) -> str:
+    def feed_forward(self, x: str, path: str, depth: int) -> str:
         """A stack of float linear layers with ReLU between them."""
         names = ["proj_in", *(f"layers.{index}" for index in range(depth - 2)), "proj_out"]
         for name in names:

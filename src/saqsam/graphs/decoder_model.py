@@ -16,7 +16,6 @@ from saqsam.families.record import Config
 from saqsam.graphs.graph import Array
 from saqsam.graphs.model import OnnxSam
 from saqsam.graphs.session import open_session, run_session
-from saqsam.graphs.source import EARLY
 from saqsam.graphs.split import split_graph
 
 _KINDS = {"tensor(float)": 1, "tensor(uint8)": 2, "tensor(int8)": 3, "tensor(int32)": 6, "tensor(int64)": 7}
@@ -58,7 +57,7 @@ class SharedOnnxSam(OnnxSam):
         rest = split_graph(decoder, _MASK, kinds)[1]
         self.masks = sessions[0]
         self._dense = self.masks.get_outputs()[0].name
-        rest = split_graph(rest, ("image_embeddings", EARLY, self._dense), kinds)[1]
+        rest = split_graph(rest, (*self.image_names, self._dense), kinds)[1]
         self.image = sessions[1]
         # A few prompts at a time need little memory, again and again.
         prompts = open_session(rest.SerializeToString(), name, _YIELDING, arena=True)
@@ -75,9 +74,9 @@ class SharedOnnxSam(OnnxSam):
         mask: Tensor | None = None,
         kept: slice = slice(None),
         beside: Mapping[str, Array] = _NOTHING,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """As of ``OnnxSam``."""
-        image = {**beside, "image_embeddings": embedding.contiguous().numpy()}
+        image = {**beside, self.image_names[0]: embedding.contiguous().numpy()}
         side = self._shared(image) if mask is None else self._image_side(image, self._embedded(mask))
         points = {
             "point_coords": coords.float().contiguous().numpy(),

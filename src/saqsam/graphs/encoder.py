@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +11,9 @@ from saqsam.families.sam_names import EncoderBlockNames, SamNames
 from saqsam.graphs.graph import Graph
 from saqsam.graphs.portable import Portable
 from saqsam.graphs.source import EARLY, Source
+from saqsam.graphs.windows import unwindowed, windows
 
-_MAP = 1 << 25
+LARGEST_MAP = 1 << 25
 """Elements of an attention map held at once; larger ones are computed head by head, which is exact."""
 
 
@@ -87,32 +89,6 @@ class EncoderWriter:
         epsilon = float(self.source.vision["layer_norm_eps"]) if epsilon is None else epsilon
         return self.graph.add("LayerNormalization", x, weight, bias, axis=-1, epsilon=epsilon)
 
-    def windows(self, x: str, zero: str, side: int) -> str:
-        """``(B, g, g, C)`` to ``(B * count, side, side, C)``; ``zero`` fills the last windows."""
-        grid, width = self.source.grid, int(self.source.vision["hidden_size"])
-        count = -(-grid // side)
-        if grid == side:
-            return x
-        missing = count * side - grid
-        if missing:
-            x = self.graph.add("Pad", x, self.graph.shape(0, 0, 0, 0, 0, missing, missing, 0), zero)
-        x = self.graph.reshape(x, -1, count, side, count, side, width)
-        return self.graph.reshape(self.graph.transpose(x, 0, 1, 3, 2, 4, 5), -1, side, side, width)
-
-    def unwindowed(self, x: str, side: int) -> str:
-        """Heads of each window side by side again, ``(B * count, h, side * side, d)`` to ``(B, g, g, C)``."""
-        grid, width = self.source.grid, int(self.source.vision["hidden_size"])
-        heads = int(self.source.vision["num_attention_heads"])
-        count = -(-grid // side)
-        if grid == side:
-            return self.graph.reshape(self.graph.transpose(x, 0, 2, 1, 3), -1, side, side, width)
-        x = self.graph.reshape(x, -1, count, count, heads, side, side, width // heads)
-        x = self.graph.transpose(x, 0, 1, 4, 2, 5, 3, 6)
-        x = self.graph.reshape(x, -1, count * side, count * side, width)
-        if count * side == grid:
-            return x
-        return self.graph.slice(self.graph.slice(x, 1, 0, grid), 2, 0, grid)
-
     def attention(self, x: str, names: EncoderBlockNames, side: int) -> str:
         """Attention within windows of ``side * side`` tokens: ``(B, g, g, C)`` to the same.
 
@@ -122,16 +98,19 @@ class EncoderWriter:
         heads = int(self.source.vision["num_attention_heads"])
         width = int(self.source.vision["hidden_size"])
         (fused,) = names.attention.projections
-        projected = self.arithmetic.linear(x, fused, lambda y, zero: self.windows(y, zero, side))
+        projected = self.arithmetic.linear(
+            x, fused, lambda y, zero: windows(graph, y, zero, self.source.grid, side, width)
+        )
         qkv = graph.split(projected, 3, 3)
         query, key, value = (graph.reshape(part, -1, tokens, heads, width // heads) for part in qkv)
         query, value = (graph.transpose(part, 0, 2, 1, 3) for part in (query, value))
         key = graph.transpose(key, 0, 2, 3, 1)
-        parts = heads if heads * tokens * tokens > _MAP else 1
+        parts = heads if heads * tokens * tokens > LARGEST_MAP else 1
         split = [graph.split(whole, 1, parts) for whole in (query, key, value)]
         outputs = [self._attend(q, k, v, names, side) for q, k, v in zip(*split, strict=True)]
         output = graph.add("Concat", *outputs, axis=1) if parts > 1 else outputs[0]
-        return self.arithmetic.linear(self.unwindowed(output, side), names.attention.output)
+        joined = unwindowed(graph, output, self.source.grid, side, heads, width)
+        return self.arithmetic.linear(joined, names.attention.output)
 
     def _attend(self, query: str, key: str, value: str, names: EncoderBlockNames, side: int) -> str:
         """``query, value (B, h, N, d)`` and ``key (B, h, d, N)`` -> ``(B, h, N, d)``."""
@@ -170,6 +149,10 @@ class EncoderWriter:
             "Gather", self.source.parameter(self.graph, name), self.graph.constant(offsets, np.int64), axis=0
         )
         return self.graph.transpose(table, 0, 2, 1)
+
+    def finish(self, state: Sequence[str]) -> None:
+        """Everything after the last block, of the tokens and whatever earlier blocks left."""
+        self.neck(state[0])
 
     def neck(self, x: str) -> str:
         """``(B, g, g, C)`` tokens to the ``(B, channels, g, g)`` embedding."""

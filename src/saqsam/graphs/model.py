@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 import onnxruntime
@@ -15,10 +15,12 @@ from torch import Tensor
 from saqsam.errors import ImageError, PromptError
 from saqsam.families.embedding import Embedding
 from saqsam.families.record import Config
+from saqsam.families.registry import sizes_of
 from saqsam.graphs.graph import Array
 from saqsam.graphs.session import run_session
 from saqsam.graphs.source import EARLY
 
+_CHANNELS = 3
 _SLOTS = "mask_slots"
 _NOTHING: Mapping[str, Array] = MappingProxyType({})
 
@@ -55,6 +57,10 @@ class OnnxSam:
     device = torch.device("cpu")
     mask_decoder = None
     """There is no PyTorch decoder whose parts could be called one by one."""
+    image_names: ClassVar[tuple[str, ...]] = ("image_embeddings", EARLY)
+    """What the decoder takes of an image, the main tensor first."""
+    answers: ClassVar[tuple[str, ...]] = ("low_res_masks", "iou_predictions")
+    """What is asked of it: masks, scores, and what else there is."""
 
     def __init__(
         self,
@@ -64,7 +70,6 @@ class OnnxSam:
         name: str,
     ) -> None:
         self.config, self.encoder, self.decoder, self.name = config, encoder, decoder, name
-        self._outputs = ["low_res_masks", "iou_predictions"]
         self._inputs = {one.name for one in decoder.get_inputs()}
 
     def vision_encoder(self, pixel_values: Tensor) -> Embeddings:
@@ -73,13 +78,17 @@ class OnnxSam:
         Raises:
             ImageError: another size than the model's input.
         """
-        vision: Any = self.config.vision_config
-        expected = (vision.num_channels, vision.image_size, vision.image_size)
+        self.check_pixels(pixel_values)
+        return self._encoded(pixel_values)
+
+    def check_pixels(self, pixel_values: Tensor) -> None:
+        """Refuse pixels of another size than the model's input; errors as of ``vision_encoder``."""
+        side = sizes_of(self).preprocessing.side
+        expected = (_CHANNELS, side, side)
         if pixel_values.ndim != 4 or tuple(pixel_values.shape[1:]) != expected:
             raise ImageError(
                 "pixels", f"expected a model input of shape (B, {expected}), got {tuple(pixel_values.shape)}"
             )
-        return self._encoded(pixel_values)
 
     def _encoded(self, pixel_values: Tensor) -> Embeddings:
         """Embeddings of pixels whose shape was checked."""
@@ -128,6 +137,19 @@ class OnnxSam:
         )
         return MaskOutput(logits, scores)
 
+    @staticmethod
+    def image_inputs(embedding: Embedding) -> dict[str, Array]:
+        """What the decoder's graph takes of one image, by name."""
+        early = _beside([x.permute(0, 2, 3, 1) for x in embedding.features])
+        return {"image_embeddings": embedding.main.contiguous().numpy(), **early}
+
+    @staticmethod
+    def point_inputs(
+        boxes: Tensor | None, points: Tensor | None, labels: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """See :func:`point_inputs`."""
+        return point_inputs(boxes, points, labels)
+
     def decode(
         self,
         embedding: Tensor,
@@ -136,7 +158,7 @@ class OnnxSam:
         mask: Tensor | None = None,
         kept: slice = slice(None),
         beside: Mapping[str, Array] = _NOTHING,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """Masks of one image's prompts.
 
         Args:
@@ -148,12 +170,12 @@ class OnnxSam:
             beside: what the graph takes of the image beside its embedding, by name.
 
         Returns:
-            Logits ``(P, M, 4g, 4g)`` and predicted IoU ``(P, M)``.
+            Logits ``(P, M, 4g, 4g)`` and predicted IoU ``(P, M)``, then what else ``answers`` names.
         """
         low = 4 * embedding.shape[-1]
         inputs: dict[str, Array] = {
             **beside,
-            "image_embeddings": embedding.contiguous().numpy(),
+            self.image_names[0]: embedding.contiguous().numpy(),
             "point_coords": coords.float().contiguous().numpy(),
             "point_labels": labels.float().contiguous().numpy(),
             "mask_input": np.zeros((1, 1, low, low), np.float32)
@@ -164,24 +186,20 @@ class OnnxSam:
         }
         return self._decoded({name: value for name, value in inputs.items() if name in self._inputs}, kept)
 
-    def _decoded(self, inputs: dict[str, Array], kept: slice) -> tuple[Tensor, Tensor]:
+    def _decoded(self, inputs: dict[str, Array], kept: slice) -> tuple[Tensor, ...]:
         """The decoder's answers; a graph that can choose computes no mask that is not kept."""
         masks = kept
         if _SLOTS in self._inputs:
             every = 1 + self.config.mask_decoder_config.num_multimask_outputs
             inputs, masks = {**inputs, _SLOTS: np.arange(every)[kept]}, slice(None)
-        logits, scores = run_session(self.decoder, self.name, inputs, self._outputs)
-        return torch.from_numpy(logits)[:, masks], torch.from_numpy(scores)[:, kept]
+        found = run_session(self.decoder, self.name, inputs, list(self.answers))
+        logits, scores, *others = map(torch.from_numpy, found)
+        return logits[:, masks], scores[:, kept], *others
 
 
 def _beside(early: Sequence[Tensor]) -> Mapping[str, Array]:
     """Early tokens ``(1, g, g, D)`` of SAM-HQ as its graph takes them, ``(1, 1, g, g, D)``."""
     return {EARLY: early[0][None].contiguous().numpy()} if early else {}
-
-
-def early_input(embedding: Embedding) -> Mapping[str, Array]:
-    """What a decoder graph takes of one image's embedding beside the main tensor, by name."""
-    return _beside([x.permute(0, 2, 3, 1) for x in embedding.features])
 
 
 def point_inputs(boxes: Tensor | None, points: Tensor | None, labels: Tensor | None) -> tuple[Tensor, Tensor]:

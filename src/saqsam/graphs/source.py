@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from saqsam.errors import UsageError
-from saqsam.families.registry import family_named
 from saqsam.families.sam_names import SamNames
 from saqsam.graphs.graph import Array, Graph
+from saqsam.graphs.refuse import refuse_without_graphs
 from saqsam.grids.affine import Affine
 from saqsam.grids.grid import Grid
 from saqsam.grids.registry import find_grid
@@ -20,7 +21,6 @@ from saqsam.pack.file import PackedActivation, PackedModel, PackedWeight
 
 EARLY = "interm_embeddings"
 """Of SAM-HQ's graphs, as its own export calls them: what they hold beside the embedding."""
-_ACTS = {"vision_config": "gelu", "prompt_encoder_config": "gelu", "mask_decoder_config": "relu"}
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,13 @@ class Source:
 
     packed: PackedModel
 
+    activations: ClassVar[Mapping[str, str]] = {
+        "vision_config": "gelu",
+        "prompt_encoder_config": "gelu",
+        "mask_decoder_config": "relu",
+    }
+    """What is between the layers of each part, as graphs have it."""
+
     def __post_init__(self) -> None:
         refuse_without_graphs(self.packed)
         for site, grid in self.grids.items():
@@ -42,10 +49,13 @@ class Source:
                     f"{site} is on a {grid.name} grid, {problem}; quantize with a recipe of affine and log2 "
                     "grids, or run the packed file by `saqsam segment` as it is"
                 )
-        for part, expected in _ACTS.items():
+        for part, expected in self.activations.items():
             found = self.part(part).get("hidden_act", expected)
             if found != expected:
-                raise UsageError(f"{part}.hidden_act is {found!r}; only {expected!r} can be exported")
+                raise UsageError(
+                    f"{part}.hidden_act is {found!r}; only {expected!r} can be exported, run the packed file "
+                    "as it is"
+                )
 
     def part(self, name: str) -> dict[str, Any]:
         """One of ``vision_config``, ``prompt_encoder_config``, ``mask_decoder_config``."""
@@ -119,20 +129,6 @@ class Source:
     def parameter(self, graph: Graph, name: str) -> str:
         """A float parameter as a float32 value of the graph, stored in its own type."""
         return stored(graph, self.array(name))
-
-
-def refuse_without_graphs(packed: PackedModel) -> None:
-    """Refuse a model of a family whose graphs cannot be written.
-
-    Raises:
-        UsageError: it is of one; the message says what runs it.
-    """
-    family = family_named(str(packed.config.get("model_type", "sam")))
-    if not family.graphs:
-        raise UsageError(
-            f"{family.name} has no ONNX graph yet, nor an engine that needs one; run the packed file as it "
-            "is, or with --engine int8"
-        )
 
 
 def _grid_of(packed: PackedActivation) -> Grid:

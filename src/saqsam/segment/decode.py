@@ -91,9 +91,7 @@ def decoded(
     chunk = embeddings.prompts_at_once() if chunk is None else max(1, chunk)
     decoder = decoder_of(model)
     how = _How(multimask_output, may_switch and not multimask_output and decoder.switches)
-    prepared = None
-    if not how.may_switch:
-        prepared = decoder.prepared(embeddings, with_masks=prompts.masks is not None)
+    prepared = decoder.prepared(embeddings, with_masks=prompts.masks is not None)
     order: list[Tensor] = []
     parts: list[Answers] = []
     for rows, alike in by_count(prompts):
@@ -136,10 +134,9 @@ def _decode_shared(model: Model, decoder: Prepared, prompts: Prompts, frame: Fra
         input_masks=None if prompts.masks is None else prompts.masks.to(model.dtype),
     )
     tokens, image = decoder.attend(
-        None if sparse is None else sparse[0], None if prompts.masks is None else dense
+        None if sparse is None else sparse.flatten(0, 1), None if prompts.masks is None else dense
     )
-    scores = decoder.scores(tokens, multimask_output=how.multimask_output)
-    return Answers(decoder.masks(tokens, image, multimask_output=how.multimask_output), scores)
+    return decoder.answer(tokens, image, multimask_output=how.multimask_output, may_switch=how.may_switch)
 
 
 def _decode_plain(model: Model, embeddings: Embedding, prompts: Prompts, frame: Frame, how: _How) -> Answers:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from saqsam.families.record import Config
+from saqsam.families.registry import family_of_config
 from saqsam.pack.contents import PackedModel
 from saqsam.recipe import Recipe
 
@@ -25,15 +26,16 @@ def model_facts(
         file: the packed file, if it is one.
         numbers: how many parameters the model has.
     """
-    vision: Any = config.vision_config
+    sizes = family_of_config(config).sizes(config)
     return {
         "name": Path(source).name,
         "model": str(source),
         "recipe": None if recipe is None else recipe.name,
         "bits": "float" if recipe is None else recipe.bits,
         "zoom": zoom,
-        "side": int(vision.image_size),
-        "grid": int(vision.image_size) // int(vision.patch_size),
+        "side": sizes.preprocessing.side,
+        "pads": sizes.preprocessing.pads,
+        "grid": sizes.embedding[0][-1],
         "packed_bytes": None if file is None else file.stat().st_size,
         "float_bytes": _FLOAT_BYTES * numbers,
     }

@@ -74,6 +74,11 @@ def web_graphs(packed: PackedModel) -> WebGraphs:
             f"{family.name}: a page can be made of the first SAM only, so far; 'saqsam serve' shows this "
             "model in the same page, computed on this machine"
         )
+    if packed.config["vision_config"].get("preprocessing", "sam") != "sam":
+        raise UsageError(
+            "preprocessing: a page prepares images for the first SAM only, so far; 'saqsam serve' shows this "
+            "model in the same page, computed on this machine"
+        )
 
     def arithmetic(graph: Graph, source: Source) -> Portable:
         return maker_for(packed)(graph, source)
@@ -120,7 +125,7 @@ class WebSam(OnnxSam):
         mask: Tensor | None = None,
         kept: slice = slice(None),
         beside: Mapping[str, Array] = _NOTHING,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """As of ``OnnxSam``.
 
         Raises:

@@ -90,7 +90,7 @@ export class ServedEngine {
   async start() {}
 
   async encode(photo, tell) {
-    this.frame = frameFor(photo.width, photo.height, this.model.side);
+    this.frame = frameFor(photo.width, photo.height, this.model.side, this.model.pads);
     const path = `api/images?model=${this.model.index}`;
     let state = await (await this.ask(path, { method: "POST", body: photo.blob })).json();
     while (state.state === "waiting" || state.state === "encoding") {

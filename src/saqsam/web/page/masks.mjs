@@ -27,8 +27,11 @@ function taps(low, side, resized, to) {
  *  At the photograph's own size this is the mask that `saqsam segment` writes. */
 export function enlarge(logits, frame, width = frame.width, height = frame.height) {
   const low = Math.round(Math.sqrt(logits.length));
-  const across = taps(low, frame.side, frame.resizedWidth, width);
-  const down = taps(low, frame.side, frame.resizedHeight, height);
+  // Without padding the whole of the logits is the photograph, enlarged in one step.
+  const { side, resizedWidth, resizedHeight } =
+    frame.pads ? frame : { side: low, resizedWidth: low, resizedHeight: low };
+  const across = taps(low, side, resizedWidth, width);
+  const down = taps(low, side, resizedHeight, height);
   const rows = new Float64Array(low * width);
   for (let y = 0; y < low; y++) {
     for (let x = 0; x < width; x++) {

@@ -5,11 +5,12 @@ const PRECISION = 22;
 const MEAN = [0.485, 0.456, 0.406].map(Math.fround);
 const STD = [0.229, 0.224, 0.225].map(Math.fround);
 
-/** Size of the picture inside the model's square input. */
-export function frameFor(width, height, side) {
+/** Size of the picture inside the model's square input, of which it fills all unless the model pads. */
+export function frameFor(width, height, side, pads = true) {
+  if (!pads) return { width, height, resizedWidth: side, resizedHeight: side, side, pads };
   const scale = side / Math.max(width, height);
   const fit = (length) => Math.max(1, Math.floor(length * scale + 0.5));
-  return { width, height, resizedWidth: fit(width), resizedHeight: fit(height), side };
+  return { width, height, resizedWidth: fit(width), resizedHeight: fit(height), side, pads };
 }
 
 /** A point of the photograph in pixels of the model's input, float32. */
