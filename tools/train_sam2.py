@@ -1,11 +1,11 @@
 """Train ``nano-sam2``, the embedded SAM 2, on generated scenes, from nano's weights.
 
     python tools/nano_cache.py --out SCENES --scenes 3000
-    python tools/train_sam2.py --scenes SCENES --out RUN --steps 1500
+    python tools/train_sam2.py --scenes SCENES --out RUN --steps 3000
 
 A run that is stopped continues by the same command from RUN/last.pt as if nothing had happened: what a step
 sees depends on the seed and its number alone.  At first the two new stages learn to give what nano's patch
-embedding gives; then everything is trained on masks, near nano's embedding until three fifths of the way.
+embedding gives; then everything is trained on masks, near nano's embedding until a third of the way.
 """
 
 from __future__ import annotations
@@ -104,8 +104,9 @@ class Run:
         return (self.options.steps - self.step) / (self.options.steps - ALONE)
 
     def teaching(self) -> float:
-        """Weight of the distances from nano: gone after three fifths of the steps."""
-        return min(1.0, max(0.0, (0.6 * self.options.steps - self.step) / (0.6 * self.options.steps - ALONE)))
+        """Weight of the distances from nano: gone after a third of the steps."""
+        until = self.options.steps / 3
+        return min(1.0, max(0.0, (until - self.step) / max(1.0, until - ALONE)))
 
     def follow(self, scenes: SceneCache) -> list[float]:
         """One step: loss, the figures of ``step_loss``, and the norm of the gradient."""
@@ -162,7 +163,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=Path, required=True, help="written by nano_cache.py")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--start", type=Path, help="a state to go on from, where --out has none")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
         "--images", type=int, default=8, help="half of them while the first stages learn alone"
