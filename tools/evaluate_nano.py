@@ -1,6 +1,6 @@
 """Figures of the model card: mIoU from a box and from one click on scenes never trained on, and on COCO.
 
-    python tools/evaluate_nano.py [--model nano] [--scenes 200] [--seed 7] [--coco DIR]
+    python tools/evaluate_nano.py [--model nano-sam2] [--scenes 200] [--seed 7] [--coco DIR]
 
 A click is the pixel of the object farthest from its edge.  Masks are the model's single mask
 (``multimask_output=False``), cut at 0.  The baseline is the ellipse inscribed in the box.
@@ -20,10 +20,13 @@ from faster_coco_eval.core import mask as rle
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
+from saqsam.families.embedding import Embedding
+from saqsam.families.registry import sizes_of
+from saqsam.images.frame import Frame
 from saqsam.prompts.prompts import Prompts
 from saqsam.scenes import CATEGORIES, make_scene
 from saqsam.scenes.write import MIXED_SIZES
-from saqsam.segment.predictor import decode, embed, preprocess, upscale_masks
+from saqsam.segment.predictor import decode, decoded, embed, preprocess, upscale_masks
 from saqsam.shipped.embedded import EMBEDDED_NAMES, embedded_sam
 
 Objects = tuple[np.ndarray, list[np.ndarray], list[str]]
@@ -54,13 +57,13 @@ def coco(directory: Path, wanted: Callable[[dict[str, object]], bool] = every_im
     for record in filter(wanted, document["images"]):
         own = [a for a in document["annotations"] if a["image_id"] == record["id"] and not a["iscrowd"]]
         size = (record["height"], record["width"])
-        masks = [decoded(a["segmentation"], size) for a in own]
+        masks = [rasterised(a["segmentation"], size) for a in own]
         image = np.asarray(Image.open(directory / "images" / record["file_name"]).convert("RGB"))
         kept = [(m, names[a["category_id"]]) for m, a in zip(masks, own, strict=True) if m.any()]
         yield image, [m for m, _ in kept], [name for _, name in kept]
 
 
-def decoded(segmentation: object, size: tuple[int, int]) -> np.ndarray:
+def rasterised(segmentation: object, size: tuple[int, int]) -> np.ndarray:
     if isinstance(segmentation, list):
         segmentation = rle.merge(rle.frPyObjects(segmentation, *size))
     elif isinstance(segmentation["counts"], list):
@@ -90,6 +93,25 @@ def iou(mask: np.ndarray, truth: np.ndarray) -> float:
     return float((mask & truth).sum() / max((mask | truth).sum(), 1))
 
 
+def object_scores(
+    model: torch.nn.Module, embedding: Embedding, masks: list[np.ndarray], frame: Frame
+) -> dict[str, list[float]]:
+    """Of SAM 2: how sure it is of an object, clicking on one and on none; and the mask it chooses itself."""
+    nothing = ~np.any(masks, axis=0)
+    places = [centre_click(mask) for mask in masks] + ([centre_click(nothing)] if nothing.any() else [])
+    clicks = torch.tensor(places, dtype=torch.float32)[:, None]
+    labels = torch.ones(len(places), 1, dtype=torch.int64)
+    found = decoded(model, embedding, Prompts(None, clicks, labels, None), frame, may_switch=True)
+    sure = torch.sigmoid(found.objects).tolist()
+    shown = upscale_masks(found.masks, frame)[:, 0].numpy()
+    return {
+        "object score, object": sure[: len(masks)],
+        "object score, background": sure[len(masks) :],
+        "object score right": [float((s > 0.5) == (i < len(masks))) for i, s in enumerate(sure)],
+        "click, may switch": [iou(a, b) for a, b in zip(shown, masks, strict=False)],
+    }
+
+
 def measure(model: torch.nn.Module, objects: Iterator[Objects]) -> dict[str, object]:
     """Mean IoU over all objects, per category, of the baseline, and the error of the predicted IoU."""
     table: dict[str, list[float]] = defaultdict(list)
@@ -104,6 +126,9 @@ def measure(model: torch.nn.Module, objects: Iterator[Objects]) -> dict[str, obj
             "box": Prompts(torch.tensor(boxes, dtype=torch.float32), None, None, None),
             "click": Prompts(None, clicks, torch.ones(len(masks), 1, dtype=torch.int64), None),
         }
+        if sizes_of(model).object_scores:
+            for key, values_of in object_scores(model, embedding, masks, frame).items():
+                table[key] += values_of
         for kind, given in prompts.items():
             logits, scores = decode(model, embedding, given, frame)
             found = upscale_masks(logits, frame)[:, 0].numpy()

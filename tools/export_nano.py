@@ -1,6 +1,6 @@
 """Write a training checkpoint into the package: fp16 weights and the configuration.
 
-python tools/export_nano.py RUN/last.pt src/saqsam/shipped/assets [--name small]      # averaged weights
+python tools/export_nano.py RUN/last.pt src/saqsam/shipped/assets [--name nano-sam2]      # averaged weights
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save
-from transformers import SamConfig
+from transformers import Sam2Config, SamConfig
 
 from saqsam.files import atomic_write
 
@@ -21,11 +21,20 @@ KEPT = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
 
 def plain_config(config: dict) -> dict:
     """The settings that describe the architecture, without what transformers adds to every config."""
-    reference = SamConfig().to_dict()
-    kept = {part: {k: v for k, v in config[part].items() if k in reference[part]} for part in KEPT}
-    kept["vision_config"]["scale"] = 1.0
+    kind = Sam2Config if config.get("model_type") == "sam2" else SamConfig
+    kept = {part: _plain(config[part], kind().to_dict()[part]) for part in KEPT}
+    if kind is SamConfig:
+        kept["vision_config"]["scale"] = 1.0
+    return kept
+
+
+def _plain(part: dict, reference: dict) -> dict:
     dropped = {"dtype", "transformers_version", "_name_or_path", "id2label", "label2id", "architectures"}
-    return {part: {k: v for k, v in kept[part].items() if k not in dropped} for part in KEPT}
+    return {
+        k: _plain(v, reference[k]) if isinstance(v, dict) else v
+        for k, v in part.items()
+        if k in reference and k not in dropped
+    }
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,9 @@ SIDE = 128
 MIN_OBJECT = 90
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
+
+
+Cut = Callable[[np.random.Generator, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 class Batch(NamedTuple):
@@ -51,8 +55,26 @@ def crop(rng: np.random.Generator, image: np.ndarray, labels: np.ndarray) -> tup
     """A random 128-px crop: 4 in 5 at scale 1, the rest shrunk from up to 208 px."""
     side = SIDE if rng.random() < 0.8 else int(rng.integers(112, 209))
     y, x = rng.integers(0, image.shape[0] - side + 1, 2)
-    image, labels = image[y : y + side, x : x + side], labels[y : y + side, x : x + side]
-    if side != SIDE:
+    return varied(rng, image[y : y + side, x : x + side], labels[y : y + side, x : x + side])
+
+
+def squashed(
+    rng: np.random.Generator, image: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """A crop whose sides are resized to 128 px each by its own factor, as SAM 2 does: 1 in 2 at scale 1."""
+    kind = rng.random()
+    height = width = SIDE
+    if kind > 0.5:
+        height = int(rng.integers(88, 144) if kind < 0.85 else rng.integers(112, 209))
+        width = SIDE if kind < 0.85 else int(np.clip(height * rng.uniform(0.75, 1.33), 112, 208))
+        height, width = (height, width) if rng.random() < 0.5 else (width, height)
+    y, x = rng.integers(0, image.shape[0] - height + 1), rng.integers(0, image.shape[1] - width + 1)
+    return varied(rng, image[y : y + height, x : x + width], labels[y : y + height, x : x + width])
+
+
+def varied(rng: np.random.Generator, image: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A crop at 128 px, turned, mirrored, its colours exchanged and sometimes inverted."""
+    if image.shape[:2] != (SIDE, SIDE):
         size = (SIDE, SIDE)
         image = np.asarray(
             Image.fromarray(np.ascontiguousarray(image)).resize(size, Image.Resampling.BILINEAR)
@@ -99,12 +121,19 @@ def jittered(rng: np.random.Generator, box: tuple[int, int, int, int]) -> np.nda
     return np.clip(exact + rng.normal(0, 0.05, 4).astype(np.float32) * sides, 0, SIDE)
 
 
-def sample(rng: np.random.Generator, cache: SceneCache, prompts: int) -> tuple[np.ndarray, ...]:
-    """One image with its prompts; crops without an object are drawn again."""
+def sample(
+    rng: np.random.Generator, cache: SceneCache, prompts: int, cut: Cut = crop, padded: float = 0.15
+) -> tuple[np.ndarray, ...]:
+    """One image with its prompts; crops without an object are drawn again.
+
+    Args:
+        cut: makes a 128-px image and its labels of a scene.
+        padded: share of images of which a part is left empty, as SAM pads what is not square.
+    """
     while True:
-        image, labels = crop(rng, *cache[int(rng.integers(len(cache)))])
+        image, labels = cut(rng, *cache[int(rng.integers(len(cache)))])
         height = width = SIDE
-        if rng.random() < 0.15:
+        if rng.random() < padded:
             short = int(rng.integers(64, SIDE))
             height, width = (short, SIDE) if rng.random() < 0.5 else (SIDE, short)
         labels = np.ascontiguousarray(labels).copy()
@@ -143,6 +172,13 @@ def sample(rng: np.random.Generator, cache: SceneCache, prompts: int) -> tuple[n
     )
 
 
-def make_batch(rng: np.random.Generator, cache: SceneCache, images: int, prompts: int) -> Batch:
-    columns = zip(*(sample(rng, cache, prompts) for _ in range(images)), strict=True)
+def make_batch(
+    rng: np.random.Generator,
+    cache: SceneCache,
+    images: int,
+    prompts: int,
+    cut: Cut = crop,
+    padded: float = 0.15,
+) -> Batch:
+    columns = zip(*(sample(rng, cache, prompts, cut, padded) for _ in range(images)), strict=True)
     return Batch(*(torch.from_numpy(np.stack(column)) for column in columns))

@@ -52,7 +52,8 @@ def _attend(module: nn.Module, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     heads = module.num_attention_heads
     q, k, v = (_heads(x, heads) for x in (q, k, v))
     weights = torch.softmax(q @ (k.transpose(-1, -2) * module.scaling), dim=-1)
-    return module.out_proj((weights @ v).transpose(-2, -3).flatten(-2))
+    output = module.out_proj if hasattr(module, "out_proj") else module.o_proj  # SAM, SAM 2
+    return output((weights @ v).transpose(-2, -3).flatten(-2))
 
 
 def _project_image(layer: nn.Module, keys: Tensor, code: Tensor) -> tuple[Tensor, ...]:

@@ -77,6 +77,8 @@ class Optimizer:
         self.adam.step()
         shapes: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for parameter, momentum in zip(self.matrices, self.momentum, strict=True):
+            if not (parameter.grad.any() or momentum.any()):
+                continue  # a part that is not trained yet
             momentum.lerp_(parameter.grad, 0.05)
             update = torch.lerp(parameter.grad, momentum, 0.95).flatten(1)
             parts = 3 if update.shape[0] == 3 * update.shape[1] else 1  # fused query/key/value

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from evaluate_nano import decoded
+from evaluate_nano import rasterised
 from nano_data import SIDE
 from PIL import Image
 
@@ -57,7 +57,7 @@ def load_photographs(directory: Path, held_out: bool = False) -> list[Photograph
     for annotation in document["annotations"]:
         if not annotation["iscrowd"]:
             key = annotation["image_id"]
-            own[key].append(decoded(annotation["segmentation"], sizes[key]))
+            own[key].append(rasterised(annotation["segmentation"], sizes[key]))
     found = []
     for record in document["images"]:
         if (record["id"] % 10 == HELD_OUT) == held_out:

@@ -21,7 +21,10 @@ def small() -> Sam:
     return api.load("small")
 
 
-@pytest.mark.parametrize(("name", "card"), [("nano", "CARD.md"), ("small", "CARD-small.md")])
+@pytest.mark.parametrize(
+    ("name", "card"),
+    [("nano", "CARD.md"), ("small", "CARD-small.md"), ("nano-sam2", "CARD-nano-sam2.md")],
+)
 def test_a_card_speaks_of_the_weights_beside_it(name: str, card: str) -> None:
     assets = files("saqsam.shipped").joinpath("assets")
     weights = assets.joinpath(f"{name}.safetensors").read_bytes()

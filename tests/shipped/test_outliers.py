@@ -27,7 +27,9 @@ from saqsam.shipped.outliers import (
 def outputs(model: SamModel, scene: CalibrationImage) -> list[Tensor]:
     """Masks and predicted IoU for boxes, clicks, and a mask with a click."""
     pixels, frame = pixels_of(model, scene)
-    embedding = embed(model, pixels).main
+    image = embed(model, pixels)
+    levels = [*image.features, image.main]  # SAM 2 takes a list, SAM its only one
+    embedding = levels if len(levels) > 1 else levels[0]
     boxes = frame.scale_boxes(scene.prompts.boxes)[None]
     points = torch.tensor([[[[30.0, 40.0], [80.0, 90.0]]]])
     labels = torch.tensor([[[1, 0]]])
@@ -60,7 +62,7 @@ def reaches(model: SamModel, scene: CalibrationImage) -> dict[str, list[float]]:
     return found
 
 
-@pytest.mark.parametrize("name", ["nano", "small"])
+@pytest.mark.parametrize("name", ["nano", "small", "nano-sam2"])
 def test_outlier_variants_compute_what_they_were_made_of(
     name: str, scenes: tuple[CalibrationImage, ...]
 ) -> None:
@@ -70,7 +72,7 @@ def test_outlier_variants_compute_what_they_were_made_of(
             assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("name", ["nano", "small"])
+@pytest.mark.parametrize("name", ["nano", "small", "nano-sam2"])
 def test_their_queries_and_keys_are_extreme(name: str, scenes: tuple[CalibrationImage, ...]) -> None:
     extreme, plain = embedded_sam(f"{name}-outliers"), embedded_sam(name)
     for side in ("query", "key"):
@@ -118,7 +120,8 @@ def test_outliers_need_channels_without_effect(tiny_sam: SamModel) -> None:
 
 
 def test_embedded_models_are_known_by_name() -> None:
-    assert EMBEDDED_NAMES == ("nano", "nano-outliers", "small", "small-outliers")
+    kinds = ("nano", "small", "nano-sam2")
+    assert tuple(name for kind in kinds for name in (kind, f"{kind}-outliers")) == EMBEDDED_NAMES
     with pytest.raises(UsageError, match="nano, nano-outliers, small, small-outliers"):
         embedded_sam("micro")
     for parameter in embedded_sam("nano").parameters():
