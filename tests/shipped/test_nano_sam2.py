@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from saqsam import api
+from saqsam.families.framing import preprocess
+from saqsam.pack.file import read_packed
 from saqsam.sam import Sam
 from saqsam.scenes import make_scene, write_scenes
 
@@ -71,3 +73,20 @@ def test_four_bits_keep_most_of_it(sam: Sam, tmp_path: Path) -> None:
     four = api.quantize(sam, "ptq4sam-s-w4a4", tmp_path / "images", tmp_path / "instances.json")
     before, after = (np.mean(_scores(model, 4)["boxes"]) for model in (sam, four))
     assert after > 0.85 * before
+    onnx_makes_the_same_codes(four, tmp_path / "four.safetensors")
+
+
+def onnx_makes_the_same_codes(sam: Sam, path: Path) -> None:
+    """Also where a layer's output is rounded at once, and ONNX Runtime would round its bias with it."""
+    pytest.importorskip("onnxruntime")
+    from saqsam.export.codes import encoder_codes, total_share
+    from saqsam.graphs.portable import Portable
+    from saqsam.graphs.sam2_source import Sam2Source
+
+    sam.save(path)
+    pixels, _ = preprocess(sam.model, make_scene(np.random.default_rng([71, 0]), (128, 128)).image)
+    shares = encoder_codes(sam.model, Sam2Source(read_packed(path)), Portable, pixels, 21)
+    assert total_share(shares) > 0.999
+    for name in ("conv_s0", "conv_s1"):
+        equal, total = shares[f"mask_decoder.{name}:input"]
+        assert equal > 0.9999 * total, name

@@ -72,6 +72,10 @@ class Integer(Portable):
             left = replace(left, codes=arrange(left.codes, left.zero_point))
         return self._product(left, codes_of(packed), packed, path, grid)
 
+    def linear_to_round(self, x: str, path: str) -> str:
+        """As of ``Portable``; its bias follows a sum of integers."""
+        return self.linear(x, path)
+
     def convolution(self, x: str, path: str) -> str:
         """As of ``Portable``: nine shifted copies side by side are multiplied as a linear layer."""
         grid, packed = self.source.affine(f"{path}:input"), self.source.weight(path)

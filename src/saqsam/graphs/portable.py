@@ -63,6 +63,18 @@ class Portable:
         rounded = self.quantize(x, site) if arrange is None else self._arranged(x, site, arrange)
         return self.biased(self.graph.add("MatMul", rounded, self.matrix(path)), path)
 
+    def linear_to_round(self, x: str, path: str) -> str:
+        """As ``linear``, of a layer whose output is rounded with no other operator between.
+
+        A bias that is added right before ``QuantizeLinear`` ONNX Runtime rounds to the grid of the products,
+        which changes codes. One that is subtracted it leaves alone.
+        """
+        if not self.source.has(f"{path}.bias"):
+            return self.linear(x, path)
+        product = self.graph.add("MatMul", self.quantize(x, f"{path}:input"), self.matrix(path))
+        bias = self.source.parameter(self.graph, f"{path}.bias")
+        return self.graph.add("Sub", product, self.graph.add("Neg", bias))
+
     def _arranged(self, x: str, site: str, arrange: Arrange) -> str:
         """``x`` on its grid and moved, float32.
 

@@ -154,9 +154,12 @@ class Sam2EncoderWriter:
         graph, grid = self.graph, self.source.grid
         graph.scope = names.NECK
         # From the coarsest stage to the finest, as the neck's convolutions are.
-        top, main, second, first = (
-            self.arithmetic.linear(x, path)
-            for x, path in zip((coarsest, coarse, middle, fine), names.NECK_CONVOLUTIONS, strict=True)
+        coarsest_path, coarse_path, middle_path, fine_path = names.NECK_CONVOLUTIONS
+        top, main = (
+            self.arithmetic.linear(x, path) for x, path in ((coarsest, coarsest_path), (coarse, coarse_path))
+        )
+        second, first = (
+            self.arithmetic.linear_to_round(x, path) for x, path in ((middle, middle_path), (fine, fine_path))
         )
         width = int(self.source.vision["fpn_hidden_size"])
         top = graph.reshape(top, -1, grid // 2, 1, grid // 2, 1, width)
