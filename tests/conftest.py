@@ -23,11 +23,12 @@ from saqsam.shipped.embedded import embedded_sam
 
 # Tiny models: more threads only wait for each other, thirty times as long on a busy machine.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
 
 # The same examples every time, so that a failure is met by whoever caused it;
 # HYPOTHESIS_PROFILE=explore draws new ones.
-settings.register_profile("repeatable", derandomize=True)
-settings.register_profile("explore", derandomize=False)
+settings.register_profile("repeatable", derandomize=True, max_examples=60)
+settings.register_profile("explore", derandomize=False, max_examples=200)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 

@@ -121,7 +121,7 @@ def dry_run(model: Model, recipe: Recipe, images: Sequence[CalibrationImage], pr
         encoder_passes=round(passes),
         steps=steps,
         seconds=seconds,
-        memory_bytes=_memory(work, ahead, len(images)),
+        memory_bytes=_memory(work, recipe, ahead, len(images)),
         file_bytes=_file(work, recipe),
         run_bytes=0 if ahead is None else round(ahead.disk(math.inf)) + _parts(work, one.folds),
     )
@@ -140,14 +140,17 @@ def _mixed(
     return images * took + widths * (images * single + rest), images * (widths + 2)
 
 
-def _memory(work: Model, ahead: Estimate | None, images: int) -> int:
+def _memory(work: Model, recipe: Recipe, ahead: Estimate | None, images: int) -> int:
     """The process so far, which holds two models and has seen one picture, and what comes on top."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     so_far: int = peak if sys.platform == "darwin" else 1024 * peak
     embeddings = 4 * images * sum(math.prod(shape) for shape in sizes_of(work).embedding)
+    model = sum(p.nbytes for p in work.parameters())
+    if recipe.mixed.enabled:  # one model is calibrated for each width, here one stands for all
+        so_far += len(set(recipe.mixed.offsets) - {0}) * model
     if ahead is None:
         return so_far + embeddings
-    return max(so_far + embeddings, 2 * sum(p.nbytes for p in work.parameters()) + ahead.peak)
+    return max(so_far + embeddings, 2 * model + ahead.peak)
 
 
 def _file(work: Model, recipe: Recipe) -> int:
