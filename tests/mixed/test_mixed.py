@@ -123,10 +123,10 @@ def test_sizes_are_elements_and_multiplications(
     assert len(weights) + len(activations) == len(all_quantizers(model))
 
 
-@pytest.mark.parametrize("bits", ["w4a4", "w3a6"])
 def test_budgets_hold_and_the_choice_is_repeatable(
-    bits: str, tiny_sam: SamModel, scenes: tuple[CalibrationImage, ...]
+    tiny_sam: SamModel, scenes: tuple[CalibrationImage, ...]
 ) -> None:
+    bits = "w3a6"
     recipe = load_recipe("saq-sam-star", bits=bits, settings=MIXED)
     few = scenes[:1]
     found = allocate_bits(tiny_sam, recipe, few)
