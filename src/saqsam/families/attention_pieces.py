@@ -106,3 +106,9 @@ class Pieces:
 def _together(x: Tensor) -> int:
     """Elements of the map to quantize together: a GPU wants few large operations."""
     return _CACHED if x.device.type == "cpu" else _CHUNK
+
+
+def by_head(x: Tensor, heads: int) -> Tensor:
+    """``(B, H, W, heads * d) -> (B * heads, H * W, d)``."""
+    split: Tensor = x.flatten(1, 2).unflatten(-1, (heads, -1))
+    return split.transpose(1, 2).flatten(0, 1)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.sam2.modeling_sam2 import Sam2MultiScaleAttention
 
-from saqsam.families.attention_pieces import Pieces
+from saqsam.families.attention_pieces import Pieces, by_head
 from saqsam.modules.attention import AttentionQuantizers, through
 
 
@@ -70,15 +70,9 @@ class QuantHieraAttention(nn.Module):
         query = query[:, rows]
         height, width = query.shape[1:3]
         quantizers = self.quantizers
-        query = through(quantizers.query, _by_head(query, heads))
-        key = through(quantizers.key, _by_head(key, heads))
-        value = through(quantizers.value, _by_head(value, heads))
+        query = through(quantizers.query, by_head(query, heads))
+        key = through(quantizers.key, by_head(key, heads))
+        value = through(quantizers.value, by_head(value, heads))
         gathered = Pieces(quantizers, self.scale).attend(query, key, value)
         gathered = gathered.unflatten(0, (batch, heads)).transpose(1, 2)
         return cast(Tensor, gathered.reshape(batch, height, width, -1))
-
-
-def _by_head(x: Tensor, heads: int) -> Tensor:
-    """``(B, H, W, heads * d) -> (B * heads, H * W, d)``."""
-    split: Tensor = x.flatten(1, 2).unflatten(-1, (heads, -1))
-    return split.transpose(1, 2).flatten(0, 1)

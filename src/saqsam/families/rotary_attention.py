@@ -11,7 +11,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 from transformers.models.sam3.modeling_sam3 import Sam3ViTRoPEAttention, rotate_pairwise
 
-from saqsam.families.attention_pieces import Pieces
+from saqsam.families.attention_pieces import Pieces, by_head
 from saqsam.modules.attention import AttentionQuantizers, through
 
 Angles = tuple[Tensor, Tensor]
@@ -64,19 +64,13 @@ class QuantRotaryAttention(nn.Module):
         asked = hidden_states[:, rows]
         heads, quantizers = self.num_attention_heads, self.quantizers
         own = cast(Angles, tuple(x.unflatten(1, (height, width))[:, rows].flatten(1, 2) for x in angles))
-        query = _turned(_by_head(self.q_proj(asked), heads), own)
-        key = _turned(_by_head(self.k_proj(hidden_states), heads), angles)
+        query = _turned(by_head(self.q_proj(asked), heads), own)
+        key = _turned(by_head(self.k_proj(hidden_states), heads), angles)
         query, key = through(quantizers.query, query), through(quantizers.key, key)
-        value = through(quantizers.value, _by_head(self.v_proj(hidden_states), heads))
+        value = through(quantizers.value, by_head(self.v_proj(hidden_states), heads))
         gathered = Pieces(quantizers, self.scaling).attend(query, key, value)
         gathered = gathered.unflatten(0, (batch, heads)).transpose(1, 2)
         return cast(Tensor, self.o_proj(gathered.reshape(batch, -1, width, heads * gathered.shape[-1])))
-
-
-def _by_head(x: Tensor, heads: int) -> Tensor:
-    """``(B, H, W, heads * d) -> (B * heads, H * W, d)``."""
-    split: Tensor = x.flatten(1, 2).unflatten(-1, (heads, -1))
-    return split.transpose(1, 2).flatten(0, 1)
 
 
 def _turned(x: Tensor, angles: Angles) -> Tensor:
