@@ -85,7 +85,7 @@ def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
         UsageError: no such engine, a device it does not compute on, a float model, or onnx is not installed.
         CorruptCheckpoint: the packed file is damaged.
     """
-    chosen = fastest_engine(source, device) if engine == AUTO else engine
+    chosen = fastest_engine(device) if engine == AUTO else engine
     if chosen not in ENGINES:
         raise UsageError(f"engine '{engine}': the engines are {', '.join((AUTO, *ENGINES))}")
     if chosen in (ONNXRUNTIME, NATIVE):
