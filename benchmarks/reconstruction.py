@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from judge import Judge
 from methods import StageMemory
 from rows import Rows, spread
 
@@ -49,7 +50,7 @@ AS_PUBLISHED = "as-published-"
 """Rows of models that no integers can hold, see ``saqsam.published.off_grid``: not for ranking."""
 KEY = ("model", "recipe", "bits", "iterations", "seed", "prompts")
 PROMPTS = {"boxes": "boxes", "clicks": "points"}
-FLOAT = "float"
+FLOAT, PHOTOGRAPHS = "float", "photographs"
 
 
 def schedule(name: str, iterations: int) -> tuple[str, ...]:
@@ -82,6 +83,7 @@ class Bench:
         self.test = scratch / "test"
         write_scenes(self.test, options.images, TEST_SEED)
         self.float: dict[str, Sam] = {}
+        self.judges: dict[tuple[str, str], Judge] = {}
 
     def model(self, name: str) -> Sam:
         if name not in self.float:
@@ -121,6 +123,9 @@ class Bench:
         recipe = load_recipe(own, bits=bits, settings=(*settings, f"calibration.seed={seed}"))
         quantize = api.quantize if own == name else quantize_as_published
         sam, cost = self.measured(quantize, self.model(model), recipe, self.calibration(seed))
+        if own == name and self.options.engine != "torch":
+            sam.save(self.scratch / "packed.safetensors")
+            sam = api.load(self.scratch / "packed.safetensors", engine=self.options.engine)
         yield from self.evaluated(sam, head, cost)
 
     def measured(
@@ -141,27 +146,34 @@ class Bench:
         return found, cost
 
     def evaluated(self, sam: Sam, head: dict[str, Any], cost: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """Both kinds of prompts on the scenes; agreement on photographs with boxes."""
+        """Both kinds of prompts on the scenes, asked on the whole picture; boxes on photographs, answered as
+        the model does."""
         if all(self.rows.has({**head, "prompts": prompts}) for prompts in PROMPTS):
             return
-        reference = self.model(head["model"])
+        whole = sam.answering_boxes(zoom=False, clip_to_box=False)
         for prompts, source in PROMPTS.items():
-            found = api.evaluate(
-                sam, self.test / "images", self.test / "instances.json", source, reference=reference
-            )
+            found = self.judge(head["model"], source).figures(whole)
             row = {**head, "prompts": prompts, "AP": found.AP, "mIoU": found.mIoU}
             row |= {"agreement": found.agreement, **cost}
             if self.options.coco is not None and prompts == "boxes":
-                row |= self.on_photographs(sam, reference)
+                found = self.judge(head["model"], PHOTOGRAPHS).figures(sam)
+                agreement = None if head["recipe"] == FLOAT else found.agreement
+                row |= {"coco_AP": found.AP, "coco_mIoU": found.mIoU, "coco_agreement": agreement}
             self.rows.add(row)
             yield row
 
-    def on_photographs(self, sam: Sam, reference: Sam) -> dict[str, float | None]:
-        """AP, mIoU, and agreement with the float model, on all objects asked by their boxes."""
-        images, annotations = self.options.coco / "images", self.options.coco / "annotations/instances.json"
-        found = api.evaluate(sam, images, annotations, "boxes", reference=reference)
-        agreement = None if sam is reference else found.agreement
-        return {"coco_AP": found.AP, "coco_mIoU": found.mIoU, "coco_agreement": agreement}
+    def judge(self, model: str, of: str) -> Judge:
+        """Of one float model, for prompts on the scenes or for photographs."""
+        if (model, of) not in self.judges:
+            sam = self.model(model)
+            if of == PHOTOGRAPHS:
+                found = Judge(sam, self.options.coco, "annotations/instances.json", "boxes")
+            else:
+                found = Judge(
+                    sam.answering_boxes(zoom=False, clip_to_box=False), self.test, "instances.json", of
+                )
+            self.judges[model, of] = found
+        return self.judges[model, of]
 
 
 def summary(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -195,6 +207,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=100, help="steps for each unit of a learned recipe")
     parser.add_argument("--images", type=int, default=60, help="test scenes")
     parser.add_argument("--coco", type=Path, help="directory with images/ and annotations/instances.json")
+    parser.add_argument("--engine", default="torch", help="what computes packed models to be measured")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/reconstruction.csv"))
     options = parser.parse_args()

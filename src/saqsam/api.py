@@ -36,7 +36,7 @@ from saqsam.prompts.plausible import implausible
 from saqsam.recipe import Recipe, load_recipe
 from saqsam.reconstruct.progress import Listener, nobody
 from saqsam.sam import Sam
-from saqsam.segment.zoom import ZOOM_RECORD, zooms_by_default
+from saqsam.segment.zoom import answering_records, own_answering
 from saqsam.tasks.instance import InstanceResult, evaluate_instances
 from saqsam.torch_state import as_documented
 
@@ -79,12 +79,14 @@ def load(source: str | Path, device: str = "cpu", engine: str = "torch") -> Sam:
     if not is_packed(path):
         model = load_float(source, device=device, attention="sdpa")
         set_options(model, options, str(given))
-        return Sam(model, str(given), zoom=zooms_by_default(source, {}))
+        own = own_answering(source, {})
+        return Sam(model, str(given), zoom=own.zoom, clip_to_box=own.clip_to_box)
     refuse_options(options, str(given))
     packed = read_packed(path)
     model, recipe = from_packed(packed, path)
-    zoom = zooms_by_default(source, packed.records)
-    return Sam(model, str(given), recipe, packed.records, path, zoom=zoom).to(device)
+    own = own_answering(source, packed.records)
+    sam = Sam(model, str(given), recipe, packed.records, path, zoom=own.zoom, clip_to_box=own.clip_to_box)
+    return sam.to(device)
 
 
 @as_documented
@@ -148,8 +150,9 @@ def quantize(
         with open_run(place, identity_of(model, chosen, found.images)) as directory:
             report = quantize_model(model, chosen, found.images, progress, directory, cache_gb, listener)
     log = QuantizeLog(found, report.seconds)
-    records = {**report.to_dict(), **({ZOOM_RECORD: True} if sam.zoom else {})}
-    return Sam(model, f"{sam.name} {chosen.name}", chosen, records, log=log, zoom=sam.zoom)
+    records = {**report.to_dict(), **answering_records(sam.answering())}
+    packed = Sam(model, f"{sam.name} {chosen.name}", chosen, records, log=log)
+    return packed.answering_boxes(sam.zoom, sam.clip_to_box)
 
 
 def calibration_images(

@@ -19,11 +19,7 @@ from saqsam.modules.quantizer import Quantizer
 from saqsam.pipeline import Report, quantize_model
 from saqsam.recipe import Recipe, load_recipe
 from saqsam.reconstruct import estimate, measure, walk
-from saqsam.reconstruct import unit_solver as solve
-from saqsam.reconstruct.learner import Learner
-from saqsam.reconstruct.loss import Problem
 from saqsam.reconstruct.memory import is_out_of_memory
-from saqsam.reconstruct.overrides import overridden
 from saqsam.reconstruct.progress import Listener, nobody
 
 Quantized = Callable[..., tuple[SamModel, Report]]
@@ -34,56 +30,15 @@ PLAIN = (
 BATCH = "reconstruct.batch=4"
 
 
-def gradients(
-    problem: Problem, learner: Learner, parts: Sequence[Sequence[int]]
-) -> tuple[float, torch.Tensor]:
-    """Loss and gradient of a step on images 0 to 3, worked through in parts."""
-    tensors = [tensor for group in learner.groups().values() for tensor in group]
-    loss, total = 0.0, torch.zeros(sum(tensor.numel() for tensor in tensors))
-    with torch.enable_grad(), learner.learning():
-        for part in parts:
-            with overridden(learner.overrides(None)):
-                share = problem.loss(part, None, [0, 1, 2, 3])
-            found = torch.autograd.grad(share, tensors, allow_unused=True)
-            total += torch.cat(
-                [
-                    (torch.zeros_like(x) if g is None else g).flatten()
-                    for x, g in zip(tensors, found, strict=True)
-                ]
-            )
-            loss += float(share.detach())
-    return loss, total
-
-
-@pytest.mark.parametrize("recipe", ["saq-sam-w4a4", "qdrop-w4a4"])
-def test_parts_of_a_step_add_up_to_the_step(
-    quantized: Quantized, monkeypatch: pytest.MonkeyPatch, recipe: str
-) -> None:
-    seen = []
-
-    def compare(problem: Problem, learner: Learner, *arguments: object) -> int:
-        loss, whole = gradients(problem, learner, [[0, 1, 2, 3]])
-        for parts in ([[0, 1], [2, 3]], [[0], [1], [2], [3]], [[3, 1, 0], [2]]):
-            again, total = gradients(problem, learner, parts)
-            assert again == pytest.approx(loss, rel=1e-4), problem.unit.name
-            assert float((total - whole).norm()) <= 1e-3 * float(whole.norm()), problem.unit.name
-        seen.append(problem.unit.name)
-        return 4
-
-    monkeypatch.setattr(solve, "optimise_within_memory", compare)
-    quantized(recipe, BATCH, "attention_grid=affine")
-    assert len(seen) >= 6
-
-
 @pytest.fixture
 def run(
     images_for: Callable[[Recipe], Sequence[CalibrationImage]],
 ) -> Callable[..., tuple[SamModel, Report]]:
     """Quantize in a run directory that is continued by a second call."""
 
-    def quantize(directory: Path, listener: Listener = nobody) -> tuple[SamModel, Report]:
+    def quantize(directory: Path, listener: Listener = nobody, *more: str) -> tuple[SamModel, Report]:
         settings = ("calibration.images=4", "calibration.prompts=3", "reconstruct.iterations=4", BATCH)
-        recipe = load_recipe("saq-sam-w4a4", settings=(*settings, *PLAIN))
+        recipe = load_recipe("saq-sam-w4a4", settings=(*settings, *PLAIN, *more))
         model = make_tiny_sam()
         with open_run(directory, {}) as opened:
             return model, quantize_model(
@@ -114,6 +69,30 @@ def failing(unit: str, steps: Sequence[int], error: Exception) -> Listener:
             raise error
 
     return listener
+
+
+def test_a_step_worked_through_in_parts_is_the_same_step(
+    run: Callable[..., tuple[SamModel, Report]], tmp_path: Path
+) -> None:
+    """Losses of later steps tell gradients of earlier ones."""
+    losses: list[dict[tuple[str, int], float]] = []
+    error = torch.OutOfMemoryError("CUDA out of memory")
+    for short in ((), (1,), (1, 2)):  # four images of a step at once, two, one
+        seen: dict[tuple[str, int], float] = {}
+        fails = failing("encoder-stage-0", short, error)
+
+        def listener(name: str, step: int, terms: Mapping[str, float], left: float) -> None:
+            fails(name, step, terms, left)  # noqa: B023
+            seen[name, step] = terms["loss"]  # noqa: B023
+
+        _, report = run(tmp_path / str(len(short)), listener, "reconstruct.quantized_share=1")
+        assert {unit["at_once"] for unit in report.units} == {4 // 2 ** len(short)}
+        losses.append(seen)
+    assert len(losses[0]) == 6 * 4
+    for other in losses[1:]:
+        assert other.keys() | {("encoder-stage-0", step) for step in (1, 2)} == losses[0].keys()
+        for key, loss in other.items():
+            assert loss == pytest.approx(losses[0][key], rel=1e-3), key
 
 
 def test_a_unit_begins_again_in_smaller_parts_and_gives_what_those_give(

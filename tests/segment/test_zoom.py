@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from saqsam import api
 from saqsam.datasets.coco import read_instances
-from saqsam.images.crops import around, cut, paste
+from saqsam.images.crops import cut, paste, square_around
 from saqsam.prompts.prompts import Prompts
 from saqsam.sam import Sam
 from saqsam.scenes import make_scene, write_scenes
@@ -32,7 +32,7 @@ def small_boxes(count: int, seed: int = 1) -> np.ndarray:
 
 def test_an_answer_is_the_crops_own(float_sam: Sam) -> None:
     for box in small_boxes(6):
-        window = around(box, CROP_FACTOR, SIZE)
+        window = square_around(box, CROP_FACTOR, SIZE)
         corner = np.array(window[:2] * 2)
         found = float_sam.segment(SCENE.image, boxes=[box], zoom=True)
         alone = float_sam.segment(cut(SCENE.image, window), boxes=[box.astype(np.float32) - corner])
@@ -83,7 +83,7 @@ def test_every_box_lies_in_one_crop_that_is_not_much_longer(found: list[tuple[fl
             assert y0 <= b
             assert c <= x1
             assert d <= y1
-            own = around((a, b, c, d), CROP_FACTOR, SIZE)
+            own = square_around((a, b, c, d), CROP_FACTOR, SIZE)
             longest = max(own[2] - own[0], own[3] - own[1])
             assert max(x1 - x0, y1 - y0) <= max(longest, SHARED_FACTOR * max(c - a, d - b))
 

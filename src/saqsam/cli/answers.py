@@ -24,7 +24,10 @@ ZoomOption = Annotated[
 ]
 ClipToBoxOption = Annotated[
     bool | None,
-    typer.Option("--clip-to-box/--no-clip-to-box", help="Cut answers to boxes to their box."),
+    typer.Option(
+        "--clip-to-box/--no-clip-to-box",
+        help="Cut answers to boxes to their box. [default: what the model was made for]",
+    ),
 ]
 
 

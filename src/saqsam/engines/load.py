@@ -25,7 +25,7 @@ from saqsam.pack.convert import from_packed
 from saqsam.pack.file import PackedModel, is_packed, read_packed, write_packed
 from saqsam.pack.fit import lay_out
 from saqsam.sam import Sam
-from saqsam.segment.zoom import zooms_by_default
+from saqsam.segment.zoom import own_answering
 
 if TYPE_CHECKING:
     from saqsam.graphs.source import Source
@@ -129,8 +129,9 @@ def _load_graphs(packed: PackedModel, path: Path, name: str, engine: str, told: 
         model, engine = native_or_next(packed, found.config, name, told)
     else:
         model = integer_model(packed, found.config, name)
-    zoom, title = zooms_by_default(name, packed.records), f"{name} ({engine})"
-    return EngineSam(cast(Model, model), title, found.recipe, packed.records, path, zoom=zoom, engine=engine)
+    own, title = own_answering(name, packed.records), f"{name} ({engine})"
+    sam = EngineSam(cast(Model, model), title, found.recipe, packed.records, path, engine=engine)
+    return sam.answering_boxes(own.zoom, own.clip_to_box)
 
 
 def _only_pytorch(packed: PackedModel) -> bool:
@@ -143,9 +144,10 @@ def _load_pytorch(packed: PackedModel, path: Path, name: str, device: str, engin
     from saqsam.engines.int8 import convert
 
     model, recipe = from_packed(packed, path)
-    zoom = zooms_by_default(name, packed.records)
+    own = own_answering(name, packed.records)
     if engine == TORCH:
-        return Sam(model, name, recipe, packed.records, path, zoom=zoom).to(device)
+        sam = Sam(model, name, recipe, packed.records, path, zoom=own.zoom, clip_to_box=own.clip_to_box)
+        return sam.to(device)
     count = convert(model)
     logger.debug(
         "%s: %s, %d linear layers in int8 by PyTorch %s on %s", name, engine, count, torch.__version__, device
@@ -153,7 +155,10 @@ def _load_pytorch(packed: PackedModel, path: Path, name: str, device: str, engin
     if engine == COMPILED:
         compile_encoder(model)
     title = f"{name} ({engine})"
-    return PyTorchSam(model, title, recipe, packed.records, path, zoom=zoom, engine=engine).to(device)
+    sam = PyTorchSam(
+        model, title, recipe, packed.records, path, zoom=own.zoom, clip_to_box=own.clip_to_box, engine=engine
+    )
+    return sam.to(device)
 
 
 def integer_model(packed: PackedModel, config: Config, name: str) -> Any:

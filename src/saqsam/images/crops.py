@@ -50,6 +50,15 @@ def around(box: Sequence[float], factor: float, size: Sequence[int]) -> Window:
     return x0, y0, x1, y1
 
 
+def square_around(box: Sequence[float], factor: float, size: Sequence[int]) -> Window:
+    """The square around a box, ``factor`` times its longer side, as far as the picture reaches; arguments as
+    of :func:`around`."""
+    x0, y0, x1, y1 = (float(side) for side in box)
+    half = max(x1 - x0, y1 - y0) / 2
+    x, y = (x0 + x1) / 2, (y0 + y1) / 2
+    return around((x - half, y - half, x + half, y + half), factor, size)
+
+
 def _stretched(low: float, high: float, factor: float, side: int) -> tuple[int, int]:
     more = (high - low) * (factor - 1) / 2
     start = min(max(0, math.floor(low - more)), side - 1)

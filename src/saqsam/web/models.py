@@ -17,7 +17,7 @@ from saqsam.graphs.build import OPSETS
 from saqsam.graphs.source import Source
 from saqsam.pack.convert import from_packed, plain_config
 from saqsam.pack.file import PackedModel, is_packed, read_packed
-from saqsam.segment.zoom import zooms_by_default
+from saqsam.segment.zoom import own_answering
 from saqsam.web.facts import count_numbers, model_facts
 from saqsam.web.graphs import WebSam, maker_for, web_graphs
 
@@ -68,7 +68,7 @@ def read_model(source: str | Path) -> WebModel:
         packed = read_packed(path)
         model, recipe = from_packed(packed, path)
         packed = replace(packed, config=model.config.to_dict())
-        zoom = zooms_by_default(source, packed.records)
+        zoom = own_answering(source, packed.records).zoom
         facts = model_facts(called, model.config, recipe, zoom=zoom, file=path, numbers=count_numbers(packed))
         return WebModel(model, packed, facts)
     sam = api.load(source)
