@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +86,15 @@ def plain(model: sq.Sam, scenes: Path, tmp_path_factory: pytest.TempPathFactory)
     return computed(model, scenes, tmp_path_factory.mktemp("plain") / "tiny.safetensors")
 
 
-@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize(
+    "states", ["autocast float16 gradients", "float64 device precision", "inference backends"]
+)
 def test_results_are_the_same_bit_for_bit(
-    model: sq.Sam, scenes: Path, plain: tuple[bytes, Any, Any], tmp_path: Path, state: str
+    model: sq.Sam, scenes: Path, plain: tuple[bytes, Any, Any], tmp_path: Path, states: str
 ) -> None:
-    with STATES[state]():
+    with ExitStack() as stack:
+        for state in states.split():
+            stack.enter_context(STATES[state]())
         before = torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"), torch.get_default_device()
         found = computed(model, scenes, tmp_path / "tiny.safetensors")
         after = torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"), torch.get_default_device()

@@ -4,7 +4,7 @@
     python tools/evaluate_small.py --coco PHOTOS --held-out          # photographs that choose between models
 
 Masks are the single mask, cut at 0.  A click is the pixel of the object farthest from its edge.  "zoom" is
-a box answered on a square crop around it, 1.3 times its longer side; "clip" keeps what lies in the box.
+a box answered on a square crop around it, 1.5 times its longer side; "clip" keeps what lies in the box.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from saqsam.shipped.embedded import embedded_sam
 
 SIZES = ((0.0, "all"), (0.0, "< .3 %"), (0.003, ".3-1 %"), (0.01, "1-3 %"), (0.03, "3-10 %"), (0.1, "> 10 %"))
 """Least share of the picture, and name, of the rows of the table; the first is all objects."""
-FACTOR = 1.3
+FACTOR = 1.5
 
 Box = tuple[int, int, int, int]
 Table = dict[str, dict[str, list[float]]]

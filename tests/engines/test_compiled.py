@@ -64,6 +64,7 @@ def test_the_encoder_is_one_graph(packed: Path) -> None:
     assert (found.graph_count, found.graph_break_count) == (1, 0), found.break_reasons
 
 
+@pytest.mark.compiler
 @pytest.mark.skipif(shutil.which("g++") is None, reason="PyTorch compiles for a CPU with a C++ compiler")
 def test_embeddings_are_near_the_simulations(small: Path) -> None:
     simulated, compiled = load(small), load(small, engine="compiled")
