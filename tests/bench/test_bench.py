@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from saqsam.bench.bench import bench
-from saqsam.bench.rows import ROWS, build_row, float_contents
+from saqsam.bench.measure import measure
+from saqsam.bench.openvino import openvino_problem
+from saqsam.bench.rows import ROWS, build_row, float_contents, row_problem
 from saqsam.cli.app import run
 from saqsam.errors import SaqsamError, UsageError
 from saqsam.pack.file import read_packed
@@ -41,8 +43,6 @@ def test_rows_have_speed_memory_size_and_agreement(
 
 def test_float_rows_are_the_dequantized_weights(packed: Path) -> None:
     """Each is another way of running the same float model, so they agree with each other."""
-    from saqsam.bench.measure import measure
-
     _, expected = measure("torch float", packed, 1)
     for row, least in (("onnxruntime float", 0.9999), ("onnxruntime dynamic int8", 0.98)):
         figures, masks = measure(row, packed, 1)
@@ -65,6 +65,19 @@ def test_what_cannot_be_benched_is_said(packed: Path, tmp_path: Path) -> None:
     with pytest.raises(SaqsamError, match="not an intact packed file"):
         bench(damaged, ["integer"], rounds=1)
     assert run(["bench", str(tmp_path / "nothing")]) == 3
+
+
+def test_openvino_is_a_row_where_it_is_installed(packed: Path) -> None:
+    problem = row_problem("openvino int8", read_packed(packed), packed)
+    assert problem == openvino_problem()
+    if problem:
+        assert problem.endswith("pip install openvino")
+        with pytest.raises(UsageError, match="OpenVINO is not installed"):
+            build_row("openvino float", packed)
+    else:
+        _, masks = measure("openvino float", packed, 1)
+        _, expected = measure("torch float", packed, 1)
+        assert (masks[0] == expected[0]).mean() > 0.9999
 
 
 def test_float_contents_have_no_integers_left(packed: Path) -> None:

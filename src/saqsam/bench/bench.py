@@ -147,6 +147,8 @@ def _sizes(path: Path) -> dict[str, int]:
         "integer": small,
         "native": small,
         "linear int8": small,
+        "openvino float": floats,
+        "openvino int8": small,
     }
 
 

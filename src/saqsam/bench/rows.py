@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from saqsam.bench.openvino import OpenVinoSession, openvino_problem
 from saqsam.engines.int8 import convert
 from saqsam.engines.load import integer_model, native_model, native_parts, sessions_model
 from saqsam.errors import UsageError
@@ -83,6 +84,22 @@ def onnxruntime_dynamic(packed: PackedModel, path: Path) -> Any:
     return writers_of(packed).model(packed_config(packed, path), sessions[0], sessions[1], str(path))
 
 
+def openvino_float(packed: PackedModel, path: Path) -> Any:
+    """The same weights as float32 in OpenVINO, in saqsam's graphs."""
+    return _in_openvino(float_contents(packed), path)
+
+
+def openvino_int8(packed: PackedModel, path: Path) -> Any:
+    """The exported graphs; OpenVINO makes integers of their QuantizeLinear and DequantizeLinear where it can."""
+    return _in_openvino(packed, path)
+
+
+def _in_openvino(packed: PackedModel, path: Path) -> Any:
+    graphs = build_graphs(packed, OPSETS[0], Portable, full_size=False)
+    encoder, decoder = (OpenVinoSession(graph.SerializeToString()) for graph in graphs)
+    return writers_of(packed).model(packed_config(packed, path), encoder, decoder, str(path))
+
+
 ROWS: dict[str, Callable[[PackedModel, Path], Any]] = {
     "torch float": torch_float,
     "simulated": simulated,
@@ -91,11 +108,15 @@ ROWS: dict[str, Callable[[PackedModel, Path], Any]] = {
     "linear int8": linear_int8,
     "onnxruntime float": onnxruntime_float,
     "onnxruntime dynamic int8": onnxruntime_dynamic,
+    "openvino float": openvino_float,
+    "openvino int8": openvino_int8,
 }
 """Builders by the name of their row."""
 
 
-_GRAPHS = ("integer", "onnxruntime float", "onnxruntime dynamic int8")
+_OPENVINO = ("openvino float", "openvino int8")
+_ON_GRIDS = ("integer", "openvino int8")
+_GRAPHS = (*_ON_GRIDS, "onnxruntime float", "onnxruntime dynamic int8", "openvino float")
 
 
 def row_problem(row: str, packed: PackedModel, path: Path) -> str:
@@ -108,8 +129,10 @@ def row_problem(row: str, packed: PackedModel, path: Path) -> str:
     try:
         if row == "native":
             native_parts(packed)
+        elif row in _OPENVINO and (problem := openvino_problem()):
+            return problem
         elif row in _GRAPHS:
-            contents = packed if row == "integer" else float_contents(packed)
+            contents = packed if row in _ON_GRIDS else float_contents(packed)
             writers_of(contents).source(contents)
     except UsageError as reason:
         return str(reason)
