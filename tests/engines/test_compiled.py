@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from tests.conftest import make_tiny_sam, tiny_config
-from transformers import SamModel
+from tests.families.sam2_models import SIDE
+from tests.families.sam2_models import tiny_config as tiny_sam2_config
+from transformers import Sam2Model, SamModel
 
 from saqsam.api import load, quantize
+from saqsam.engines.compiled import refuse_uncompiled
 from saqsam.engines.int8 import convert
 from saqsam.errors import UsageError
+from saqsam.families.sam3 import SAM3
 from saqsam.sam import Sam
 from saqsam.scenes import write_scenes
 from saqsam.segment.predictor import embed
@@ -62,6 +66,29 @@ def test_the_encoder_is_one_graph(packed: Path) -> None:
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         found = torch._dynamo.explain(model.vision_encoder)(pixels_for(model))
     assert (found.graph_count, found.graph_break_count) == (1, 0), found.break_reasons
+
+
+def test_a_sam_2s_encoder_gives_all_levels(tmp_path: Path) -> None:
+    """In half precision, without the compiler itself, which takes a minute for it on a CPU."""
+    scenes = write_scenes(tmp_path / "scenes", 1, 12, size=(64, 64)).parent
+    path = tmp_path / "tiny-sam2.safetensors"
+    config = tiny_sam2_config()
+    hiera = config.vision_config.backbone_config
+    hiera.blocks_per_stage, hiera.global_attention_blocks = [1, 1, 1, 1], [0]
+    model = Sam2Model(config).eval().requires_grad_(False)
+    quantize(Sam(model, "tiny"), "rtn-w8a8", scenes / "images", scenes / "instances.json").save(path)
+    simulated, compiled = load(path).model, load(path, engine="compiled").model
+    pixels = torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    with torch.compiler.set_stance("force_eager"):
+        levels = embed(compiled, pixels).tensors
+    for level, expected in zip(levels, embed(simulated, pixels).tensors, strict=True):
+        assert level.dtype == torch.float32
+        assert 0 < float((level - expected).norm() / expected.norm()) < 0.1
+
+
+def test_a_family_that_it_does_not_compile_is_told() -> None:
+    with pytest.raises(UsageError, match=r"'compiled' does not compute SAM 3.* take the engine int8"):
+        refuse_uncompiled(SAM3)
 
 
 @pytest.mark.compiler

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from saqsam.api import load
 from saqsam.datasets.masks import Rle, decode_mask
 from saqsam.errors import UsageError
 from saqsam.sam import Sam
@@ -36,15 +38,21 @@ def as_png() -> bytes:
     return kept.getvalue()
 
 
-@pytest.fixture(scope="module")
-def serving(packed_sam: Sam) -> Iterator[Serving]:
-    found = start([str(packed_sam.file)], port=0)
+@contextmanager
+def listening(model: str) -> Iterator[Serving]:
+    found = start([model], port=0)
     thread = threading.Thread(target=found.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     yield found
     found.server.shutdown()
     thread.join()
     found.close()
+
+
+@pytest.fixture(scope="module")
+def serving(packed_sam: Sam) -> Iterator[Serving]:
+    with listening(str(packed_sam.file)) as found:
+        yield found
 
 
 class Answer:
@@ -90,6 +98,20 @@ def test_masks_are_those_of_segment(serving: Serving, packed_sam: Sam) -> None:
     single = engine.segment(SCENE, boxes=[[10, 10, 90, 80]])
     assert np.array_equal(logits[0, 1], single.low_res_logits[0, 0].numpy())
     assert np.allclose(json.loads(answer.headers["X-Saqsam-Iou-Scores"])[0][1], single.iou_scores[0])
+
+
+def test_a_sam_2_gives_object_scores_and_the_single_mask_of_segment() -> None:
+    with listening("nano-sam2") as serving:
+        image = ask(serving, "/api/images?wait=1", as_png()).json["image"]
+        points = [[[60.5, 40.0]], [[20, 20]], [[100, 70]]]
+        asked = {"image": image, "points": points, "masks": [1, 0]}
+        found = ask(serving, "/api/decode", json.dumps(asked).encode()).json["prompts"]
+        logits = ask(serving, "/api/decode", json.dumps({**asked, "format": "logits"}).encode())
+    expected = load("nano-sam2").segment(SCENE, points=points)
+    assert np.array_equal([decoded(row[1]["segmentation"]) for row in found], expected.masks)
+    scores = np.asarray(expected.object_scores)
+    assert np.allclose([[one["object_score"] for one in row] for row in found], scores[:, None])
+    assert np.allclose(json.loads(logits.headers["X-Saqsam-Object-Scores"]), scores)
 
 
 BAD: list[tuple[str, bytes, int, str]] = [

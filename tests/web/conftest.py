@@ -14,8 +14,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from saqsam.api import load, quantize
 from saqsam.cli.app import app
+from saqsam.scenes import write_scenes
 from saqsam.serve.start import Serving, start
+from saqsam.web.write import export_web
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +39,17 @@ def exported(packed_nano: Callable[[str], Path], tmp_path_factory: pytest.TempPa
     assert result.exit_code == 0, result.output
     assert result.output.count("mask IoU with the model") == 2
     return out
+
+
+@pytest.fixture(scope="session")
+def exported_sam2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page with nano-sam2 in float, and at 4 bits beside it."""
+    place = tmp_path_factory.mktemp("page-sam2")
+    annotations = write_scenes(place / "scenes", 1, 12)
+    packed = place / "nano-sam2-w4a8.safetensors"
+    quantize(load("nano-sam2"), "rtn-w4a8", place / "scenes" / "images", annotations).save(packed)
+    export_web(["nano-sam2", packed], place / "out", limit=1)
+    return place / "out"
 
 
 def run(serving: Serving) -> Iterator[str]:

@@ -216,7 +216,7 @@ def given_to(visit: Page, exported: Path) -> Given:
         " const { preprocess } = await import('./pixels.mjs');"
         " const values = preprocess(view.photo.pixels(), engines[0].frame);"
         " let text = ''; for (const byte of new Uint8Array(values.buffer)) text += String.fromCharCode(byte);"
-        " const { values: own, shape } = await engines[0].embedding();"
+        " const [{ values: own, shape }] = await engines[0].embedding();"
         " return [btoa(text), Array.from(own), shape]; }"
     )
     assert base64.b64decode(same[0]) == values.numpy().tobytes()

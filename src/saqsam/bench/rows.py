@@ -90,7 +90,7 @@ def openvino_float(packed: PackedModel, path: Path) -> Any:
 
 
 def openvino_int8(packed: PackedModel, path: Path) -> Any:
-    """The exported graphs; OpenVINO makes integers of their QuantizeLinear and DequantizeLinear where it can."""
+    """The exported graphs; OpenVINO makes integers of QuantizeLinear and DequantizeLinear where it can."""
     return _in_openvino(packed, path)
 
 

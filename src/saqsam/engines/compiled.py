@@ -16,9 +16,10 @@ from saqsam.errors import UsageError
 from saqsam.families.record import Family, Model
 from saqsam.families.registry import encoder_of
 from saqsam.families.sam import SAM
+from saqsam.families.sam2 import SAM2
 from saqsam.families.sam_hq import SAM_HQ
 
-_COMPILED = (SAM, SAM_HQ)
+_COMPILED = (SAM, SAM_HQ, SAM2)
 
 
 def refuse_uncompiled(family: Family) -> None:
@@ -29,8 +30,8 @@ def refuse_uncompiled(family: Family) -> None:
     """
     if family not in _COMPILED:
         raise UsageError(
-            f"engine 'compiled' does not compute {family.name} yet; take the engine int8 or onnxruntime, or "
-            "leave the engine out"
+            f"engine 'compiled' does not compute {family.name} yet; take the engine int8, or leave "
+            "the engine out"
         )
 
 
@@ -55,7 +56,7 @@ class CompiledEncoder(nn.Module):
         self._run = torch.compile(encoder.forward, dynamic=False)
 
     def forward(self, pixel_values: Tensor, **options: Any) -> Any:
-        """As of the encoder; embeddings are float32.
+        """As of the encoder; all that it makes is float32.
 
         Raises:
             UsageError: PyTorch finds no compiler.
@@ -70,8 +71,16 @@ class CompiledEncoder(nn.Module):
                 f"engine 'compiled': PyTorch cannot compile on {device.type} here ({reason}); "
                 "install a compiler (Triton for a GPU, C++ for a CPU), or take the engine int8"
             ) from error
-        output.last_hidden_state = output.last_hidden_state.float()
+        for name, value in output.items():
+            output[name] = _as_float(value)
         return output
+
+
+def _as_float(value: Any) -> Any:
+    """A tensor or several in float32; anything else as it is."""
+    if isinstance(value, tuple | list):
+        return tuple(map(_as_float, value))
+    return value.float() if isinstance(value, Tensor) else value
 
 
 def half_precision(device: torch.device) -> torch.dtype:

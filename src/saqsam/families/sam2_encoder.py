@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers.models.sam2.modeling_sam2 import (
     Sam2MultiScaleAttention,
     Sam2MultiScaleBlock,
+    Sam2VisionModel,
     do_pool,
     window_partition,
     window_unpartition,
@@ -88,9 +89,9 @@ class Sam2Encoder:
     def finish(self, state: State) -> Embedding:
         """The embedding ``(B, C, g, g)`` with levels ``(B, C/8, 4g, 4g)`` and ``(B, C/4, 2g, 2g)``."""
         x, fine, middle, coarse = state
-        decoder = self.model.mask_decoder
-        features = decoder.conv_s0(self._level(0, fine)), decoder.conv_s1(self._level(1, middle))
-        return Embedding(self._joined(coarse, x), features)
+        return Embedding(
+            self._joined(coarse, x), self._features(self._level(0, fine), self._level(1, middle))
+        )
 
     def reaches_neck(self, after: int) -> bool:
         """Tokens as fine as those of the embedding, or coarser ones."""
@@ -108,6 +109,9 @@ class Sam2Encoder:
         if not isinstance(self.module, nn.Module):
             fine, middle, main = self.model.get_image_embeddings(pixel_values)
             return Embedding(main, (fine, middle))
+        if not isinstance(self.module, Sam2VisionModel):  # compiled as a whole: there are no blocks to call
+            fine, middle, main = self.module(pixel_values).fpn_hidden_states
+            return Embedding(main + self._no_memory(), self._features(fine, middle))
         return self._by_blocks(pixel_values, self.run_block if self.can_skip_padding() else _plain_block)
 
     def plain(self, pixel_values: Tensor) -> Embedding:
@@ -176,6 +180,11 @@ class Sam2Encoder:
         """What the neck's convolution makes of a stage's output: ``(B, H, W, D) -> (B, C, H, W)``."""
         convolutions = self._parts.neck.convs
         return cast(Tensor, convolutions[len(convolutions) - 1 - stage](x.permute(0, 3, 1, 2)))
+
+    def _features(self, fine: Tensor, middle: Tensor) -> tuple[Tensor, Tensor]:
+        """What the decoder reads of the two finer levels."""
+        decoder = self.model.mask_decoder
+        return decoder.conv_s0(fine), decoder.conv_s1(middle)
 
     def _joined(self, coarse: Tensor, coarsest: Tensor) -> Tensor:
         above = F.interpolate(self._level(_COARSEST, coarsest), scale_factor=2.0, mode="nearest")

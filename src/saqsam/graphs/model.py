@@ -57,10 +57,14 @@ class OnnxSam:
     device = torch.device("cpu")
     mask_decoder = None
     """There is no PyTorch decoder whose parts could be called one by one."""
+    pixels_name: ClassVar[str] = "images"
+    """What the encoder takes."""
     image_names: ClassVar[tuple[str, ...]] = ("image_embeddings", EARLY)
     """What the decoder takes of an image, the main tensor first."""
     answers: ClassVar[tuple[str, ...]] = ("low_res_masks", "iou_predictions")
     """What is asked of it: masks, scores, and what else there is."""
+    ends_prompts: ClassVar[bool] = False
+    """Whether the decoder's graph itself puts the point behind a prompt that says that no more follow."""
 
     def __init__(
         self,
@@ -92,7 +96,7 @@ class OnnxSam:
 
     def _encoded(self, pixel_values: Tensor) -> Embeddings:
         """Embeddings of pixels whose shape was checked."""
-        inputs = {"images": pixel_values.contiguous().numpy()}
+        inputs = {self.pixels_name: pixel_values.contiguous().numpy()}
         main, *early = map(torch.from_numpy, run_session(self.encoder, self.name, inputs))
         return Embeddings(main, tuple(stages[0] for stages in early))
 

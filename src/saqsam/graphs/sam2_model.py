@@ -22,8 +22,10 @@ _NO_POINT = -1.0
 class OnnxSam2(OnnxSam):
     """As of ``OnnxSam``, for graphs of :mod:`saqsam.graphs.sam2_encoder` and ``sam2_decoder``."""
 
+    pixels_name: ClassVar[str] = "image"
     image_names: ClassVar[tuple[str, ...]] = (MAIN, FINE, MIDDLE)
     answers: ClassVar[tuple[str, ...]] = ("masks", "iou_predictions", OBJECTS, SINGLE)
+    ends_prompts: ClassVar[bool] = True
 
     def get_image_embeddings(self, pixel_values: Tensor) -> list[Tensor]:
         """``(B, 3, S, S)`` float32 to the levels of the embedding, the finest first.
@@ -32,7 +34,7 @@ class OnnxSam2(OnnxSam):
             ImageError: another size than the model's input.
         """
         self.check_pixels(pixel_values)
-        inputs = {"image": pixel_values.contiguous().numpy()}
+        inputs = {self.pixels_name: pixel_values.contiguous().numpy()}
         return list(map(torch.from_numpy, run_session(self.encoder, self.name, inputs, [FINE, MIDDLE, MAIN])))
 
     @staticmethod

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from saqsam.datasets.masks import encode_mask
 from saqsam.errors import PromptError, UsageError
+from saqsam.families.record import Answers
 from saqsam.prompts.prompts import Prompts, checked_prompts
 from saqsam.sam import Sam
-from saqsam.segment.decode import decode
+from saqsam.segment.decode import decoded
 from saqsam.segment.predictor import upscale_masks
 from saqsam.serve.encodings import Encoding
 
@@ -35,12 +36,14 @@ class Answer:
         scores: ``(P, K)`` predicted IoU.
         slots: which masks these are: 0 is the single one, 1 to 3 those to an ambiguous prompt.
         seconds: that decoding took.
+        objects: ``(P,)`` how likely there is an object, 0 to 1, of models that say it.
     """
 
     logits: Tensor
     scores: Tensor
     slots: tuple[int, ...]
     seconds: float
+    objects: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -119,27 +122,41 @@ class Decoder:
         return self.decode(encoding, prompts, question.slots)
 
     def decode(self, encoding: Encoding, prompts: Prompts, slots: tuple[int, ...]) -> Answer:
-        """Masks for prompts that were checked."""
+        """Masks for prompts that were checked; the single one is that of ``Sam.segment``."""
         embedding = encoding.embedding
         assert embedding is not None  # noqa: S101 - the caller has waited for it
         with self._locks[encoding.model]:
             model, began = self._models[encoding.model].model, time.perf_counter()
-            parts: list[tuple[Tensor, Tensor]] = []
+            parts: list[Answers] = []
             order: list[int] = []
             for multimask, numbers in ((False, [_SINGLE]), (True, [1, 2, 3])):
                 if set(numbers) & set(slots):
-                    parts.append(
-                        decode(model, embedding, prompts, encoding.frame, multimask_output=multimask)
+                    found = decoded(
+                        model,
+                        embedding,
+                        prompts,
+                        encoding.frame,
+                        multimask_output=multimask,
+                        may_switch=True,
                     )
+                    parts.append(found)
                     order += numbers
-            logits, scores = (torch.cat(part, dim=1).float().cpu() for part in zip(*parts, strict=True))
+            logits = torch.cat([part.masks for part in parts], dim=1).float().cpu()
+            scores = torch.cat([part.scores for part in parts], dim=1).float().cpu()
+            objects = parts[0].objects
+            objects = None if objects is None else torch.sigmoid(objects.float()).cpu()
             rows = [order.index(slot) for slot in slots]
-            return Answer(logits[:, rows], scores[:, rows], slots, time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            return Answer(logits[:, rows], scores[:, rows], slots, seconds, objects)
 
 
 def as_json(answer: Answer, encoding: Encoding) -> dict[str, Any]:
-    """Masks at the size of the image as COCO's run lengths, with their predicted IoU."""
+    """Masks at the size of the image as COCO's run lengths, with their predicted IoU, and where the model
+    says it with the likelihood of there being an object."""
     masks = upscale_masks(answer.logits, encoding.frame)
+    sure: list[dict[str, float]] = [{} for _ in masks]
+    if answer.objects is not None:
+        sure = [{"object_score": one} for one in answer.objects.tolist()]
     return {
         "image": encoding.image,
         "seconds": answer.seconds,
@@ -148,6 +165,7 @@ def as_json(answer: Answer, encoding: Encoding) -> dict[str, Any]:
                 {
                     "mask": slot,
                     "iou_score": float(answer.scores[row, column]),
+                    **sure[row],
                     "area": int(masks[row, column].sum()),
                     "segmentation": _readable(encode_mask(masks[row, column].numpy())),
                 }

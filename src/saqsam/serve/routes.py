@@ -158,6 +158,8 @@ class Routes:
             "X-Saqsam-Shape": json.dumps(list(answer.logits.shape)),
             "X-Saqsam-Seconds": f"{answer.seconds:.6f}",
         }
+        if answer.objects is not None:
+            headers["X-Saqsam-Object-Scores"] = json.dumps(answer.objects.tolist())
         data = answer.logits.contiguous().numpy().astype("<f4").tobytes()
         return Reply(200, data, _BINARY, headers)
 

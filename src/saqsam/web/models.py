@@ -13,13 +13,15 @@ from saqsam import api
 from saqsam.drop_in.directory import packed_file
 from saqsam.export.parity import Case, Parity, check_parity
 from saqsam.families.record import Model
+from saqsam.families.registry import family_of, sizes_of
 from saqsam.graphs.build import OPSETS
-from saqsam.graphs.source import Source
+from saqsam.graphs.writers import writers_of
+from saqsam.models.stored import stored_tensors
 from saqsam.pack.convert import from_packed, plain_config
 from saqsam.pack.file import PackedModel, is_packed, read_packed
 from saqsam.segment.zoom import own_answering
 from saqsam.web.facts import count_numbers, model_facts
-from saqsam.web.graphs import WebSam, maker_for, web_graphs
+from saqsam.web.graphs import described, maker_for, refuse_preprocessing, web_graphs, web_sam
 
 Progress = Callable[[str, int, int], None]
 PARITY = "parity.json"
@@ -73,7 +75,12 @@ def read_model(source: str | Path) -> WebModel:
         return WebModel(model, packed, facts)
     sam = api.load(source)
     model = sam.model
-    rest = {name: one.detach().float().contiguous() for name, one in model.named_parameters()}
+    twins = {twin for _, twin in family_of(model).tied}
+    rest = {
+        name: one.detach().float().contiguous()
+        for name, one in stored_tensors(model).items()
+        if name not in twins
+    }
     packed = PackedModel(plain_config(model), {}, {}, {}, rest, {})
     facts = model_facts(called, model.config, None, zoom=sam.zoom, file=None, numbers=count_numbers(packed))
     return WebModel(model, packed, facts)
@@ -89,16 +96,17 @@ def web_parts(model: WebModel, cases: Sequence[Case], verify: bool, progress: Pr
         progress: called with a stage's name, steps done and steps in total.
 
     Raises:
-        UsageError: a part of the model is not supported in graphs.
+        UsageError: a part of the model is not supported in graphs, or a page cannot prepare its images.
         InvariantError: the graphs do not give the model's masks.
     """
+    refuse_preprocessing(sizes_of(model.model).preprocessing)
     progress("build", 0, 1)
     graphs = web_graphs(model.packed)
     progress("build", 1, 1)
     parity = None
     if verify:
-        stand_in = WebSam(model.model.config, graphs, model.facts["name"])
-        source, maker = Source(model.packed), maker_for(model.packed)
+        stand_in = web_sam(model.model.config, graphs, model.facts["name"])
+        source, maker = writers_of(model.packed).source(model.packed), maker_for(model.packed)
         parity = check_parity(model.model, stand_in, cases, source, maker, OPSETS[0], progress)
     contents = graphs.files()
     listed = {
@@ -114,6 +122,7 @@ def web_parts(model: WebModel, cases: Sequence[Case], verify: bool, progress: Pr
     keys = ("encoder", "image", "prompts")
     entry = {
         **model.facts,
+        **described(model.packed),
         "files": dict(zip(keys, listed.values(), strict=True)),
         "parity": None if parity is None else _summary(parity),
     }

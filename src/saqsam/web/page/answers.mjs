@@ -57,11 +57,16 @@ export class Answers {
 
   score(object, index = 0) { return this.known(object)[index].scores[this.slot(object)]; }
 
-  /** Area, predicted IoU and, of two models, in how much they differ, in words. */
+  /** How likely there is an object, 0 to 1, of models that say it; else null. */
+  objectScore(object, index = 0) { return this.known(object)[index].object; }
+
+  /** Area, predicted IoU, object score where there is one and, of two models, in how much they differ, in words. */
   figures(object) {
     const mask = this.mask(object), pixels = area(mask);
     const share = (100 * pixels / mask.length).toFixed(1);
-    const text = `${pixels.toLocaleString("en")} pixels (${share} %), predicted IoU ${this.score(object).toFixed(2)}`;
+    const sure = this.objectScore(object);
+    const text = `${pixels.toLocaleString("en")} pixels (${share} %), predicted IoU ${this.score(object).toFixed(2)}`
+      + (sure === null ? "" : `, object score ${sure.toFixed(2)}`);
     if (this.engines.length < 2) return text;
     const { differ, iou } = difference(mask, this.mask(object, 1));
     return `${text}. The two models differ in ${differ.toLocaleString("en")} pixels, IoU ${iou.toFixed(3)}`;
@@ -71,6 +76,7 @@ export class Answers {
   found(session) {
     return session.asked.filter((object) => this.known(object)).map((object) => ({
       object, mask: this.mask(object), slot: this.slot(object), score: this.score(object),
+      objectScore: this.objectScore(object),
     }));
   }
 }

@@ -4,8 +4,9 @@
 import { Fault } from "./faults.mjs";
 import { frameFor, toInput } from "./pixels.mjs";
 
-/** Clicks and a box as the points SAM's prompt encoder takes: a box is two, clicks alone get one of padding. */
-export function asPoints({ points, box }, frame) {
+/** Clicks and a box as the points SAM's prompt encoder takes: a box is two, clicks alone get one of padding,
+ *  unless the model's graph itself ends every prompt with one. */
+export function asPoints({ points, box }, frame, ended = false) {
   const coords = [], labels = [];
   for (const { x, y, label } of points) {
     coords.push(...toInput(frame, x, y));
@@ -14,7 +15,7 @@ export function asPoints({ points, box }, frame) {
   if (box) {
     coords.push(...toInput(frame, box[0], box[1]), ...toInput(frame, box[2], box[3]));
     labels.push(2, 3);
-  } else {
+  } else if (!ended) {
     coords.push(0, 0);
     labels.push(-1);
   }
@@ -45,19 +46,19 @@ export class BrowserEngine {
 
   async encode(photo, tell) {
     tell({ stage: "encode", done: 0, total: 1 });
-    this.frame = frameFor(photo.width, photo.height, this.model.side);
+    this.frame = frameFor(photo.width, photo.height, this.model.side, this.model.pads);
     const { width, height } = photo;
     const { seconds } = await this.#call("encode", { pixels: photo.pixels(), width, height });
     this.about.encode = seconds;
   }
 
   async decode(prompt, slots) {
-    const found = await this.#call("decode", { ...asPoints(prompt, this.frame), slots });
+    const found = await this.#call("decode", { ...asPoints(prompt, this.frame, this.model.ends_prompts), slots });
     this.about.click = found.seconds;
     return found;
   }
 
-  /** The latest photo's embedding, to be compared with saqsam's. */
+  /** The latest photo's embedding, tensors by name, to be compared with saqsam's. */
   embedding() { return this.#call("embedding", {}); }
 
   #call(kind, message, tell = () => {}) {
@@ -114,8 +115,12 @@ export class ServedEngine {
     const response = await this.ask("api/decode", { method: "POST", body: JSON.stringify(asked) });
     const logits = new Float32Array(await response.arrayBuffer());
     const scores = JSON.parse(response.headers.get("X-Saqsam-Iou-Scores"))[0];
+    const objects = response.headers.get("X-Saqsam-Object-Scores");
     const each = logits.length / slots.length;
     this.about.click = (performance.now() - began) / 1000;
-    return { masks: slots.map((_, i) => logits.slice(i * each, (i + 1) * each)), scores, seconds: this.about.click };
+    return {
+      masks: slots.map((_, i) => logits.slice(i * each, (i + 1) * each)), scores,
+      object: objects ? JSON.parse(objects)[0] : null, seconds: this.about.click,
+    };
   }
 }

@@ -100,7 +100,7 @@ export function showFacts(models, engines, saqsam) {
     for (const file of files) rows.push([`SHA-256 of ${file.path.split("/").pop()}`, element("code", {}, file.sha256)]);
     if (model.sha256) rows.push(["SHA-256 of the file", element("code", {}, model.sha256)]);
     rows.push(["Made by", `saqsam ${saqsam}`]);
-    if (/^(nano|nano-outliers)$/.test(model.model)) {
+    if (/^nano(-sam2)?(-outliers)?$/.test(model.model)) {
       rows.push(["Good for", "generated scenes, which it was trained on; it is too small for photographs"]);
     }
     return element("dl", {}, ...rows.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));

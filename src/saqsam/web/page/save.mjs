@@ -71,12 +71,12 @@ export function commandFor(model, photo, object, slot) {
 export function promptsOf(model, photo, found) {
   return {
     model: model.model, image: photo.name, width: photo.width, height: photo.height,
-    objects: found.map(({ object, slot, score }) => ({
+    objects: found.map(({ object, slot, score, objectScore }) => ({
       name: object.name,
       boxes: object.box ? [object.box] : null,
       points: object.points.length ? [object.points.map(({ x, y }) => [x, y])] : null,
       labels: object.points.length ? [object.points.map(({ label }) => label)] : null,
-      mask: slot === SINGLE ? "single" : slot, iou_score: score,
+      mask: slot === SINGLE ? "single" : slot, iou_score: score, object_score: objectScore ?? undefined,
       command: commandFor(model, photo, object, slot),
       note: slot === SINGLE ? undefined : `--all-masks writes three files; this mask is number ${slot}`,
     })),

@@ -4,9 +4,14 @@
 import * as ort from "./ort/ort.wasm.min.mjs";
 import { frameFor, preprocess } from "./pixels.mjs";
 import { sha256 } from "./sha256.mjs";
+import { SINGLE, SLOTS } from "./state.mjs";
+
+const FIRST_SAM = { pixels: "images", masks: "low_res_masks", scores: "iou_predictions" };
+/** What the tensors of a model's graphs are called that does not say it itself. */
 
 let sessions = null;
-let side = 0;
+let model = null;
+let tensors = FIRST_SAM;
 let imageSide = null;
 let latest = null;
 
@@ -32,7 +37,9 @@ async function download(file, tell) {
   return bytes;
 }
 
-async function load({ model, threads }, progress) {
+async function load({ model: given, threads }, progress) {
+  model = given;
+  tensors = model.tensors ?? FIRST_SAM;
   ort.env.wasm.wasmPaths = new URL("./ort/", import.meta.url).href;
   ort.env.wasm.numThreads = threads;
   ort.env.logLevel = "error";
@@ -48,18 +55,17 @@ async function load({ model, threads }, progress) {
     if (loaded === total) progress({ stage: "create", done: 0, total: 1 });
     sessions[name] = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] });
   }
-  side = model.side;
   return { seconds: (performance.now() - began) / 1000 };
 }
 
 async function encode({ pixels, width, height }) {
   const began = performance.now();
-  const input = preprocess(pixels, frameFor(width, height, side));
-  const images = new ort.Tensor("float32", input, [1, 3, side, side]);
+  const { side, pads } = model;
+  const input = preprocess(pixels, frameFor(width, height, side, pads));
   imageSide = null;
-  const { image_embeddings } = await sessions.encoder.run({ images });
-  latest = image_embeddings;
-  imageSide = await sessions.image.run({ image_embeddings });
+  latest = await sessions.encoder.run({ [tensors.pixels]: new ort.Tensor("float32", input, [1, 3, side, side]) });
+  const wanted = Object.entries(latest).filter(([name]) => sessions.image.inputNames.includes(name));
+  imageSide = await sessions.image.run(Object.fromEntries(wanted));
   return { seconds: (performance.now() - began) / 1000 };
 }
 
@@ -67,24 +73,30 @@ async function decode({ coords, labels, slots }) {
   const began = performance.now();
   if (imageSide === null) throw fault("order", "no photo was encoded");
   const count = labels.length;
+  const { masks, scores, objects, single } = tensors;
+  // Which mask is the single answer the model tells of all of them only.
+  const asked = single && slots.includes(SINGLE) ? SLOTS : slots;
   const found = await sessions.prompts.run({
     ...imageSide,
     point_coords: new ort.Tensor("float32", Float32Array.from(coords), [1, count, 2]),
     point_labels: new ort.Tensor("float32", Float32Array.from(labels), [1, count]),
-    mask_slots: new ort.Tensor("int64", BigInt64Array.from(slots, BigInt), [slots.length]),
+    mask_slots: new ort.Tensor("int64", BigInt64Array.from(asked, BigInt), [asked.length]),
   });
-  const logits = found.low_res_masks.data;
-  const each = logits.length / slots.length;
+  const logits = found[masks].data;
+  const each = logits.length / asked.length;
+  const chosen = slots.map((slot) => (single && slot === SINGLE ? Number(found[single].data[0]) : slot));
+  const places = chosen.map((slot) => asked.indexOf(slot));
   return {
-    masks: slots.map((_, i) => logits.slice(i * each, (i + 1) * each)),
-    scores: slots.map((slot) => found.iou_predictions.data[slot]),
+    masks: places.map((i) => logits.slice(i * each, (i + 1) * each)),
+    scores: chosen.map((slot) => found[scores].data[slot]),
+    object: objects ? 1 / (1 + Math.exp(-found[objects].data[0])) : null,
     seconds: (performance.now() - began) / 1000,
   };
 }
 
-/** What the decoder was given for the latest photo, to be compared with saqsam's. */
+/** What the encoder made of the latest photo, to be compared with saqsam's. */
 async function embedding() {
-  return { values: latest.data.slice(), shape: latest.dims };
+  return Object.entries(latest).map(([name, { data, dims }]) => ({ name, values: data.slice(), shape: dims }));
 }
 
 const KINDS = { load, encode, decode, embedding };
