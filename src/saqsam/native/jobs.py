@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from ctypes import c_float, c_int32, c_int64, c_void_p
 
-VERSION = 1
+VERSION = 2
 """Of the header that these structures follow; a library of another version is not used."""
 
 
@@ -100,3 +100,107 @@ class AttentionJob(ctypes.Structure):
         ("out", c_void_p),
         ("out_stride", c_int64),
     )
+
+
+class Rounding(ctypes.Structure):
+    """``saqsam_rounding``."""
+
+    _fields_ = (
+        ("out", c_void_p),
+        ("stride", c_int64),
+        ("scale", c_float),
+        ("zero", c_float),
+        ("top", c_float),
+        ("with_positions", c_int32),
+    )
+
+
+class SettleJob(ctypes.Structure):
+    """``saqsam_settle_job``."""
+
+    most_grids = 3
+    _fields_ = (
+        ("inner", c_int64),
+        ("x", c_void_p),
+        ("residual", c_void_p),
+        ("residual_rows", c_int64),
+        ("positions", c_void_p),
+        ("position_rows", c_int64),
+        ("weight", c_void_p),
+        ("bias", c_void_p),
+        ("epsilon", c_float),
+        ("values", c_void_p),
+        ("outputs", c_int32),
+        ("rounding", Rounding * most_grids),
+    )
+
+
+class CrossJob(ctypes.Structure):
+    """``saqsam_cross_job``."""
+
+    _fields_ = (
+        ("prompts", c_int64),
+        ("image", c_int64),
+        ("tokens", c_int64),
+        ("heads", c_int64),
+        ("width", c_int64),
+        ("image_codes", c_void_p),
+        ("image_stride", c_int64),
+        ("image_rows", c_int64),
+        ("image_zero", c_int32),
+        ("image_top", c_int32),
+        ("token_codes", c_void_p),
+        ("token_stride", c_int64),
+        ("token_zero", c_int32),
+        ("token_top", c_int32),
+        ("values", c_void_p),
+        ("value_stride", c_int64),
+        ("value_zero", c_float),
+        ("value_factor", c_float),
+        ("score_scale", c_float),
+        ("lanes", c_int32),
+        ("map_scale", c_float),
+        ("map_zero", c_float),
+        ("map_top", c_float),
+        ("level_limits", c_void_p),
+        ("level_low", c_void_p),
+        ("level_high", c_void_p),
+        ("output_scale", c_float),
+        ("out_scale", c_float),
+        ("out_zero", c_float),
+        ("out_top", c_float),
+        ("out", c_void_p),
+        ("out_stride", c_int64),
+    )
+
+
+class UpscaleJob(ctypes.Structure):
+    """``saqsam_upscale_job``."""
+
+    _fields_ = (
+        ("side", c_int64),
+        ("inner", c_int64),
+        ("first", c_int64),
+        ("second", c_int64),
+        ("masks", c_int64),
+        ("x", c_void_p),
+        ("first_weight", c_void_p),
+        ("first_bias", c_void_p),
+        ("norm_weight", c_void_p),
+        ("norm_bias", c_void_p),
+        ("epsilon", c_float),
+        ("second_weight", c_void_p),
+        ("second_bias", c_void_p),
+        ("vectors", c_void_p),
+        ("out", c_void_p),
+    )
+
+
+class Step(ctypes.Structure):
+    """``saqsam_step``."""
+
+    _fields_ = (("kind", c_int64), ("job", c_void_p))
+
+
+STEPS: dict[type[ctypes.Structure], int] = {LinearJob: 0, SettleJob: 1, CrossJob: 2, UpscaleJob: 3}
+"""Numbers of the jobs that can be steps; of attention the image asks."""

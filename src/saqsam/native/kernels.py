@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from saqsam.native.jobs import STEPS, Step
 from saqsam.native.library import LEVELS, choose_level, find_library
 
 
@@ -32,6 +34,19 @@ class Kernels:
     def run(self, function: str, job: ctypes.Structure) -> None:
         """Call ``saqsam_<function>`` with as many threads as PyTorch uses."""
         getattr(self.handle, f"saqsam_{function}")(self.level, torch.get_num_threads(), ctypes.byref(job))
+
+    def rows(self, jobs: Sequence[ctypes.Structure], prompts: int, rows: int) -> None:
+        """Call ``saqsam_rows``: jobs of the kinds in ``STEPS``, one after the other for a few rows at a time."""
+        steps = (Step * len(jobs))(*(Step(STEPS[type(job)], ctypes.addressof(job)) for job in jobs))
+        self.handle.saqsam_rows(self.level, torch.get_num_threads(), steps, len(jobs), prompts, rows)
+
+    def pack_matrix(self, matrix: Tensor) -> Tensor:
+        """A float32 matrix ``(in, out)`` in this level's tiles, flat."""
+        values = matrix.float().contiguous()
+        sides = (self.level, values.data_ptr(), *values.shape)
+        out = torch.empty(self.handle.saqsam_pack_matrix(*sides, None))
+        self.handle.saqsam_pack_matrix(*sides, out.data_ptr())
+        return out
 
     def pack_weight(self, codes: Tensor, bits: int) -> Tensor:
         """A weight in this level's tiles.
