@@ -213,8 +213,9 @@ class Unsupported(UsageError):
 
 
 def native_model(packed: PackedModel, config: Config, name: str) -> Any:
-    """The model on saqsam's own kernels, or its encoder alone and the decoder by ONNX Runtime where they do not
-    compute that; arguments as of ``integer_model``.
+    """The model on saqsam's own kernels; where they do not compute its decoder, that is by ONNX Runtime.
+
+    Arguments as of ``integer_model``.
 
     Raises:
         UsageError: the kernels were not built, or do not compute this model's encoder.

@@ -58,6 +58,14 @@ def rounded(x: Tensor, grid: Affine) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Operand:
+    """Codes ``(rows, at least channels)`` and their grid."""
+
+    codes: Tensor
+    grid: Affine
+
+
+@dataclass(frozen=True)
 class Crossing:
     """One attention of the decoder.
 
@@ -81,16 +89,16 @@ class Crossing:
     @classmethod
     def of(cls, parts: Parts, names: AttentionNames) -> Crossing:
         """An attention of a file."""
-        grids = [parts.affine(names.path, role) for role in ("query", "key", "value")]
-        projections = [
-            Projection.of(parts, path, grid) for path, grid in zip(names.projections, grids, strict=True)
-        ]
+        grids = Operands(*(parts.affine(names.path, role) for role in ("query", "key", "value")))
+        query, key, value = names.projections
         maps = parts.map(names.path)
         return cls(
-            *projections,
+            Projection.of(parts, query, grids.query),
+            Projection.of(parts, key, grids.key),
+            Projection.of(parts, value, grids.value),
             Projection.of(parts, names.output),
             int(parts.source.decoder["num_attention_heads"]),
-            Operands(*grids),
+            grids,
             maps,
             Levels.of(maps) if maps.as_affine() is None else None,
         )
@@ -141,7 +149,9 @@ class Crossing:
         """
         prompts, tokens = query.shape[:2]
         asked = self.query.codes(query.flatten(0, 1))
-        job = self._job((prompts, image, tokens), (key, self.grids.key), (asked, self.grids.query), value)
+        job = self._job(
+            (prompts, image, tokens), Operand(key, self.grids.key), Operand(asked, self.grids.query), value
+        )
         gathered = codes_buffer(prompts * tokens, self.channels)
         job.out, job.out_stride = gathered.data_ptr(), gathered.stride(0)
         kernels.run("tokens_ask", job)
@@ -149,34 +159,25 @@ class Crossing:
         self.output.layer.run(gathered, values=found)
         return found.view(prompts, tokens, -1)
 
-    def image_asks(self, query: Tensor, key: Tensor, value: Tensor, sizes: tuple[int, int, int], out: Tensor) -> CrossJob:
-        """What the image gathers from tokens, as a step for rows.
+    def image_asks(self, query: Tensor, key: Tensor, value: Tensor, sizes: tuple[int, int, int]) -> CrossJob:
+        """What the image gathers from tokens, as a part of ``ImageJob``.
 
         Args:
             query: codes of the image, ``(P * image or image, at least channels)``.
             key, value: codes of the tokens, ``(P * T, at least channels)``.
             sizes: prompts, tokens of the image, tokens of a prompt.
-            out: for codes, ``(P * image, at least channels)``.
         """
-        job = self._job(sizes, (query, self.grids.query), (key, self.grids.key), value)
-        job.out, job.out_stride = out.data_ptr(), out.stride(0)
-        return job
+        return self._job(sizes, Operand(query, self.grids.query), Operand(key, self.grids.key), value)
 
-    def _job(
-        self,
-        sizes: tuple[int, int, int],
-        image: tuple[Tensor, Affine],
-        tokens: tuple[Tensor, Affine],
-        value: Tensor,
-    ) -> CrossJob:
+    def _job(self, sizes: tuple[int, int, int], image: Operand, tokens: Operand, value: Tensor) -> CrossJob:
         job = CrossJob(heads=self.heads, width=self.channels // self.heads, lanes=torch_lanes())
         job.prompts, job.image, job.tokens = sizes
-        for name, (codes, grid) in (("image", image), ("token", tokens)):
-            setattr(job, f"{name}_codes", codes.data_ptr())
-            setattr(job, f"{name}_stride", codes.stride(0))
-            setattr(job, f"{name}_zero", int(grid.zero_point))
-            setattr(job, f"{name}_top", top_of(grid))
-        job.image_rows = len(image[0])
+        for name, one in (("image", image), ("token", tokens)):
+            setattr(job, f"{name}_codes", one.codes.data_ptr())
+            setattr(job, f"{name}_stride", one.codes.stride(0))
+            setattr(job, f"{name}_zero", int(one.grid.zero_point))
+            setattr(job, f"{name}_top", top_of(one.grid))
+        job.image_rows = len(image.codes)
         job.values, job.value_stride = value.data_ptr(), value.stride(0)
         job.value_zero, job.score_scale = float(self.grids.value.zero_point), self.score_scale
         self._set_map(job)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from saqsam.graphs.source import Source
 from saqsam.native.crossing import Crossing, Projection
-from saqsam.native.image import Asked, Norm, RowJobs
+from saqsam.native.image import Asked, ImageSide, ImageStep, Norm
 from saqsam.native.kernels import Kernels
 from saqsam.native.masks import Masks
 from saqsam.native.parts import Parts
@@ -19,7 +19,7 @@ from saqsam.native.prompts import Prompts
 _LAST_NORM_EPSILON = 1e-5
 """Of the norm after the last attention, which has no setting."""
 _AT_ONCE = 8
-"""Prompts whose image tokens are held at once: some 14 MB each in a SAM."""
+"""Prompts whose image tokens are held at once: some 6 MB each in a SAM."""
 
 
 @dataclass(frozen=True)
@@ -31,19 +31,6 @@ class TwoWayLayer:
     mlp: tuple[Projection, Projection]
     to_tokens: Crossing
     norms: tuple[Norm, ...]
-
-
-@dataclass(frozen=True)
-class ImageSide:
-    """What a layer sees of the image.
-
-    Attributes:
-        tokens: float32 ``(rows, C)``, of one image that all prompts share, or of each prompt's.
-        codes: of its keys and values, and of its queries where it asks.
-    """
-
-    tokens: Tensor
-    codes: tuple[Tensor, ...]
 
 
 class NativeDecoder:
@@ -71,18 +58,25 @@ class NativeDecoder:
             for layer in names.layers
         ]
         self.final = Crossing.of(parts, names.final_attention)
+        self.steps = [ImageStep(kernels, self._positions, self._asked(0))] + [
+            ImageStep(kernels, self._positions, self._asked(index + 1), layer.to_tokens, layer.norms[3])
+            for index, layer in enumerate(self.layers)
+        ]
         self._final_norm = Norm.of(parts, names.final_norm, _LAST_NORM_EPSILON)
 
     def image_side(self, embedding: Tensor, dense: Tensor) -> ImageSide:
-        """What the first layer sees of an image ``(1, C, g, g)`` with a mask prompt, or what stands for none."""
+        """What the first layer sees of an image ``(1, C, g, g)``, with what ``Prompts.dense`` made."""
         tokens = (embedding.float() + dense).flatten(2).transpose(1, 2)[0].contiguous()
-        rows = RowJobs(len(tokens))
-        codes = rows.settle(tokens, self._asked(0), self._positions)
-        rows.run(self._kernels, 1)
-        return ImageSide(tokens, codes)
+        return self.steps[0].seen(tokens)
 
     def decode(self, side: ImageSide, tokens: Tensor, chosen: list[int]) -> tuple[Tensor, Tensor]:
-        """Logits ``(P, len(chosen), 4g, 4g)`` and predicted IoU of all masks ``(P, M)`` of tokens ``(P, T, C)``."""
+        """Logits ``(P, len(chosen), 4g, 4g)`` and predicted IoU of all masks ``(P, M)``.
+
+        Args:
+            side: of the image.
+            tokens: ``(P, T, C)`` of ``Prompts.tokens``.
+            chosen: places of the masks to draw.
+        """
         parts = []
         for some in tokens.split(_AT_ONCE):
             found, image = self.transform(side, some)
@@ -91,12 +85,14 @@ class NativeDecoder:
         return logits, scores
 
     def transform(self, side: ImageSide, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """The two-way transformer: tokens ``(P, T, C)`` and image tokens ``(P * g * g, C)`` after all layers."""
+        """The two-way transformer: tokens ``(P, T, C)`` and image ``(P * g * g, C)`` after all layers."""
         origin = tokens
         for index in range(len(self.layers)):
             tokens = self.among_tokens(index, tokens, origin)
             tokens, side = self.with_image(index, tokens, origin, side)
-        found = self.final.tokens_ask(self._kernels, tokens + origin, *side.codes[:2], self._image)
+        found = self.final.tokens_ask(
+            self._kernels, tokens + origin, side.codes[0], side.codes[1], self._image
+        )
         return self._final_norm(tokens + found), side.tokens
 
     def among_tokens(self, index: int, tokens: Tensor, origin: Tensor) -> Tensor:
@@ -111,7 +107,7 @@ class NativeDecoder:
     ) -> tuple[Tensor, ImageSide]:
         """The other steps: tokens ask the image, the MLP, and the image asks tokens."""
         layer, kernels = self.layers[index], self._kernels
-        found = layer.to_image.tokens_ask(kernels, tokens + origin, *side.codes[:2], self._image)
+        found = layer.to_image.tokens_ask(kernels, tokens + origin, side.codes[0], side.codes[1], self._image)
         tokens = layer.norms[1](tokens + found)
         hidden, last = layer.mlp
         tokens = layer.norms[2](tokens + last.values(F.relu(hidden.values(tokens))))
@@ -119,26 +115,13 @@ class NativeDecoder:
 
     def _updated(self, index: int, tokens: Tensor, origin: Tensor, side: ImageSide) -> ImageSide:
         """The image after it asked tokens, as the next layer sees it."""
-        layer = self.layers[index]
-        crossing, (prompts, count, _) = layer.to_tokens, tokens.shape
+        crossing, (prompts, count, channels) = self.layers[index].to_tokens, tokens.shape
         key = crossing.key.codes((tokens + origin).flatten(0, 1))
         value = crossing.value.codes(tokens.flatten(0, 1))
-        rows = RowJobs(prompts * self._image)
-        gathered = rows.codes(crossing.channels)
-        sizes = (prompts, self._image, count)
-        rows.jobs.append(crossing.image_asks(side.codes[2], key, value, sizes, gathered))
-        update = torch.empty(rows.rows, side.tokens.shape[1])
-        rows.jobs.append(crossing.output.layer.job(gathered, values=update))
-        codes = rows.settle(
-            update,
-            self._asked(index + 1),
-            self._positions,
-            norm=layer.norms[3],
-            residual=side.tokens,
-            values=update,
-        )
-        rows.run(self._kernels, prompts)
-        return ImageSide(update, codes)
+        step = self.steps[index + 1]
+        into = side if index else ImageSide.empty(prompts * self._image, channels, self._asked(0))
+        step.run(side, key, value, count, into)
+        return into
 
     def _asked(self, index: int) -> list[Asked]:
         """What a layer projects of the image; after the last one the final attention."""

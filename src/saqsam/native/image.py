@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from saqsam.native.crossing import Projection
-from saqsam.native.jobs import SettleJob
+from saqsam.native.crossing import Crossing, Projection
+from saqsam.native.jobs import ImageJob
 from saqsam.native.kernels import Kernels, codes_buffer
 from saqsam.native.layer import top_of
 from saqsam.native.parts import Parts
@@ -35,6 +35,25 @@ class Norm:
 
 
 @dataclass(frozen=True)
+class ImageSide:
+    """What a layer sees of the image.
+
+    Attributes:
+        tokens: float32 ``(rows, C)``, of one image that all prompts share, or of each prompt's.
+        codes: of its keys and values, and of its queries where it asks.
+    """
+
+    tokens: Tensor
+    codes: tuple[Tensor, ...]
+
+    @classmethod
+    def empty(cls, rows: int, channels: int, asked: list[Asked]) -> ImageSide:
+        """Room for what a layer asks for."""
+        codes = [codes_buffer(rows, one.projection.layer.columns) for one in asked]
+        return cls(torch.empty(rows, channels), tuple(codes))
+
+
+@dataclass(frozen=True)
 class Asked:
     """A projection of the image's tokens, and whether their positions are added to what goes in."""
 
@@ -42,66 +61,60 @@ class Asked:
     with_positions: bool
 
 
-@dataclass
-class RowJobs:
-    """Jobs that compute each row of the image by itself, in order, and the tensors that they are about.
+@dataclass(frozen=True)
+class ImageStep:
+    """From one layer's image to the next one's.
 
     Attributes:
-        rows: of all prompts together.
-        jobs: see ``Kernels.rows``.
+        kernels: who computes.
+        positions: float32 ``(g * g, C)``.
+        asked: what the next layer projects, at most three.
+        crossing: the attention by which the image asks, or ``None`` before the first layer.
+        norm: that follows it.
     """
 
-    rows: int
-    jobs: list[ctypes.Structure] = field(default_factory=list)
-    _alive: list[Tensor] = field(default_factory=list)
+    kernels: Kernels
+    positions: Tensor
+    asked: list[Asked]
+    crossing: Crossing | None = None
+    norm: Norm | None = None
 
-    def codes(self, columns: int) -> Tensor:
-        """A buffer for codes that lives as long as this."""
-        found = codes_buffer(self.rows, columns)
-        self._alive.append(found)
-        return found
+    def seen(self, tokens: Tensor) -> ImageSide:
+        """What the next layer sees of images as they are, ``(rows, C)``, whole images one after the other."""
+        side = ImageSide.empty(len(tokens), tokens.shape[1], self.asked)
+        job = self._job(len(tokens) // len(self.positions), side)
+        job.x = tokens.data_ptr()
+        self.kernels.run("image", job)
+        return side
 
-    def settle(
-        self,
-        x: Tensor,
-        asked: Sequence[Asked],
-        positions: Tensor,
-        *,
-        norm: Norm | None = None,
-        residual: Tensor | None = None,
-        values: Tensor | None = None,
-    ) -> tuple[Tensor, ...]:
-        """Add, norm, round and project; returns codes for each of ``asked``.
+    def run(self, side: ImageSide, key: Tensor, value: Tensor, tokens: int, into: ImageSide) -> None:
+        """After the image asked tokens.
 
         Args:
-            x: float32 ``(rows, C)``.
-            asked: at most three.
-            positions: float32 ``(n, C)``, one after the other, again and again.
-            norm: of the sum, if there is one.
-            residual: float32 ``(n, C)``, likewise, added to ``x``.
-            values: where the outcome goes, float32 ``(rows, C)``; may be ``x`` or ``residual``.
+            side: as the layer saw it.
+            key, value: codes of tokens, ``(P * tokens, at least channels)``.
+            tokens: of each prompt.
+            into: of each prompt; may be ``side``.
         """
-        job = SettleJob(inner=x.shape[1], x=x.data_ptr(), outputs=len(asked))
-        job.positions, job.position_rows = positions.data_ptr(), len(positions)
-        if residual is not None:
-            job.residual, job.residual_rows = residual.data_ptr(), len(residual)
-        if norm is not None:
-            job.weight, job.bias = norm.weight.data_ptr(), norm.bias.data_ptr()
-            job.epsilon = norm.epsilon
-        if values is not None:
-            job.values = values.data_ptr()
-        self.jobs.append(job)
-        found = []
-        for rounding, one in zip(job.rounding, asked, strict=False):
-            grid, layer = one.projection.grid, one.projection.layer
-            inputs, outputs = self.codes(layer.inner), codes_buffer(self.rows, layer.columns)
-            rounding.out, rounding.stride = inputs.data_ptr(), inputs.stride(0)
-            rounding.scale, rounding.zero = float(grid.scale), float(grid.zero_point)
-            rounding.top, rounding.with_positions = top_of(grid), int(one.with_positions)
-            self.jobs.append(layer.job(inputs, out=outputs))
-            found.append(outputs)
-        return tuple(found)
+        if self.crossing is None or self.norm is None:
+            raise TypeError("the first image asks nobody")
+        prompts, image = len(key) // tokens, len(self.positions)
+        job = self._job(prompts, into)
+        attention = self.crossing.image_asks(side.codes[2], key, value, (prompts, image, tokens))
+        output = self.crossing.output.layer.job(side.codes[2])
+        job.attention, job.output = ctypes.pointer(attention), ctypes.pointer(output)
+        job.residual, job.residual_rows = side.tokens.data_ptr(), len(side.tokens)
+        job.weight, job.bias = self.norm.weight.data_ptr(), self.norm.bias.data_ptr()
+        job.epsilon = self.norm.epsilon
+        self.kernels.run("image", job)
 
-    def run(self, kernels: Kernels, prompts: int) -> None:
-        """Do it."""
-        kernels.rows(self.jobs, prompts, self.rows // prompts)
+    def _job(self, prompts: int, into: ImageSide) -> ImageJob:
+        job = ImageJob(prompts=prompts, rows=len(self.positions), inner=self.positions.shape[1])
+        job.positions, job.position_rows = self.positions.data_ptr(), len(self.positions)
+        job.values, job.projections = into.tokens.data_ptr(), len(self.asked)
+        for entry, one, codes in zip(job.projection, self.asked, into.codes, strict=False):
+            grid = one.projection.grid
+            entry.layer = ctypes.pointer(one.projection.layer.job(codes, out=codes))
+            entry.scale, entry.zero = float(grid.scale), float(grid.zero_point)
+            entry.top, entry.with_positions = top_of(grid), int(one.with_positions)
+        return job

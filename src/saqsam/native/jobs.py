@@ -102,39 +102,6 @@ class AttentionJob(ctypes.Structure):
     )
 
 
-class Rounding(ctypes.Structure):
-    """``saqsam_rounding``."""
-
-    _fields_ = (
-        ("out", c_void_p),
-        ("stride", c_int64),
-        ("scale", c_float),
-        ("zero", c_float),
-        ("top", c_float),
-        ("with_positions", c_int32),
-    )
-
-
-class SettleJob(ctypes.Structure):
-    """``saqsam_settle_job``."""
-
-    most_grids = 3
-    _fields_ = (
-        ("inner", c_int64),
-        ("x", c_void_p),
-        ("residual", c_void_p),
-        ("residual_rows", c_int64),
-        ("positions", c_void_p),
-        ("position_rows", c_int64),
-        ("weight", c_void_p),
-        ("bias", c_void_p),
-        ("epsilon", c_float),
-        ("values", c_void_p),
-        ("outputs", c_int32),
-        ("rounding", Rounding * most_grids),
-    )
-
-
 class CrossJob(ctypes.Structure):
     """``saqsam_cross_job``."""
 
@@ -178,6 +145,7 @@ class UpscaleJob(ctypes.Structure):
     """``saqsam_upscale_job``."""
 
     _fields_ = (
+        ("prompts", c_int64),
         ("side", c_int64),
         ("inner", c_int64),
         ("first", c_int64),
@@ -196,11 +164,36 @@ class UpscaleJob(ctypes.Structure):
     )
 
 
-class Step(ctypes.Structure):
-    """``saqsam_step``."""
+class ImageProjection(ctypes.Structure):
+    """A ``projection`` of ``saqsam_image_job``."""
 
-    _fields_ = (("kind", c_int64), ("job", c_void_p))
+    _fields_ = (
+        ("layer", ctypes.POINTER(LinearJob)),
+        ("scale", c_float),
+        ("zero", c_float),
+        ("top", c_float),
+        ("with_positions", c_int32),
+    )
 
 
-STEPS: dict[type[ctypes.Structure], int] = {LinearJob: 0, SettleJob: 1, CrossJob: 2, UpscaleJob: 3}
-"""Numbers of the jobs that can be steps; of attention the image asks."""
+class ImageJob(ctypes.Structure):
+    """``saqsam_image_job``."""
+
+    _fields_ = (
+        ("prompts", c_int64),
+        ("rows", c_int64),
+        ("inner", c_int64),
+        ("attention", ctypes.POINTER(CrossJob)),
+        ("output", ctypes.POINTER(LinearJob)),
+        ("x", c_void_p),
+        ("residual", c_void_p),
+        ("residual_rows", c_int64),
+        ("positions", c_void_p),
+        ("position_rows", c_int64),
+        ("weight", c_void_p),
+        ("bias", c_void_p),
+        ("epsilon", c_float),
+        ("values", c_void_p),
+        ("projections", c_int32),
+        ("projection", ImageProjection * 3),
+    )

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from saqsam.native.jobs import STEPS, Step
 from saqsam.native.library import LEVELS, choose_level, find_library
 
 
@@ -34,11 +32,6 @@ class Kernels:
     def run(self, function: str, job: ctypes.Structure) -> None:
         """Call ``saqsam_<function>`` with as many threads as PyTorch uses."""
         getattr(self.handle, f"saqsam_{function}")(self.level, torch.get_num_threads(), ctypes.byref(job))
-
-    def rows(self, jobs: Sequence[ctypes.Structure], prompts: int, rows: int) -> None:
-        """Call ``saqsam_rows``: jobs of the kinds in ``STEPS``, one after the other for a few rows at a time."""
-        steps = (Step * len(jobs))(*(Step(STEPS[type(job)], ctypes.addressof(job)) for job in jobs))
-        self.handle.saqsam_rows(self.level, torch.get_num_threads(), steps, len(jobs), prompts, rows)
 
     def pack_matrix(self, matrix: Tensor) -> Tensor:
         """A float32 matrix ``(in, out)`` in this level's tiles, flat."""

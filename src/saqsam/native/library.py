@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from saqsam.errors import UsageError
-from saqsam.native.jobs import VERSION, AttentionJob, CrossJob, LinearJob, NormJob, Step
+from saqsam.native.jobs import (
+    VERSION,
+    AttentionJob,
+    CrossJob,
+    ImageJob,
+    LinearJob,
+    NormJob,
+    UpscaleJob,
+)
 
 LEVELS = ("plain", "avx2", "avx-vnni", "avx512-vnni")
 """By number; of those that a processor has, the last one is the fastest."""
@@ -55,6 +63,8 @@ def find_library() -> Any:
         ("norm", NormJob),
         ("attention", AttentionJob),
         ("tokens_ask", CrossJob),
+        ("image", ImageJob),
+        ("upscale", UpscaleJob),
     )
     for name, job in jobs:
         function = getattr(handle, f"saqsam_{name}")
@@ -68,15 +78,6 @@ def find_library() -> Any:
         ctypes.c_int64,
         ctypes.c_uint8,
         ctypes.c_void_p,
-        ctypes.c_int64,
-    )
-    handle.saqsam_rows.restype = None
-    handle.saqsam_rows.argtypes = (
-        ctypes.c_int32,
-        ctypes.c_int32,
-        ctypes.POINTER(Step),
-        ctypes.c_int64,
-        ctypes.c_int64,
         ctypes.c_int64,
     )
     handle.saqsam_pack_matrix.restype = ctypes.c_int64

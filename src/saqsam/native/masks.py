@@ -1,4 +1,4 @@
-"""From the decoder's tokens to masks: float networks on single tokens, and the image enlarged and drawn at once."""
+"""From the decoder's tokens to masks, in float: networks on tokens, and the image enlarged and drawn."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ class Masks:
         vectors = F.pad(vectors, (0, -vectors.shape[2] % 32)).contiguous()
         side = 4 * self._side
         logits = torch.empty(len(tokens), len(chosen), side, side)
-        job = UpscaleJob(side=self._side, masks=len(chosen), epsilon=_EPSILON)
+        job = UpscaleJob(prompts=len(tokens), side=self._side, masks=len(chosen), epsilon=_EPSILON)
         job.inner, job.first, job.second = self._sizes
         job.x, job.vectors, job.out = image.data_ptr(), vectors.data_ptr(), logits.data_ptr()
         job.first_weight, job.first_bias = self._first.data_ptr(), self._first_bias.data_ptr()
         job.norm_weight, job.norm_bias = (x.data_ptr() for x in self._norm)
         job.second_weight, job.second_bias = self._second.data_ptr(), self._second_bias.data_ptr()
-        self._kernels.rows([job], len(tokens), self._side**2)
+        self._kernels.run("upscale", job)
         return logits

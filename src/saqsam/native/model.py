@@ -15,8 +15,9 @@ from saqsam.families.record import Config
 from saqsam.graphs.decoder_model import SharedOnnxSam
 from saqsam.graphs.graph import Array
 from saqsam.graphs.model import Embeddings, OnnxSam
-from saqsam.native.decoder import ImageSide, NativeDecoder
+from saqsam.native.decoder import NativeDecoder
 from saqsam.native.encoder import NativeEncoder
+from saqsam.native.image import ImageSide
 
 _NOTHING: Mapping[str, Array] = MappingProxyType({})
 
@@ -47,6 +48,9 @@ class NativeSam(OnnxSam):
         encoder, decoder: its parts.
         name: what to call the model in messages.
     """
+
+    prompts_at_once = 32
+    """Given together; how many are computed together is the decoder's business."""
 
     def __init__(self, config: Config, encoder: NativeEncoder, decoder: NativeDecoder, name: str) -> None:
         super().__init__(config, None, None, name)

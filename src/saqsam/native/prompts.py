@@ -29,14 +29,8 @@ class Prompts:
         self._kinds = [parts.floats(f"{names.points}.{kind}.weight") for kind in range(count)]
         self._own = torch.cat([parts.floats(f"{path}.weight") for path in names.output_tokens])
         path = names.mask_embedding
-        self._convolutions = [
-            (parts.floats(f"{path}.conv{number}.weight"), parts.floats(f"{path}.conv{number}.bias"))
-            for number in (1, 2, 3)
-        ]
-        self._norms = [
-            (parts.floats(f"{path}.layer_norm{number}.weight"), parts.floats(f"{path}.layer_norm{number}.bias"))
-            for number in (1, 2)
-        ]
+        self._convolutions = [_both(parts, f"{path}.conv{number}") for number in (1, 2, 3)]
+        self._norms = [_both(parts, f"{path}.layer_norm{number}") for number in (1, 2)]
         self._epsilon = float(config["layer_norm_eps"])
 
     def positions(self, unit: Tensor) -> Tensor:
@@ -51,7 +45,7 @@ class Prompts:
         return self.positions(torch.stack([columns, rows], dim=-1)).flatten(0, 1).contiguous()
 
     def tokens(self, coords: Tensor, labels: Tensor) -> Tensor:
-        """``(P, T, C)``: the decoder's own tokens, then those of points ``(P, N, 2)`` with labels ``(P, N)``."""
+        """``(P, T, C)``: the decoder's own, then those of points ``(P, N, 2)`` with labels ``(P, N)``."""
         features = self.positions((coords.float() + 0.5) / self._side)
         label = labels[..., None]
         features = torch.where(label == _PADDING, self._no_point, features)
@@ -68,3 +62,8 @@ class Prompts:
             x = F.conv2d(x, weight, bias, stride=2).permute(0, 2, 3, 1)
             x = F.gelu(F.layer_norm(x, x.shape[-1:], *norm, self._epsilon)).permute(0, 3, 1, 2)
         return F.conv2d(x, *self._convolutions[2])
+
+
+def _both(parts: Parts, path: str) -> tuple[Tensor, Tensor]:
+    """Weight and bias."""
+    return parts.floats(f"{path}.weight"), parts.floats(f"{path}.bias")

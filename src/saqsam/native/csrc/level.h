@@ -37,8 +37,8 @@ struct Level {
   int64_t (*attention_scratch)(const saqsam_attention_job& job);
   void (*attend)(const saqsam_attention_job& job, int64_t map, int64_t part, const void* packed, void* scratch);
   // Of some rows, all of them of one prompt; scratch: bytes that the other function asks for.
-  int64_t (*settle_scratch)(const saqsam_settle_job& job);
-  void (*settle)(const saqsam_settle_job& job, int64_t first, int64_t rows, void* scratch);
+  void (*settle)(const saqsam_image_job& job, int64_t first, int64_t rows, float* x, uint8_t* const* codes,
+                 int64_t stride);
   int64_t (*image_asks_scratch)(const saqsam_cross_job& job);
   void (*image_asks)(const saqsam_cross_job& job, int64_t first, int64_t rows, void* scratch);
   int64_t (*tokens_ask_scratch)(const saqsam_cross_job& job);
@@ -56,5 +56,6 @@ const Level* level_of(int index);
 
 inline int64_t padded(int64_t inner) { return (inner + 31) / 32 * 32; }
 
-// Some rows of a linear layer, by this thread.
-void linear_rows(const Level& level, const saqsam_linear_job& job, int64_t first, int64_t rows);
+// Some rows of a linear layer, by this thread; scratch: so many bytes as the first function says.
+int64_t linear_scratch(const Level& level, const saqsam_linear_job& job, int64_t rows);
+void linear_rows(const Level& level, const saqsam_linear_job& job, int64_t first, int64_t rows, void* scratch);

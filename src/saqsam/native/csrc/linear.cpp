@@ -27,15 +27,19 @@ int64_t rows_of_task(const Level& level, const saqsam_linear_job& job, int threa
   return (rows + tile - 1) / tile * tile;
 }
 
-void run_rows(const Linear& linear, int64_t first, int64_t rows) {
+// Scratch: the panel as bytes, as words; codes as words; sums of rows; sums of a tile.
+int64_t scratch_bytes(const Linear& linear, int64_t rows) {
+  const int64_t words = linear.kind == kWords ? 2 * (linear.panel + rows * padded(linear.job->inner)) : 0;
+  return linear.panel + words + 4 * rows + 4 * kMostRows * kMostColumns;
+}
+
+void run_rows(const Linear& linear, int64_t first, int64_t rows, void* scratch) {
   const Level& level = *linear.level;
   const saqsam_linear_job& job = *linear.job;
   const int64_t inner = padded(job.inner);
   const bool words = linear.kind == kWords;
-  // Scratch: the panel as bytes, as words; codes as words; sums of rows; sums of a tile.
   const int64_t wide_panel = words ? 2 * linear.panel : 0, wide_codes = words ? 2 * rows * inner : 0;
-  char* at = (char*)thread_scratch(linear.panel + wide_panel + wide_codes + 4 * rows +
-                                   4 * kMostRows * kMostColumns);
+  char* at = (char*)scratch;
   int8_t* bytes = (int8_t*)at;
   int16_t* panel_words = (int16_t*)(at += linear.panel);
   int16_t* code_words = (int16_t*)(at += wide_panel);
@@ -69,7 +73,8 @@ void run_rows(const Linear& linear, int64_t first, int64_t rows) {
 void run_block(void* context, int64_t index) {
   const Linear& linear = *(const Linear*)context;
   const int64_t first = index * linear.block, left = linear.job->rows - first;
-  run_rows(linear, first, left < linear.block ? left : linear.block);
+  const int64_t rows = left < linear.block ? left : linear.block;
+  run_rows(linear, first, rows, thread_scratch(scratch_bytes(linear, rows)));
 }
 
 Linear linear_of(const Level& level, const saqsam_linear_job& job) {
@@ -110,8 +115,12 @@ int64_t saqsam_pack_weight(int32_t index, int32_t bits, const uint8_t* codes, in
   return size;
 }
 
-void linear_rows(const Level& level, const saqsam_linear_job& job, int64_t first, int64_t rows) {
-  run_rows(linear_of(level, job), first, rows);
+int64_t linear_scratch(const Level& level, const saqsam_linear_job& job, int64_t rows) {
+  return scratch_bytes(linear_of(level, job), rows);
+}
+
+void linear_rows(const Level& level, const saqsam_linear_job& job, int64_t first, int64_t rows, void* scratch) {
+  run_rows(linear_of(level, job), first, rows, scratch);
 }
 
 void saqsam_linear(int32_t index, int32_t threads, const saqsam_linear_job* job) {

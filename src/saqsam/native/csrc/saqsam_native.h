@@ -97,29 +97,6 @@ typedef struct {
 } saqsam_attention_job;
 SAQSAM_API void saqsam_attention(int32_t level, int32_t threads, const saqsam_attention_job *job);
 
-/* Layer norm of rows that the decoder's image is made of, rounded to the grids of several layers: first
- * x + residual, then the norm if there is a weight, then to each output either that, or that plus a position. */
-#define SAQSAM_MOST_GRIDS 3
-typedef struct {
-  uint8_t *out; /* (rows, stride) */
-  int64_t stride;
-  float scale, zero, top;
-  int32_t with_positions;
-} saqsam_rounding;
-typedef struct {
-  int64_t inner;
-  const float *x;        /* (rows, inner) */
-  const float *residual; /* NULL, or (residual_rows, inner), over and over again */
-  int64_t residual_rows;
-  const float *positions; /* (position_rows, inner), over and over again */
-  int64_t position_rows;
-  const float *weight, *bias; /* NULL, or (inner) */
-  float epsilon;
-  float *values; /* NULL, or (rows, inner), which may be x */
-  int32_t outputs;
-  saqsam_rounding rounding[SAQSAM_MOST_GRIDS];
-} saqsam_settle_job;
-
 /* Attention between an image of `image` tokens and, for each prompt, `tokens` others. Channels are heads * width. The
  * same job serves both directions: the image asks, then `values` are the tokens' (prompts * tokens, token_stride)
  * and a row of the image is what is computed; or tokens ask, and `values` are the image's. Steps of codes are
@@ -154,7 +131,7 @@ SAQSAM_API void saqsam_tokens_ask(int32_t level, int32_t threads, const saqsam_c
  * saqsam_pack_matrix: (inner, 4 * first) with columns by place and channel, then (first, 4 * second) with columns
  * by channel and place. Vectors and biases of the second have a number for each of these columns. */
 typedef struct {
-  int64_t side, inner, first, second, masks;
+  int64_t prompts, side, inner, first, second, masks;
   const float *x; /* (prompts * side * side, inner) */
   const float *first_weight, *first_bias, *norm_weight, *norm_bias;
   float epsilon;
@@ -166,18 +143,34 @@ typedef struct {
 SAQSAM_API int64_t saqsam_pack_matrix(int32_t level, const float *matrix, int64_t inner, int64_t columns,
                                       float *out);
 
-/* Jobs that compute each row by itself, a few rows at a time through all of them, so that what one writes the next
- * one finds in the cache: (prompts * rows) rows. `rows` of the jobs themselves are not looked at. */
-#define SAQSAM_STEP_LINEAR 0
-#define SAQSAM_STEP_SETTLE 1
-#define SAQSAM_STEP_IMAGE_ASKS 2
-#define SAQSAM_STEP_UPSCALE 3
+SAQSAM_API void saqsam_upscale(int32_t level, int32_t threads, const saqsam_upscale_job *job);
+
+/* Rows of the decoder's image, a few at a time through all steps, so that what one writes the next one finds in the
+ * cache. If there is an attention, the image asks, the output layer takes what it gathered, and that is x; else x
+ * is given. Then v = x + residual, normed if there is a weight; v is stored; v, or v plus the row's position, is
+ * rounded and projected. Of the attention `out`, of the layers `codes` and of the output layer `values` are not
+ * looked at: they are scratch. */
+#define SAQSAM_MOST_PROJECTIONS 3
 typedef struct {
-  int64_t kind;
-  const void *job;
-} saqsam_step;
-SAQSAM_API void saqsam_rows(int32_t level, int32_t threads, const saqsam_step *steps, int64_t count, int64_t prompts,
-                            int64_t rows);
+  int64_t prompts, rows, inner; /* rows of each prompt, channels */
+  const saqsam_cross_job *attention;
+  const saqsam_linear_job *output;
+  const float *x;        /* (prompts * rows, inner) */
+  const float *residual; /* NULL, or (residual_rows, inner), over and over again */
+  int64_t residual_rows;
+  const float *positions; /* (position_rows, inner), over and over again */
+  int64_t position_rows;
+  const float *weight, *bias; /* NULL, or (inner) */
+  float epsilon;
+  float *values; /* NULL, or (prompts * rows, inner), which may be x or the residual */
+  int32_t projections;
+  struct {
+    const saqsam_linear_job *layer; /* gives codes */
+    float scale, zero, top;         /* of its input */
+    int32_t with_positions;
+  } projection[SAQSAM_MOST_PROJECTIONS];
+} saqsam_image_job;
+SAQSAM_API void saqsam_image(int32_t level, int32_t threads, const saqsam_image_job *job);
 
 /* 3x3 neighbourhoods of an image (side, side, channels) side by side: (side * side, out_stride) with the codes of
  * row above left first; beyond the border lies `zero`. */

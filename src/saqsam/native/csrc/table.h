@@ -21,7 +21,6 @@ Level make_level() {
   level.pack_map = pack_map;
   level.attention_scratch = attention_scratch;
   level.attend = attend;
-  level.settle_scratch = settle_scratch;
   level.settle = settle;
   level.image_asks_scratch = image_asks_scratch;
   level.image_asks = image_asks;

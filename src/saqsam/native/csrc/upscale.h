@@ -1,5 +1,5 @@
 // Image tokens to masks in float, a few tokens at a time and nothing of the size of the image held between the
-// steps; and rows that are normed and rounded for several layers. For the level that includes this.
+// steps, for the level that includes this.
 #pragma once
 #include "steps.h"
 
@@ -84,6 +84,27 @@ void draw(const float* features, const float* vector, int64_t columns, float* ou
   }
 }
 
+float sum_of(const float* x, int64_t count) {
+  Wide sum = Wide::set(0.0f);
+  int64_t i = 0;
+  for (; i + Wide::width <= count; i += Wide::width) sum = sum + Wide::load(x + i);
+  if (i < count) sum = sum + load_part<Wide>(x + i, (int)(count - i), 0.0f);
+  float lanes[Wide::width];
+  sum.store(lanes);
+  for (int half = Wide::width / 2; half; half /= 2)
+    for (int j = 0; j < half; ++j) lanes[j] += lanes[j + half];
+  return lanes[0];
+}
+
+// Layer norm of one quarter of a token. No code hangs on it, so it adds up as is fastest.
+void norm_quarter(const saqsam_upscale_job& job, const float* x, float* out) {
+  const int64_t n = job.first;
+  const float mean = sum_of(x, n) / (float)n;
+  for (int64_t i = 0; i < n; ++i) out[i] = (x[i] - mean) * (x[i] - mean);
+  const float factor = 1.0f / __builtin_sqrtf(sum_of(out, n) / (float)n + job.epsilon);
+  for (int64_t i = 0; i < n; ++i) out[i] = (x[i] - mean) * factor * job.norm_weight[i] + job.norm_bias[i];
+}
+
 void upscale(const saqsam_upscale_job& job, int64_t begin, int64_t rows, void* base) {
   UpscaleScratch s;
   lay_upscale(job, base, &s);
@@ -94,8 +115,7 @@ void upscale(const saqsam_upscale_job& job, int64_t begin, int64_t rows, void* b
     float_product(job.x + at * job.inner, job.inner, count, job.first_weight, job.inner, 4 * job.first,
                   job.first_bias, s.first, wide);
     for (int64_t q = 0; q < 4 * count; ++q)
-      normalize<Lanes8>(s.first + q / 4 * wide + q % 4 * job.first, job.first, job.norm_weight, job.norm_bias,
-                        job.epsilon, s.normed + q * job.first);
+      norm_quarter(job, s.first + q / 4 * wide + q % 4 * job.first, s.normed + q * job.first);
     gelu_all(s.normed, 4 * count * job.first);
     float_product(s.normed, job.first, 4 * count, job.second_weight, job.first, 4 * job.second, job.second_bias,
                   s.second, last);
@@ -107,43 +127,6 @@ void upscale(const saqsam_upscale_job& job, int64_t begin, int64_t rows, void* b
         draw(s.second + q * last, job.vectors + mask * last, used,
              job.out + (mask * 4 * job.side + y) * 4 * job.side + x, 4 * job.side);
     }
-  }
-}
-
-int64_t settle_scratch(const saqsam_settle_job& job) { return 2 * in_lines((job.inner + Wide::width) * 4); }
-
-void round_row(const float* x, const float* position, int64_t count, const saqsam_rounding& to, int64_t row) {
-  const Grid grid = {to.scale, 1.0f / to.scale, to.zero, to.top};
-  uint8_t* out = to.out + row * to.stride;
-  int64_t i = 0;
-  for (; i + Wide::width <= count; i += Wide::width) {
-    const Wide v = Wide::load(x + i);
-    codes_of(to.with_positions ? v + Wide::load(position + i) : v, grid).store_bytes(out + i);
-  }
-  if (i == count) return;
-  const int left = (int)(count - i);
-  const Wide v = load_part<Wide>(x + i, left, 0.0f);
-  const Wide moved = to.with_positions ? v + load_part<Wide>(position + i, left, 0.0f) : v;
-  store_bytes_part(codes_of(moved, grid), out + i, left);
-}
-
-void settle(const saqsam_settle_job& job, int64_t first, int64_t rows, void* base) {
-  float *sum = (float*)base, *normed = (float*)((char*)base + in_lines((job.inner + Wide::width) * 4));
-  for (int64_t row = first; row < first + rows; ++row) {
-    const float* x = job.x + row * job.inner;
-    if (job.residual) {
-      const float* more = job.residual + row % job.residual_rows * job.inner;
-      for (int64_t i = 0; i < job.inner; ++i) sum[i] = x[i] + more[i];
-      x = sum;
-    }
-    if (job.weight) {
-      normalize<Lanes8>(x, job.inner, job.weight, job.bias, job.epsilon, normed);
-      x = normed;
-    }
-    if (job.values && job.values + row * job.inner != x)
-      memcpy(job.values + row * job.inner, x, job.inner * 4);
-    const float* position = job.positions ? job.positions + row % job.position_rows * job.inner : nullptr;
-    for (int32_t i = 0; i < job.outputs; ++i) round_row(x, position, job.inner, job.rounding[i], row);
   }
 }
 
