@@ -125,13 +125,8 @@ void map_steps(const saqsam_cross_job& job, const Grid& grid, Lanes8 x, float* t
     (codes_of(x, grid) - Lanes8::set(grid.zero)).store(to);
     return;
   }
-  float p[8];
-  x.store(p);
-  for (int i = 0; i < 8; ++i) {
-    const uint32_t first = float_to_bits(p[i]) >> 20;  // see map_levels; lanes without a head hold anything
-    const float limit = job.level_limits[first & 0xfff];
-    to[i] = p[i] > limit ? job.level_high[first & 0xfff] : job.level_low[first & 0xfff];
-  }
+  const Lanes8 limit = looked_up(job.level_limits, x);  // see map_levels
+  where_above(x, limit, looked_up(job.level_high, x), looked_up(job.level_low, x)).store(to);
 }
 
 // Adds up exponentials, count of them, as PyTorch does: as many sums side by side as its vectors have lanes, or one

@@ -45,11 +45,14 @@ inline V exponential(V x) {
   return zero_below(times_power(u, larger(power, V::set(-125.0f))), x, -86.0f);
 }
 
-// x * (1 + erf(x / sqrt 2)) / 2 with erf by Abramowitz and Stegun's 7.1.26, within 5e-7.
+// x * (1 + erf(x / sqrt 2)) / 2 with erf by Abramowitz and Stegun's 7.1.26, within 5e-7; t: 1 / turned(x).
 template <class V>
-inline V gelu(V x) {
+inline V turned(V x) {
+  return fused(V::set(0.3275911f), magnitude(x * V::set(0.70710678118654752440f)), V::set(1.0f));
+}
+template <class V>
+inline V gelu_of(V x, V t) {
   V y = x * V::set(0.70710678118654752440f), one = V::set(1.0f);
-  V t = one / fused(V::set(0.3275911f), magnitude(y), one);
   V r = fused(V::set(1.061405429f), t, V::set(-1.453152027f));
   r = fused(r, t, V::set(1.421413741f));
   r = fused(r, t, V::set(-0.284496736f));
@@ -57,6 +60,15 @@ inline V gelu(V x) {
   V falling = V::set(0.0f) - exponential(V::set(0.0f) - y * y);
   V erf = signed_as(fused(falling * t, r, one), y);
   return x * V::set(0.5f) * (one + erf);
+}
+template <class V>
+inline V gelu(V x) {
+  return gelu_of(x, V::set(1.0f) / turned(x));
+}
+// Where no code hangs on the last bits.
+template <class V>
+inline V near_gelu(V x) {
+  return gelu_of(x, near_inverse(turned(x)));
 }
 
 // Mean and variance of so many values in each lane: Welford's, merged in pairs; of R rows side by side, since each step

@@ -68,7 +68,7 @@ int64_t upscale_scratch(const saqsam_upscale_job& job) {
 }
 
 void gelu_all(float* x, int64_t count) {
-  for (int64_t i = 0; i < count; i += Wide::width) gelu(Wide::load(x + i)).store(x + i);
+  for (int64_t i = 0; i < count; i += Wide::width) near_gelu(Wide::load(x + i)).store(x + i);
 }
 
 // Products of the last features of one quarter of a token, (channels, 4 places), with a mask's vector: 2x2 pixels.
