@@ -75,7 +75,7 @@ def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
 
     Args:
         source: a packed file.
-        engine: ``"onnxruntime"``, optimised sessions for the CPU; ``"native"``, the encoder on saqsam's own
+        engine: ``"onnxruntime"``, optimised sessions for the CPU; ``"native"``, saqsam's own
             kernels, see :mod:`saqsam.native`, or where they cannot compute it the next engine, which is said;
             ``"int8"``, PyTorch with linear layers in int8, see :mod:`saqsam.engines.int8`; ``"compiled"``,
             the same with the encoder compiled and its attention in half precision, see

@@ -105,7 +105,10 @@ class NativeDecoder:
     def with_image(
         self, index: int, tokens: Tensor, origin: Tensor, side: ImageSide
     ) -> tuple[Tensor, ImageSide]:
-        """The other steps: tokens ask the image, the MLP, and the image asks tokens."""
+        """The other steps: tokens ask the image, the MLP, and the image asks tokens.
+
+        From the second layer on ``side`` is each prompt's own, and written to.
+        """
         layer, kernels = self.layers[index], self._kernels
         found = layer.to_image.tokens_ask(kernels, tokens + origin, side.codes[0], side.codes[1], self._image)
         tokens = layer.norms[1](tokens + found)
