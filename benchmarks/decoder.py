@@ -3,12 +3,14 @@
     OMP_NUM_THREADS=1 python benchmarks/decoder.py boxes        # speed and difference of logits
     OMP_NUM_THREADS=1 python benchmarks/decoder.py memory       # peak memory, a process for each way
     OMP_NUM_THREADS=1 python benchmarks/decoder.py everything   # decode loop of the mask-generation pipeline
-    OMP_NUM_THREADS=2 python benchmarks/decoder.py engines --out decoder.csv   # float and integer, wall time
+    OMP_NUM_THREADS=2 python benchmarks/decoder.py engines --out decoder.csv   # every engine
+    OMP_NUM_THREADS=2 python benchmarks/decoder.py engines --level avx2 --row "native w4a4"   # smaller CPU
 
 Random weights, random embeddings: speed and memory do not depend on them, accuracy is not shown here. Ways
 are interleaved and medians compared; seconds are CPU seconds, which other processes on the machine disturb
-less than wall time. ``engines`` gives wall time, each row in processes of its own, in turns; every call is
-about a new image, so what an engine does once for an image is counted.
+less than wall time. ``engines`` gives both, each row in processes of its own, in turns; every call is
+about a new image, so what an engine does once for an image is counted. ``--level avx2`` holds PyTorch and the
+kernels to AVX2; ONNX Runtime cannot be held.
 """
 
 from __future__ import annotations
@@ -30,10 +32,12 @@ import torch
 from torch import Tensor
 from transformers import SamConfig, SamModel
 
+from native import CAPS
 from saqsam.bench.bench import TUNED
-from saqsam.engines.load import integer_model
+from saqsam.engines.load import integer_model, native_model
 from saqsam.everything.filters import stability_scores
 from saqsam.everything.propose import enlarged, propose
+from saqsam.export.parity import mask_ious
 from saqsam.families.embedding import Embedding
 from saqsam.families.shared_decoder import can_share
 from saqsam.grids.affine import Affine
@@ -41,7 +45,7 @@ from saqsam.grids.log2 import Log2
 from saqsam.images.frame import Frame
 from saqsam.models.attach import all_quantizers, attach
 from saqsam.models.plan import plan_sites
-from saqsam.pack.convert import to_packed
+from saqsam.pack.convert import from_packed, to_packed
 from saqsam.prompts.prompts import Prompts
 from saqsam.recipe import load_recipe
 from saqsam.segment.predictor import decode
@@ -266,57 +270,75 @@ def compare_everything(per_side: int, rounds: int) -> None:
         )
 
 
-ENGINES = ("transformers float", "saqsam float", "integer w8a8", "integer w4a4")
+TRANSFORMERS = "transformers float"
+ENGINES = (TRANSFORMERS, "saqsam float", "integer w8a8", "integer w4a4", "native w8a8", "native w4a4")
 CALLS = {1: 9, 32: 3}
 """Calls by number of boxes."""
+COMPARED = 4
+"""Masks of a call that are compared with the simulation's."""
+COLUMNS = ("level", "row", "boxes", "threads", "rounds", "ms_per_box", "speedup")
+CPU_COLUMNS = ("cpu_ms_per_box", "cpu_speedup", "mask_iou")
+"""Processor time, and what the masks have in common with those of the simulation on average."""
+
+
+def engine_row(row: str) -> tuple[Any, Any]:
+    """A row's model, and what it has to agree with."""
+    bits = "float" if row.endswith("float") else row.split()[-1]
+    model: Any = random_sam(bits, "saq-sam-star")
+    if bits == "float":
+        return model, model
+    packed = to_packed(model, load_recipe(f"saq-sam-star-{bits}"), {})
+    builder = native_model if row.startswith("native") else integer_model
+    return builder(packed, model.config, row), from_packed(packed, Path(row))[0]
 
 
 def measure_engine(row: str) -> None:
-    """Print seconds of each call of one row, by number of boxes."""
-    bits = "float" if row.endswith("float") else row.split()[-1]
-    model: Any = random_sam(bits, "saq-sam-star")
-    if bits != "float":
-        packed = to_packed(model, load_recipe(f"saq-sam-star-{bits}"), {})
-        model = integer_model(packed, model.config, row)
+    """Print wall and processor seconds of each call of one row, and the first masks' agreement."""
+    model, simulated = engine_row(row)
     generator = torch.Generator().manual_seed(2)
-    seconds: dict[int, list[float]] = {}
+    found: dict[int, dict[str, Any]] = {}
     for count, calls in CALLS.items():
-        boxes = random_boxes(count)
+        boxes, times = random_boxes(count), []
         images = torch.randn(calls + 1, 1, 256, 64, 64, generator=generator)
-        for call, embeddings in enumerate(images):
-            start = time.perf_counter()
-            if row == "transformers float":
-                by_transformers(model, embeddings, boxes, count)
+        for embeddings in images:
+            start = time.perf_counter(), time.process_time()
+            if row == TRANSFORMERS:
+                logits = by_transformers(model, embeddings, boxes, count)[0]
             else:
-                by_saqsam(model, embeddings, boxes)
-            if call:  # the first one warms up
-                seconds.setdefault(count, []).append(time.perf_counter() - start)
-    print(json.dumps(seconds))
+                logits = by_saqsam(model, embeddings, boxes)[0]
+            times.append((time.perf_counter() - start[0], time.process_time() - start[1]))
+        expected = by_saqsam(simulated, images[-1], boxes[:COMPARED])[0]
+        agreement = statistics.mean(mask_ious(logits[:COMPARED] > 0, expected > 0))
+        found[count] = {"times": times[1:], "agreement": agreement}  # the first one warms up
+    print(json.dumps(found))
 
 
-def compare_engines(rounds: int, out: Path | None) -> None:
-    """Median wall time of every row, and how many times faster it is than transformers."""
-    seconds: dict[tuple[str, int], list[float]] = {}
+def compare_engines(rounds: int, out: Path | None, rows: list[str], level: str) -> None:
+    """Median times of every row, and how many times faster it is than transformers."""
+    times: dict[tuple[str, int], list[list[float]]] = {}
+    agreement: dict[tuple[str, int], float] = {}
+    environment = {**os.environ, **TUNED, **CAPS[level]}
     for _ in range(rounds):
-        for row in ENGINES:
+        for row in rows:
             words = [sys.executable, __file__, "measure-engine", "--way", row]
-            run = subprocess.run(
-                words, capture_output=True, text=True, check=True, env={**os.environ, **TUNED}
-            )
+            run = subprocess.run(words, capture_output=True, text=True, check=True, env=environment)
             for count, found in json.loads(run.stdout).items():
-                seconds.setdefault((row, int(count)), []).extend(found)
-    lines = [["row", "boxes", "threads", "rounds", "ms_per_box", "speedup"]]
-    for (row, count), found in sorted(seconds.items(), key=lambda item: item[0][1]):
-        middle = statistics.median(found)
-        speedup = statistics.median(seconds[ENGINES[0], count]) / middle
-        threads = str(torch.get_num_threads())
-        lines.append(
-            [row, str(count), threads, str(rounds), f"{1000 * middle / count:.1f}", f"{speedup:.2f}"]
-        )
+                times.setdefault((row, int(count)), []).extend(found["times"])
+                agreement[row, int(count)] = found["agreement"]
+    middles = {
+        key: [statistics.median(kind) for kind in zip(*found, strict=True)] for key, found in times.items()
+    }
+    lines = [[*COLUMNS, *CPU_COLUMNS]]
+    for (row, count), (wall, cpu) in sorted(middles.items(), key=lambda item: item[0][1]):
+        base = middles.get((TRANSFORMERS, count), [wall, cpu])
+        head = [level, row, str(count), str(torch.get_num_threads()), str(rounds)]
+        shown = [f"{1000 * wall / count:.1f}", f"{base[0] / wall:.2f}"]
+        shown += [f"{1000 * cpu / count:.1f}", f"{base[1] / cpu:.2f}", f"{agreement[row, count]:.4f}"]
+        lines.append(head + shown)
         print(*lines[-1], sep="  ", flush=True)
     if out is not None:
-        with out.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows(lines)
+        with out.open("a" if out.exists() else "w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows(lines[out.stat().st_size > 0 :])
 
 
 def main() -> None:
@@ -330,7 +352,11 @@ def main() -> None:
     parser.add_argument("--per-side", type=int, default=8)
     parser.add_argument("--at-once", type=int, nargs="*", default=[16, 32, 64, 300])
     parser.add_argument("--way", default="saqsam")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--row", action="append", choices=ENGINES, help="of engines; all if left out")
+    parser.add_argument(
+        "--level", choices=list(CAPS), default="avx512-vnni", help="of engines: what to cap at"
+    )
+    parser.add_argument("--out", type=Path, help="a CSV that lines are added to")
     arguments = parser.parse_args()
     if arguments.part == "boxes":
         compare_boxes(arguments.count, arguments.rounds)
@@ -339,7 +365,7 @@ def main() -> None:
     elif arguments.part == "everything":
         compare_everything(arguments.per_side, arguments.rounds)
     elif arguments.part == "engines":
-        compare_engines(arguments.rounds, arguments.out)
+        compare_engines(arguments.rounds, arguments.out, arguments.row or list(ENGINES), arguments.level)
     elif arguments.part == "measure-engine":
         measure_engine(arguments.way)
     else:

@@ -1,5 +1,6 @@
 // Every level against the plain one, on buffers of exactly the documented sizes: for the address and
 // undefined-behaviour sanitizers, which `make sanitize` compiles this with.
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <random>
@@ -111,6 +112,118 @@ Result attention(int level, unsigned seed) {
   return r;
 }
 
+struct Pieces {  // what a random linear layer points to
+  std::vector<uint8_t> packed;
+  std::vector<int32_t> offset, zero;
+  std::vector<float> scale, bias, grid_scale, inverse, middle, top;
+  saqsam_linear_job job = {};
+  Pieces(int level, int64_t inner, int64_t columns, int largest_code) {
+    const int64_t wide = padded(columns);
+    job.inner = inner, job.columns = columns, job.largest_code = largest_code;
+    job.weight_bits = drawn(0, 1) ? 4 : 8, job.largest_step = job.weight_bits == 4 ? 8 : 128;
+    auto weight = codes(columns * inner, job.weight_bits == 4 ? 15 : 255, 0);
+    packed.resize(saqsam_pack_weight(level, job.weight_bits, weight.data(), columns, inner, nullptr) + 64);
+    saqsam_pack_weight(level, job.weight_bits, weight.data(), columns, inner, packed.data());
+    offset.assign(wide, 7), zero.assign(wide, drawn(-8, 8));
+    scale.assign(wide, 1e-4f), bias = floats(wide);
+    grid_scale.assign(wide, 0.01f), inverse.assign(wide, 1 / 0.01f), middle.assign(wide, 99), top.assign(wide, 255);
+    job.weight = packed.data(), job.offset = offset.data(), job.zero = zero.data();
+    job.scale = scale.data(), job.bias = bias.data();
+    job.grid_scale = grid_scale.data(), job.grid_inverse = inverse.data();
+    job.grid_zero = middle.data(), job.grid_top = top.data();
+  }
+};
+
+saqsam_cross_job cross(int64_t prompts, int64_t image, int64_t heads, int64_t width, int64_t tokens, int top) {
+  saqsam_cross_job job = {};
+  job.prompts = prompts, job.image = image, job.heads = heads, job.width = width, job.tokens = tokens;
+  job.image_rows = image * (drawn(0, 1) ? prompts : 1);
+  job.image_top = job.token_top = top, job.image_zero = drawn(0, top), job.token_zero = drawn(0, top);
+  job.image_stride = job.token_stride = job.value_stride = padded(heads * width);
+  job.value_zero = (float)drawn(0, top), job.value_factor = 1, job.score_scale = 0.0001f;
+  job.lanes = drawn(0, 1) ? 8 : 16, job.map_scale = 0.5f / (float)top, job.map_top = (float)top;
+  job.output_scale = 1e-5f, job.out_scale = 0.01f, job.out_zero = 128, job.out_top = 255;
+  return job;
+}
+
+// Tokens ask, then the image, and what it gathered goes on to the next layer's projections.
+Result decoder(int level, unsigned seed) {
+  generator.seed(seed);
+  const int64_t prompts = drawn(1, 3), image = drawn(1, 130), heads = drawn(1, 9), width = drawn(1, 20);
+  const int64_t tokens = drawn(1, 20), channels = heads * width, inner = drawn(1, 70);
+  const int top = drawn(0, 1) ? 255 : 15;
+  saqsam_cross_job job = cross(prompts, image, heads, width, tokens, top);
+  const int64_t stride = job.image_stride;
+  auto of_image = codes(job.image_rows * stride, top), of_tokens = codes(prompts * tokens * stride, top);
+  job.image_codes = of_image.data(), job.token_codes = of_tokens.data(), job.values = of_image.data();
+  std::vector<float> limits(4096, 0.1f), low(4096, 0.05f), high(4096, 0.2f);
+  if (drawn(0, 1)) job.level_limits = limits.data(), job.level_low = low.data(), job.level_high = high.data();
+  Result r;
+  r.out.resize(prompts * tokens * channels);
+  job.out = r.out.data(), job.out_stride = channels;
+  saqsam_tokens_ask(level, drawn(1, 3), &job);
+
+  saqsam_cross_job asks = job;
+  asks.values = of_tokens.data();
+  Pieces output(level, channels, inner, 255), next(level, inner, drawn(1, 70), 255);
+  auto shared = floats(image * inner), positions = floats(image * inner), weight = floats(inner), bias = floats(inner);
+  saqsam_image_job rows = {};
+  rows.prompts = prompts, rows.rows = image, rows.inner = inner;
+  if (drawn(0, 3)) rows.attention = &asks, rows.output = &output.job;
+  auto x = floats(prompts * image * inner);
+  rows.x = x.data(), rows.residual = shared.data(), rows.residual_rows = image;
+  rows.positions = positions.data(), rows.position_rows = image;
+  if (drawn(0, 3)) rows.weight = weight.data(), rows.bias = bias.data();
+  rows.epsilon = 1e-5f;
+  r.values.resize(prompts * image * inner);
+  rows.values = r.values.data(), rows.projections = drawn(0, 3);
+  std::vector<std::vector<uint8_t>> found(3, std::vector<uint8_t>(prompts * image * next.job.columns));
+  std::vector<saqsam_linear_job> layers(3, next.job);
+  for (int i = 0; i < rows.projections; ++i) {
+    layers[i].out = found[i].data(), layers[i].out_stride = next.job.columns;
+    rows.projection[i] = {&layers[i], 0.02f, 120, 255, drawn(0, 1)};
+  }
+  saqsam_image(level, drawn(1, 3), &rows);
+  for (auto& one : found) r.out.insert(r.out.end(), one.begin(), one.end());
+  return r;
+}
+
+// Sums of floats are in another order at each level: near, not the same.
+bool upscale_is_near(int levels, unsigned seed) {
+  std::vector<float> plain;
+  for (int level = 0; level < 4; ++level) {
+    if (!(levels >> level & 1)) continue;
+    generator.seed(seed);
+    saqsam_upscale_job job = {};
+    job.prompts = drawn(1, 2), job.side = drawn(1, 11), job.inner = drawn(1, 40);
+    job.first = drawn(1, 20), job.second = drawn(1, 20), job.masks = drawn(1, 3), job.epsilon = 1e-3f;
+    const int64_t last = padded(4 * job.second);
+    auto x = floats(job.prompts * job.side * job.side * job.inner), first = floats(job.inner * 4 * job.first);
+    auto second = floats(job.first * 4 * job.second), weight = floats(job.first), bias = floats(job.first);
+    auto first_bias = floats(padded(4 * job.first)), second_bias = floats(last);
+    auto vectors = floats(job.prompts * job.masks * last);
+    for (size_t i = 0; i < vectors.size(); ++i)
+      if ((int64_t)i % last >= 4 * job.second) vectors[i] = 0;
+    std::vector<float> a(saqsam_pack_matrix(level, first.data(), job.inner, 4 * job.first, nullptr));
+    std::vector<float> b(saqsam_pack_matrix(level, second.data(), job.first, 4 * job.second, nullptr));
+    saqsam_pack_matrix(level, first.data(), job.inner, 4 * job.first, a.data());
+    saqsam_pack_matrix(level, second.data(), job.first, 4 * job.second, b.data());
+    job.x = x.data(), job.first_weight = a.data(), job.first_bias = first_bias.data();
+    job.norm_weight = weight.data(), job.norm_bias = bias.data();
+    job.second_weight = b.data(), job.second_bias = second_bias.data(), job.vectors = vectors.data();
+    std::vector<float> out(job.prompts * job.masks * 16 * job.side * job.side);
+    job.out = out.data();
+    saqsam_upscale(level, drawn(1, 3), &job);
+    if (level == 0) plain = out;
+    for (size_t i = 0; i < out.size(); ++i)
+      if (!(std::fabs(out[i] - plain[i]) <= 1e-2f + 1e-3f * std::fabs(plain[i]))) {
+        std::printf("upscale, level %d, seed %u: %g is far from %g\n", level, seed, out[i], plain[i]);
+        return false;
+      }
+  }
+  return true;
+}
+
 }  // namespace
 
 int main() {
@@ -120,6 +233,8 @@ int main() {
     good &= same_at_all_levels("linear", levels, linear, seed);
     good &= same_at_all_levels("norm", levels, norm, seed);
     good &= same_at_all_levels("attention", levels, attention, seed);
+    good &= same_at_all_levels("decoder", levels, decoder, seed);
+    good &= upscale_is_near(levels, seed);
   }
   auto image = codes(5 * 5 * 3, 255);
   std::vector<uint8_t> patches(25 * 32);

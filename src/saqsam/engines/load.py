@@ -29,6 +29,7 @@ from saqsam.segment.zoom import own_answering
 
 if TYPE_CHECKING:
     from saqsam.graphs.source import Source
+    from saqsam.native.encoder import NativeEncoder
     from saqsam.native.kernels import Kernels
 
 logger = logging.getLogger("saqsam")
@@ -74,7 +75,7 @@ def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
 
     Args:
         source: a packed file.
-        engine: ``"onnxruntime"``, optimised sessions for the CPU; ``"native"``, the encoder on saqsam's own
+        engine: ``"onnxruntime"``, optimised sessions for the CPU; ``"native"``, saqsam's own
             kernels, see :mod:`saqsam.native`, or where they cannot compute it the next engine, which is said;
             ``"int8"``, PyTorch with linear layers in int8, see :mod:`saqsam.engines.int8`; ``"compiled"``,
             the same with the encoder compiled and its attention in half precision, see
@@ -217,30 +218,49 @@ class Unsupported(UsageError):
 
 
 def native_model(packed: PackedModel, config: Config, name: str) -> Any:
-    """The encoder on saqsam's own kernels, the decoder by ONNX Runtime; arguments as of ``integer_model``.
+    """The model on saqsam's own kernels; where they do not compute its decoder, that is by ONNX Runtime.
+
+    Arguments as of ``integer_model``.
 
     Raises:
-        UsageError: the kernels were not built, or do not compute this model.
+        UsageError: the kernels were not built, or do not compute this model's encoder.
     """
-    from saqsam.graphs.build import build_decoder
-    from saqsam.graphs.exactness import Exactness
-    from saqsam.graphs.integer import Integer
+    from saqsam.native.decoder import NativeDecoder
     from saqsam.native.encoder import NativeEncoder
     from saqsam.native.model import NativeSam
+    from saqsam.native.supported import unsupported_decoder
 
     source, kernels = native_parts(packed)
-    exactness = Exactness()
+    reason = unsupported_decoder(source)
     try:
-        decoder = build_decoder(
-            source, OPSETS[0], lambda graph, own: Integer(graph, own, exactness), full_size=False
-        )
-        encoder, no_mask = NativeEncoder(source, kernels), packed.rest[SamNames.no_mask].numpy()
+        encoder = NativeEncoder(source, kernels)
+        if reason:
+            model = _native_encoder_model(source, config, encoder, name)
+        else:
+            model = NativeSam(config, encoder, NativeDecoder(source, kernels), name)
     except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
         raise CorruptCheckpoint(name, f"its parts do not fit each other ({error!r})") from error
     logger.debug(
-        "%s: encoder on saqsam's own kernels for %s, %d threads", name, kernels.name, torch.get_num_threads()
+        "%s: on saqsam's own kernels for %s, %d threads%s",
+        name,
+        kernels.name,
+        torch.get_num_threads(),
+        f"; the decoder by ONNX Runtime ({reason})" if reason else "",
     )
-    return NativeSam(config, encoder, decoder, no_mask, name)
+    return model
+
+
+def _native_encoder_model(source: Source, config: Config, encoder: NativeEncoder, name: str) -> Any:
+    from saqsam.graphs.build import build_decoder
+    from saqsam.graphs.exactness import Exactness
+    from saqsam.graphs.integer import Integer
+    from saqsam.native.model import NativeEncoderSam
+
+    exactness = Exactness()
+    decoder = build_decoder(
+        source, OPSETS[0], lambda graph, own: Integer(graph, own, exactness), full_size=False
+    )
+    return NativeEncoderSam(config, encoder, decoder, source.packed.rest[SamNames.no_mask].numpy(), name)
 
 
 def native_parts(packed: PackedModel) -> tuple[Source, Kernels]:

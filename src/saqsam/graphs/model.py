@@ -49,7 +49,7 @@ class OnnxSam:
         config: the model's configuration.
         encoder: session of the graph written by :mod:`saqsam.graphs.encoder`; ``None`` for a model that
             encodes by other means.
-        decoder: session of the graph written by :mod:`saqsam.graphs.decoder`.
+        decoder: session of the graph written by :mod:`saqsam.graphs.decoder`; ``None`` likewise.
         name: what to call the model in messages.
     """
 
@@ -70,11 +70,11 @@ class OnnxSam:
         self,
         config: Config,
         encoder: onnxruntime.InferenceSession | None,
-        decoder: onnxruntime.InferenceSession,
+        decoder: onnxruntime.InferenceSession | None,
         name: str,
     ) -> None:
         self.config, self.encoder, self.decoder, self.name = config, encoder, decoder, name
-        self._inputs = {one.name for one in decoder.get_inputs()}
+        self._inputs = set() if decoder is None else {one.name for one in decoder.get_inputs()}
 
     def vision_encoder(self, pixel_values: Tensor) -> Embeddings:
         """``(B, 3, S, S)`` float32 to embeddings.

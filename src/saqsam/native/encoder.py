@@ -15,6 +15,7 @@ from saqsam.native.attention import Attention, Levels, Operands, position_table
 from saqsam.native.jobs import NormJob
 from saqsam.native.kernels import Kernels, codes_buffer
 from saqsam.native.layer import Columns, Layer, top_of
+from saqsam.native.parts import Parts
 
 _NECK_EPSILON = 1e-6
 
@@ -137,28 +138,8 @@ class NativeEncoder:
         return self._norms[1].run(maps).view(1, side, side, -1).permute(0, 3, 1, 2).contiguous()
 
 
-class _Builder:
+class _Builder(Parts):
     """Parts of the encoder from the contents of a packed file."""
-
-    def __init__(self, source: Source, kernels: Kernels) -> None:
-        self.source, self.kernels = source, kernels
-
-    def floats(self, name: str) -> Tensor:
-        """A float parameter as float32."""
-        return self.source.packed.rest[name].float().contiguous()
-
-    def affine(self, path: str, role: str = "input") -> Affine:
-        """The grid of an activation that ``unsupported`` has seen to be affine."""
-        grid = self.source.affine(f"{path}:{role}")
-        if grid is None:
-            raise TypeError(f"{path}:{role} is on no affine grid")
-        return grid
-
-    def layer(self, path: str, grids: list[Columns] | None) -> Layer:
-        """A layer whose values are rounded to ``grids``."""
-        bias = self.floats(f"{path}.bias") if self.source.has(f"{path}.bias") else None
-        weight = self.source.packed.weights[path]
-        return Layer.of(self.kernels, weight, self.affine(path), bias, grids)
 
     def norm(self, path: str, grid: Affine | None, epsilon: float | None = None) -> Norm:
         """A norm whose values are rounded to ``grid``."""
@@ -193,7 +174,7 @@ class _Builder:
         heads, channels = int(vision["num_attention_heads"]), int(vision["hidden_size"])
         is_global = index in vision["global_attn_indexes"] or not int(vision["window_size"])
         window = self.source.grid if is_global else int(vision["window_size"])
-        maps = self.source.grids[f"{names.attention.path}:attention"]
+        maps = self.map(names.attention.path)
         (fused,) = names.attention.projections
         bias = f"{fused}.bias"
         outside = self.floats(bias) if self.source.has(bias) else torch.zeros(3 * channels)

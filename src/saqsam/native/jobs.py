@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from ctypes import c_float, c_int32, c_int64, c_void_p
 
-VERSION = 1
+VERSION = 2
 """Of the header that these structures follow; a library of another version is not used."""
 
 
@@ -99,4 +99,101 @@ class AttentionJob(ctypes.Structure):
         ("out_top", c_float),
         ("out", c_void_p),
         ("out_stride", c_int64),
+    )
+
+
+class CrossJob(ctypes.Structure):
+    """``saqsam_cross_job``."""
+
+    _fields_ = (
+        ("prompts", c_int64),
+        ("image", c_int64),
+        ("tokens", c_int64),
+        ("heads", c_int64),
+        ("width", c_int64),
+        ("image_codes", c_void_p),
+        ("image_stride", c_int64),
+        ("image_rows", c_int64),
+        ("image_zero", c_int32),
+        ("image_top", c_int32),
+        ("token_codes", c_void_p),
+        ("token_stride", c_int64),
+        ("token_zero", c_int32),
+        ("token_top", c_int32),
+        ("values", c_void_p),
+        ("value_stride", c_int64),
+        ("value_zero", c_float),
+        ("value_factor", c_float),
+        ("score_scale", c_float),
+        ("lanes", c_int32),
+        ("map_scale", c_float),
+        ("map_zero", c_float),
+        ("map_top", c_float),
+        ("level_limits", c_void_p),
+        ("level_low", c_void_p),
+        ("level_high", c_void_p),
+        ("output_scale", c_float),
+        ("out_scale", c_float),
+        ("out_zero", c_float),
+        ("out_top", c_float),
+        ("out", c_void_p),
+        ("out_stride", c_int64),
+    )
+
+
+class UpscaleJob(ctypes.Structure):
+    """``saqsam_upscale_job``."""
+
+    _fields_ = (
+        ("prompts", c_int64),
+        ("side", c_int64),
+        ("inner", c_int64),
+        ("first", c_int64),
+        ("second", c_int64),
+        ("masks", c_int64),
+        ("x", c_void_p),
+        ("first_weight", c_void_p),
+        ("first_bias", c_void_p),
+        ("norm_weight", c_void_p),
+        ("norm_bias", c_void_p),
+        ("epsilon", c_float),
+        ("second_weight", c_void_p),
+        ("second_bias", c_void_p),
+        ("vectors", c_void_p),
+        ("out", c_void_p),
+    )
+
+
+class ImageProjection(ctypes.Structure):
+    """A ``projection`` of ``saqsam_image_job``."""
+
+    _fields_ = (
+        ("layer", ctypes.POINTER(LinearJob)),
+        ("scale", c_float),
+        ("zero", c_float),
+        ("top", c_float),
+        ("with_positions", c_int32),
+    )
+
+
+class ImageJob(ctypes.Structure):
+    """``saqsam_image_job``."""
+
+    _fields_ = (
+        ("prompts", c_int64),
+        ("rows", c_int64),
+        ("inner", c_int64),
+        ("attention", ctypes.POINTER(CrossJob)),
+        ("output", ctypes.POINTER(LinearJob)),
+        ("x", c_void_p),
+        ("residual", c_void_p),
+        ("residual_rows", c_int64),
+        ("positions", c_void_p),
+        ("position_rows", c_int64),
+        ("weight", c_void_p),
+        ("bias", c_void_p),
+        ("epsilon", c_float),
+        ("values", c_void_p),
+        ("projections", c_int32),
+        ("projection", ImageProjection * 3),
     )

@@ -33,6 +33,14 @@ class Kernels:
         """Call ``saqsam_<function>`` with as many threads as PyTorch uses."""
         getattr(self.handle, f"saqsam_{function}")(self.level, torch.get_num_threads(), ctypes.byref(job))
 
+    def pack_matrix(self, matrix: Tensor) -> Tensor:
+        """A float32 matrix ``(in, out)`` in this level's tiles, flat."""
+        values = matrix.float().contiguous()
+        sides = (self.level, values.data_ptr(), *values.shape)
+        out = torch.empty(self.handle.saqsam_pack_matrix(*sides, None))
+        self.handle.saqsam_pack_matrix(*sides, out.data_ptr())
+        return out
+
     def pack_weight(self, codes: Tensor, bits: int) -> Tensor:
         """A weight in this level's tiles.
 

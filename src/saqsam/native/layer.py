@@ -123,7 +123,20 @@ class Layer:
         residual: Tensor | None = None,
         out: Tensor | None = None,
     ) -> None:
-        """Multiply.
+        """Multiply; arguments as of ``job``."""
+        job = self.job(codes, gelu=gelu, values=values, residual=residual, out=out)
+        self.kernels.run("linear", job)
+
+    def job(
+        self,
+        codes: Tensor,
+        *,
+        gelu: bool = False,
+        values: Tensor | None = None,
+        residual: Tensor | None = None,
+        out: Tensor | None = None,
+    ) -> LinearJob:
+        """What is to be multiplied; the tensors have to live until it is.
 
         Args:
             codes: uint8 ``(rows, at least in)``, from ``codes_buffer``.
@@ -150,7 +163,7 @@ class Layer:
             job.out, job.out_stride = out.data_ptr(), out.stride(0)
             job.grid_scale, job.grid_inverse = self.grids.scale.data_ptr(), self.grids.inverse.data_ptr()
             job.grid_zero, job.grid_top = self.grids.zero.data_ptr(), self.grids.top.data_ptr()
-        self.kernels.run("linear", job)
+        return job
 
 
 def padded(x: Tensor, filler: float = 0.0) -> Tensor:

@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from saqsam.errors import UsageError
-from saqsam.native.jobs import VERSION, AttentionJob, LinearJob, NormJob
+from saqsam.native.jobs import (
+    VERSION,
+    AttentionJob,
+    CrossJob,
+    ImageJob,
+    LinearJob,
+    NormJob,
+    UpscaleJob,
+)
 
 LEVELS = ("plain", "avx2", "avx-vnni", "avx512-vnni")
 """By number; of those that a processor has, the last one is the fastest."""
@@ -50,7 +58,15 @@ def find_library() -> Any:
         ctypes.c_int64,
         ctypes.c_void_p,
     )
-    for name, job in (("linear", LinearJob), ("norm", NormJob), ("attention", AttentionJob)):
+    jobs = (
+        ("linear", LinearJob),
+        ("norm", NormJob),
+        ("attention", AttentionJob),
+        ("tokens_ask", CrossJob),
+        ("image", ImageJob),
+        ("upscale", UpscaleJob),
+    )
+    for name, job in jobs:
         function = getattr(handle, f"saqsam_{name}")
         function.restype, function.argtypes = None, (ctypes.c_int32, ctypes.c_int32, ctypes.POINTER(job))
     handle.saqsam_patches.restype = None
@@ -63,6 +79,14 @@ def find_library() -> Any:
         ctypes.c_uint8,
         ctypes.c_void_p,
         ctypes.c_int64,
+    )
+    handle.saqsam_pack_matrix.restype = ctypes.c_int64
+    handle.saqsam_pack_matrix.argtypes = (
+        ctypes.c_int32,
+        ctypes.c_void_p,
+        ctypes.c_int64,
+        ctypes.c_int64,
+        ctypes.c_void_p,
     )
     return handle
 

@@ -1,20 +1,28 @@
-"""The encoder on the kernels and the decoder in ONNX Runtime, with the calls of ``transformers.SamModel``."""
+"""The encoder on the kernels, and the decoder on them or in ONNX Runtime, with the calls of ``SamModel``."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy.typing as npt
 import onnx
+import torch
 from torch import Tensor
 
 from saqsam.families.record import Config
 from saqsam.graphs.decoder_model import SharedOnnxSam
-from saqsam.graphs.model import Embeddings
+from saqsam.graphs.graph import Array
+from saqsam.graphs.model import Embeddings, OnnxSam
+from saqsam.native.decoder import NativeDecoder
 from saqsam.native.encoder import NativeEncoder
+from saqsam.native.image import ImageSide
+
+_NOTHING: Mapping[str, Array] = MappingProxyType({})
 
 
-class NativeSam(SharedOnnxSam):
+class NativeEncoderSam(SharedOnnxSam):
     """As ``SharedOnnxSam``, with another encoder; arguments as of it."""
 
     def __init__(
@@ -30,3 +38,61 @@ class NativeSam(SharedOnnxSam):
 
     def _encoded(self, pixel_values: Tensor) -> Embeddings:
         return Embeddings(self.native.encode(pixel_values.float()))
+
+
+class NativeSam(OnnxSam):
+    """All of it on the kernels.
+
+    Args:
+        config: the model's configuration.
+        encoder, decoder: its parts.
+        name: what to call the model in messages.
+    """
+
+    prompts_at_once = 32
+    """Given together; how many are computed together is the decoder's business."""
+
+    def __init__(self, config: Config, encoder: NativeEncoder, decoder: NativeDecoder, name: str) -> None:
+        super().__init__(config, None, None, name)
+        self.native, self.native_decoder = encoder, decoder
+        self._latest: tuple[Tensor, ImageSide] | None = None
+
+    def _encoded(self, pixel_values: Tensor) -> Embeddings:
+        return Embeddings(self.native.encode(pixel_values.float()))
+
+    @torch.no_grad()
+    def decode(
+        self,
+        embedding: Tensor,
+        coords: Tensor,
+        labels: Tensor,
+        mask: Tensor | None = None,
+        kept: slice = slice(None),
+        beside: Mapping[str, Array] = _NOTHING,
+    ) -> tuple[Tensor, ...]:
+        """As of ``OnnxSam``."""
+        del beside
+        decoder = self.native_decoder
+        tokens = decoder.prompts.tokens(coords.float(), labels.float())
+        every = 1 + self.config.mask_decoder_config.num_multimask_outputs
+        chosen = list(range(every))[kept]
+        if mask is None:
+            groups = [(self._shared(embedding), tokens)]
+        else:
+            dense = decoder.prompts.dense(mask)
+            owned = tokens.split(1 if len(dense) > 1 else len(tokens))
+            groups = [
+                (decoder.image_side(embedding, one[None]), some)
+                for one, some in zip(dense, owned, strict=True)
+            ]
+        found = [decoder.decode(side, some, chosen) for side, some in groups]
+        logits, scores = (torch.cat(same) if len(same) > 1 else same[0] for same in zip(*found, strict=True))
+        return logits, scores[:, kept]
+
+    def _shared(self, embedding: Tensor) -> ImageSide:
+        """The image side without a mask, kept for the latest image: embeddings are compared by value."""
+        latest = self._latest
+        if latest is None or not torch.equal(latest[0], embedding):
+            side = self.native_decoder.image_side(embedding, self.native_decoder.prompts.dense(None))
+            latest = self._latest = (embedding.clone(), side)
+        return latest[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from saqsam.families.record import Attention
 from saqsam.families.registry import family_named
 from saqsam.families.sam import SAM
 from saqsam.graphs.source import Source
@@ -18,18 +19,42 @@ def unsupported(source: Source) -> str:
     return next(filter(None, _problems(source)), "")
 
 
-def _problems(source: Source) -> Iterator[str]:
+def unsupported_decoder(source: Source) -> str:
+    """Why the mask decoder cannot run on them; empty if it can."""
+    return next(filter(None, _decoder_problems(source)), "")
+
+
+def _family_problem(source: Source) -> str:
     family = family_named(str(source.packed.config.get("model_type", "sam")))
-    if family is not SAM:
-        yield f"it is of the family {family.name}"
+    return "" if family is SAM else f"it is of the family {family.name}"
+
+
+def _decoder_problems(source: Source) -> Iterator[str]:
+    if problem := _family_problem(source):
+        yield problem
+        return
+    names = source.names
+    for layer in names.layers:
+        for attention in (layer.self_attention, layer.tokens_to_image, layer.image_to_tokens):
+            yield from _attention(source, attention)
+        yield from _layers(source, (layer.mlp_in, layer.mlp_out))
+    yield from _attention(source, names.final_attention)
+
+
+def _attention(source: Source, attention: Attention) -> Iterator[str]:
+    yield from _layers(source, (*attention.projections, attention.output))
+    yield from (_grid(source, f"{attention.path}:{role}") for role in _ROLES)
+    yield _grid(source, f"{attention.path}:attention", _MOST_LEVELS)
+
+
+def _problems(source: Source) -> Iterator[str]:
+    if problem := _family_problem(source):
+        yield problem
         return
     names = source.names
     for index, block in enumerate(names.blocks):
-        path = block.attention.path
-        layers = (*block.attention.projections, block.attention.output, block.mlp_in, block.mlp_out)
-        yield from _layers(source, layers)
-        yield from (_grid(source, f"{path}:{role}") for role in _ROLES)
-        yield _grid(source, f"{path}:attention", _MOST_LEVELS)
+        yield from _attention(source, block.attention)
+        yield from _layers(source, (block.mlp_in, block.mlp_out))
         if source.vision["use_rel_pos"]:
             yield _tables(source, block.tables, index)
     yield from _layers(source, names.neck_convolutions)

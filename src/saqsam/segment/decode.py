@@ -81,14 +81,16 @@ def decoded(
         multimask_output: M = 3 masks of an ambiguous prompt rather than the single M = 1.
         may_switch: whether the single mask may be another than the first, where the model's own settings say
             so (as published SAM 2 models do for masks that are not stable).
-        chunk: prompts decoded together; None chooses by the size of the embedding.
+        chunk: prompts decoded together; None asks the model, or chooses by the size of the embedding.
 
     Returns:
         Answers without their dimension B, on the model's device.
     """
     if len(prompts) == 0:
         return _nothing(model, embeddings, multimask_output)
-    chunk = embeddings.prompts_at_once() if chunk is None else max(1, chunk)
+    if chunk is None:
+        chunk = getattr(model, "prompts_at_once", None) or embeddings.prompts_at_once()
+    chunk = max(1, chunk)
     decoder = decoder_of(model)
     how = _How(multimask_output, may_switch and not multimask_output and decoder.switches)
     prepared = decoder.prepared(embeddings, with_masks=prompts.masks is not None)

@@ -127,10 +127,10 @@ void map_levels(const saqsam_attention_job& job, const Shape& shape, const Part&
     float* row = s.scores + r * s.score_stride;
     const float factor = job.lanes == 16 ? exponentials<Lanes16>(row, shape.keys)
                                          : exponentials<Lanes8>(row, shape.keys);
-    for (int64_t i = 0; i < shape.keys; ++i) {
-      const float x = row[i] * factor;
-      const uint32_t first = float_to_bits(x) >> 20;
-      row[i] = x > job.level_limits[first] ? job.level_high[first] : job.level_low[first];
+    for (int64_t i = 0; i < shape.keys; i += Lanes8::width) {  // what is beyond the last key is not read again
+      const Lanes8 x = Lanes8::load(row + i) * Lanes8::set(factor);
+      const Lanes8 high = looked_up(job.level_high, x), low = looked_up(job.level_low, x);
+      where_above(x, looked_up(job.level_limits, x), high, low).store(row + i);
     }
   }
 }

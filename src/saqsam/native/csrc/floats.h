@@ -45,11 +45,14 @@ inline V exponential(V x) {
   return zero_below(times_power(u, larger(power, V::set(-125.0f))), x, -86.0f);
 }
 
-// x * (1 + erf(x / sqrt 2)) / 2 with erf by Abramowitz and Stegun's 7.1.26, within 5e-7.
+// x * (1 + erf(x / sqrt 2)) / 2 with erf by Abramowitz and Stegun's 7.1.26, within 5e-7; t: 1 / turned(x).
 template <class V>
-inline V gelu(V x) {
+inline V turned(V x) {
+  return fused(V::set(0.3275911f), magnitude(x * V::set(0.70710678118654752440f)), V::set(1.0f));
+}
+template <class V>
+inline V gelu_of(V x, V t) {
   V y = x * V::set(0.70710678118654752440f), one = V::set(1.0f);
-  V t = one / fused(V::set(0.3275911f), magnitude(y), one);
   V r = fused(V::set(1.061405429f), t, V::set(-1.453152027f));
   r = fused(r, t, V::set(1.421413741f));
   r = fused(r, t, V::set(-0.284496736f));
@@ -58,41 +61,58 @@ inline V gelu(V x) {
   V erf = signed_as(fused(falling * t, r, one), y);
   return x * V::set(0.5f) * (one + erf);
 }
-
-// Mean and variance of so many values in each lane: Welford's, merged in pairs.
 template <class V>
+inline V gelu(V x) {
+  return gelu_of(x, V::set(1.0f) / turned(x));
+}
+// Where no code hangs on the last bits.
+template <class V>
+inline V near_gelu(V x) {
+  return gelu_of(x, near_inverse(turned(x)));
+}
+
+// Mean and variance of so many values in each lane: Welford's, merged in pairs; of R rows side by side, since each step
+// waits for the one before.
+template <class V, int R>
 struct Moments {
   long count;
-  V mean, squares;
+  V mean[R], squares[R];
 };
-template <class V>
-inline void merge(const Moments<V>& more, Moments<V>& into) {
+template <class V, int R>
+inline void merge(const Moments<V, R>& more, Moments<V, R>& into) {
   long count = into.count + more.count;
   float share = count == 0 ? 0.0f : (float)more.count / (float)count;
-  V delta = more.mean - into.mean, part = V::set(share) * delta;
-  V squares = into.squares + more.squares;
-  into.mean = into.mean + part;
-  into.squares = fused(delta * V::set((float)into.count), part, squares);
+  for (int r = 0; r < R; ++r) {
+    V delta = more.mean[r] - into.mean[r], part = V::set(share) * delta;
+    V squares = into.squares[r] + more.squares[r];
+    into.mean[r] = into.mean[r] + part;
+    into.squares[r] = fused(delta * V::set((float)into.count), part, squares);
+  }
   into.count = count;
 }
 
-// Mean and 1 / sqrt(variance + epsilon) of n floats.
-template <class V>
-inline void moments(const float* x, long n, float epsilon, float* mean, float* factor) {
+// Mean and 1 / sqrt(variance + epsilon) of n floats in each of R rows.
+template <class V, int R>
+inline void moments(const float* x, long stride, long n, float epsilon, float* mean, float* factor) {
   const long vectors = n / V::width, chunks = (vectors + 15) / 16;
   int depth = 0;
   while ((1L << depth) < chunks) ++depth;
-  const Moments<V> none = {0, V::set(0.0f), V::set(0.0f)};
-  Moments<V> stack[32];
-  for (int i = 0; i < 32; ++i) stack[i] = none;
+  Moments<V, R> none;
+  none.count = 0;
+  for (int r = 0; r < R; ++r) none.mean[r] = none.squares[r] = V::set(0.0f);
+  Moments<V, R> stack[32];
+  for (int i = 0; i <= depth; ++i) stack[i] = none;
   for (long chunk = 0; chunk < chunks; ++chunk) {
     const float* from = x + chunk * 16 * V::width;
-    long count = vectors - chunk * 16 < 16 ? vectors - chunk * 16 : 16;
-    Moments<V> own = {count, V::set(0.0f), V::set(0.0f)};
-    for (long j = 0; j < count; ++j) {
-      V value = V::load(from + j * V::width), delta = value - own.mean;
-      own.mean = fused(V::set(1.0f / (float)(j + 1)), delta, own.mean);
-      own.squares = fused(delta, value - own.mean, own.squares);
+    Moments<V, R> own = none;
+    own.count = vectors - chunk * 16 < 16 ? vectors - chunk * 16 : 16;
+    for (long j = 0; j < own.count; ++j) {
+      const V share = V::set(1.0f / (float)(j + 1));
+      for (int r = 0; r < R; ++r) {
+        V value = V::load(from + r * stride + j * V::width), delta = value - own.mean[r];
+        own.mean[r] = fused(share, delta, own.mean[r]);
+        own.squares[r] = fused(delta, value - own.mean[r], own.squares[r]);
+      }
     }
     merge(own, stack[0]);
     long mask = chunk + 1;
@@ -102,39 +122,55 @@ inline void moments(const float* x, long n, float epsilon, float* mean, float* f
     }
   }
   for (int i = 1; i < depth; ++i) merge(stack[i], stack[0]);
-  float means[V::width], squares[V::width];
-  stack[0].mean.store(means);
-  stack[0].squares.store(squares);
   long m0 = 0;
-  float m1 = 0.0f, m2 = 0.0f;
+  float m1[R] = {}, m2[R] = {};
   for (long i = vectors * V::width; i < n; ++i) {
-    float delta = x[i] - m1;
     ++m0;
-    m1 += delta / (float)m0;
-    m2 = __builtin_fmaf(delta, x[i] - m1, m2);
+    for (int r = 0; r < R; ++r) {
+      const float value = x[r * stride + i], delta = value - m1[r];
+      m1[r] += delta / (float)m0;
+      m2[r] = __builtin_fmaf(delta, value - m1[r], m2[r]);
+    }
+  }
+  float means[R][V::width], squares[R][V::width];
+  for (int r = 0; r < R; ++r) {
+    stack[0].mean[r].store(means[r]);
+    stack[0].squares[r].store(squares[r]);
   }
   for (int i = 0; i < V::width; ++i) {
     long count = m0 + vectors;
-    float c = count == 0 ? 0.0f : (float)vectors / (float)count, delta = means[i] - m1;
-    m1 = __builtin_fmaf(c, delta, m1);
-    m2 += __builtin_fmaf(delta * delta * c, (float)m0, squares[i]);
+    float c = count == 0 ? 0.0f : (float)vectors / (float)count;
+    for (int r = 0; r < R; ++r) {
+      float delta = means[r][i] - m1[r];
+      m1[r] = __builtin_fmaf(c, delta, m1[r]);
+      m2[r] += __builtin_fmaf(delta * delta * c, (float)m0, squares[r][i]);
+    }
     m0 = count;
   }
-  *mean = m1;
-  *factor = 1.0f / __builtin_sqrtf(m2 / (float)n + epsilon);
+  for (int r = 0; r < R; ++r) {
+    mean[r] = m1[r];
+    factor[r] = 1.0f / __builtin_sqrtf(m2[r] / (float)n + epsilon);
+  }
 }
 
-// (x - mean) * factor * weight + bias of n floats, where their moments are those of x.
+// (x - mean) * factor * weight + bias of n floats.
 template <class V>
-inline void normalize(const float* x, long n, const float* weight, const float* bias, float epsilon, float* out) {
-  float mean, factor;
-  moments<V>(x, n, epsilon, &mean, &factor);
+inline void scaled(const float* x, long n, float mean, float factor, const float* weight, const float* bias,
+                   float* out) {
   V minus = V::set(-mean), times = V::set(factor);
   long i = 0;
   for (; i + V::width <= n; i += V::width) {
     fused((V::load(x + i) + minus) * times, V::load(weight + i), V::load(bias + i)).store(out + i);
   }
   for (; i < n; ++i) out[i] = __builtin_fmaf((x[i] + -mean) * factor, weight[i], bias[i]);
+}
+
+// The same with the moments of x.
+template <class V>
+inline void normalize(const float* x, long n, const float* weight, const float* bias, float epsilon, float* out) {
+  float mean, factor;
+  moments<V, 1>(x, 0, n, epsilon, &mean, &factor);
+  scaled<V>(x, n, mean, factor, weight, bias, out);
 }
 
 // Replaces scores by exp(score - largest); returns one over their sum, added up as PyTorch adds.

@@ -22,6 +22,7 @@ typedef void (*Tile)(const void* codes, ptrdiff_t stride, const void* panel, int
 
 struct Level {
   int rows, columns;  // of a tile
+  int float_columns;  // of a panel of floats
   Tile tiles[kKinds][kMostRows + 1];
   Kind (*kind)(int largest_code, int largest_step);
   void (*unpack)(const uint8_t* nibbles, int8_t* bytes, int64_t count);
@@ -35,6 +36,15 @@ struct Level {
   void (*pack_map)(const saqsam_attention_job& job, int64_t map, void* packed);
   int64_t (*attention_scratch)(const saqsam_attention_job& job);
   void (*attend)(const saqsam_attention_job& job, int64_t map, int64_t part, const void* packed, void* scratch);
+  // Of some rows, all of them of one prompt; scratch: bytes that the other function asks for.
+  void (*settle)(const saqsam_image_job& job, int64_t first, int64_t rows, float* x, uint8_t* const* codes,
+                 int64_t stride);
+  int64_t (*image_asks_scratch)(const saqsam_cross_job& job);
+  void (*image_asks)(const saqsam_cross_job& job, int64_t first, int64_t rows, void* scratch);
+  int64_t (*tokens_ask_scratch)(const saqsam_cross_job& job);
+  void (*tokens_ask)(const saqsam_cross_job& job, int64_t prompt, void* scratch);
+  int64_t (*upscale_scratch)(const saqsam_upscale_job& job);
+  void (*upscale)(const saqsam_upscale_job& job, int64_t first, int64_t rows, void* scratch);
 };
 
 // One for each file that is compiled for a level; NULL where the file was not compiled for it.
@@ -45,3 +55,7 @@ const Level* level_avx512vnni();
 const Level* level_of(int index);
 
 inline int64_t padded(int64_t inner) { return (inner + 31) / 32 * 32; }
+
+// Some rows of a linear layer, by this thread; scratch: so many bytes as the first function says.
+int64_t linear_scratch(const Level& level, const saqsam_linear_job& job, int64_t rows);
+void linear_rows(const Level& level, const saqsam_linear_job& job, int64_t first, int64_t rows, void* scratch);

@@ -137,6 +137,9 @@ void widen_panel(const int8_t* bytes, int16_t* words, int64_t count) {
 
 #include "steps.h"
 #include "attention.h"
+#include "cross.h"
+#include "settle.h"
+#include "upscale.h"
 #include "table.h"
 
 const Level* level_avx2() {

@@ -41,6 +41,9 @@ void widen_panel(const int8_t*, int16_t*, int64_t) {}
 
 #include "steps.h"
 #include "attention.h"
+#include "cross.h"
+#include "settle.h"
+#include "upscale.h"
 #include "table.h"
 
 const Level* level_plain() {

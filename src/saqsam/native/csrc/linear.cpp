@@ -27,22 +27,24 @@ int64_t rows_of_task(const Level& level, const saqsam_linear_job& job, int threa
   return (rows + tile - 1) / tile * tile;
 }
 
-void run_block(void* context, int64_t index) {
-  const Linear& linear = *(const Linear*)context;
+// Scratch: the panel as bytes, as words; codes as words; sums of rows; sums of a tile.
+int64_t scratch_bytes(const Linear& linear, int64_t rows) {
+  const int64_t words = linear.kind == kWords ? 2 * (linear.panel + rows * padded(linear.job->inner)) : 0;
+  return linear.panel + words + 4 * rows + 4 * kMostRows * kMostColumns;
+}
+
+void run_rows(const Linear& linear, int64_t first, int64_t rows, void* scratch) {
   const Level& level = *linear.level;
   const saqsam_linear_job& job = *linear.job;
-  const int64_t inner = padded(job.inner), first = index * linear.block;
-  const int64_t rows = job.rows - first < linear.block ? job.rows - first : linear.block;
+  const int64_t inner = padded(job.inner);
   const bool words = linear.kind == kWords;
-  // Scratch: the panel as bytes, as words; codes as words; sums of rows; sums of a tile.
-  const int64_t wide_panel = words ? 2 * linear.panel : 0, wide_codes = words ? 2 * linear.block * inner : 0;
-  char* at = (char*)thread_scratch(linear.panel + wide_panel + wide_codes + 4 * linear.block +
-                                   4 * kMostRows * kMostColumns);
+  const int64_t wide_panel = words ? 2 * linear.panel : 0, wide_codes = words ? 2 * rows * inner : 0;
+  char* at = (char*)scratch;
   int8_t* bytes = (int8_t*)at;
   int16_t* panel_words = (int16_t*)(at += linear.panel);
   int16_t* code_words = (int16_t*)(at += wide_panel);
   int32_t* row_sums = (int32_t*)(at += wide_codes);
-  int32_t* sums = row_sums + linear.block;
+  int32_t* sums = row_sums + rows;
   const uint8_t* codes = job.codes + first * job.code_stride;
   if (linear.sums) level.row_sums(codes, job.code_stride, rows, job.inner, row_sums);
   else memset(row_sums, 0, 4 * rows);
@@ -66,6 +68,26 @@ void run_block(void* context, int64_t index) {
       level.finish(job, sums, row_sums + r, first + r, count, p * level.columns);
     }
   }
+}
+
+void run_block(void* context, int64_t index) {
+  const Linear& linear = *(const Linear*)context;
+  const int64_t first = index * linear.block, left = linear.job->rows - first;
+  const int64_t rows = left < linear.block ? left : linear.block;
+  run_rows(linear, first, rows, thread_scratch(scratch_bytes(linear, rows)));
+}
+
+Linear linear_of(const Level& level, const saqsam_linear_job& job) {
+  Linear linear;
+  linear.level = &level;
+  linear.job = &job;
+  linear.kind = level.kind(job.largest_code, job.largest_step);
+  linear.block = job.rows;
+  linear.panels = panels(level, job.columns);
+  linear.panel = panel_bytes(level, job.inner);
+  linear.sums = false;
+  for (int64_t n = 0; n < job.columns && !linear.sums; ++n) linear.sums = job.zero[n] != 0;
+  return linear;
 }
 
 }  // namespace
@@ -93,15 +115,16 @@ int64_t saqsam_pack_weight(int32_t index, int32_t bits, const uint8_t* codes, in
   return size;
 }
 
+int64_t linear_scratch(const Level& level, const saqsam_linear_job& job, int64_t rows) {
+  return scratch_bytes(linear_of(level, job), rows);
+}
+
+void linear_rows(const Level& level, const saqsam_linear_job& job, int64_t first, int64_t rows, void* scratch) {
+  run_rows(linear_of(level, job), first, rows, scratch);
+}
+
 void saqsam_linear(int32_t index, int32_t threads, const saqsam_linear_job* job) {
-  Linear linear;
-  linear.level = level_of(index);
-  linear.job = job;
-  linear.kind = linear.level->kind(job->largest_code, job->largest_step);
+  Linear linear = linear_of(*level_of(index), *job);
   linear.block = rows_of_task(*linear.level, *job, threads);
-  linear.panels = panels(*linear.level, job->columns);
-  linear.panel = panel_bytes(*linear.level, job->inner);
-  linear.sums = false;
-  for (int64_t n = 0; n < job->columns && !linear.sums; ++n) linear.sums = job->zero[n] != 0;
   run_parallel((job->rows + linear.block - 1) / linear.block, threads, run_block, &linear);
 }

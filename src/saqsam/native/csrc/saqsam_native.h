@@ -19,7 +19,7 @@
 extern "C" {
 #endif
 
-#define SAQSAM_VERSION 1
+#define SAQSAM_VERSION 2
 
 /* Rises whenever this file changes: what calls must have been written for what answers. */
 SAQSAM_API int32_t saqsam_version(void);
@@ -96,6 +96,81 @@ typedef struct {
   int64_t out_stride;
 } saqsam_attention_job;
 SAQSAM_API void saqsam_attention(int32_t level, int32_t threads, const saqsam_attention_job *job);
+
+/* Attention between an image of `image` tokens and, for each prompt, `tokens` others. Channels are heads * width. The
+ * same job serves both directions: the image asks, then `values` are the tokens' (prompts * tokens, token_stride)
+ * and a row of the image is what is computed; or tokens ask, and `values` are the image's. Steps of codes are
+ * exact sums in float as long as they are below 2^24, as in PyTorch. */
+typedef struct {
+  int64_t prompts, image, tokens, heads, width;
+  const uint8_t *image_codes; /* of the image's queries or keys, (image_rows, image_stride), over and over again */
+  int64_t image_stride, image_rows;
+  int32_t image_zero, image_top;
+  const uint8_t *token_codes; /* of the tokens' keys or queries, (prompts * tokens, token_stride) */
+  int64_t token_stride;
+  int32_t token_zero, token_top;
+  const uint8_t *values; /* of whoever is asked, laid out as its other codes */
+  int64_t value_stride;
+  float value_zero;
+  float value_factor; /* 1 for an affine map; the values' scale for a logarithmic one */
+  float score_scale;
+  int32_t lanes;                      /* 8 or 16: how many floats PyTorch's softmax adds side by side */
+  float map_scale, map_zero, map_top; /* affine map */
+  const float *level_limits;          /* NULL, or logarithmic map: as of saqsam_attention_job */
+  const float *level_low, *level_high;
+  float output_scale; /* value = sum * output_scale */
+  float out_scale, out_zero, out_top;
+  uint8_t *out; /* (prompts * image, out_stride) if the image asks, else (prompts * tokens, out_stride) */
+  int64_t out_stride;
+} saqsam_cross_job;
+/* Tokens ask. */
+SAQSAM_API void saqsam_tokens_ask(int32_t level, int32_t threads, const saqsam_cross_job *job);
+
+/* Image tokens to masks, in float: two transposed convolutions of 2x2 with stride 2, layer norm and GELU after the
+ * first, GELU after the second, and the product with a vector for each mask. Weights are packed by
+ * saqsam_pack_matrix: (inner, 4 * first) with columns by place and channel, then (first, 4 * second) with columns
+ * by channel and place. Vectors and biases of the second have a number for each of these columns. */
+typedef struct {
+  int64_t prompts, side, inner, first, second, masks;
+  const float *x; /* (prompts * side * side, inner) */
+  const float *first_weight, *first_bias, *norm_weight, *norm_bias;
+  float epsilon;
+  const float *second_weight, *second_bias; /* padded to a multiple of 32 */
+  const float *vectors; /* (prompts, masks, 4 * second padded to a multiple of 32), zero beyond */
+  float *out;           /* (prompts, masks, 4 * side, 4 * side) */
+} saqsam_upscale_job;
+/* A float matrix (inner, columns) in tiles for one level; gives the number of floats, writes unless `out` is NULL. */
+SAQSAM_API int64_t saqsam_pack_matrix(int32_t level, const float *matrix, int64_t inner, int64_t columns,
+                                      float *out);
+
+SAQSAM_API void saqsam_upscale(int32_t level, int32_t threads, const saqsam_upscale_job *job);
+
+/* Rows of the decoder's image, a few at a time through all steps, so that what one writes the next one finds in the
+ * cache. If there is an attention, the image asks, the output layer takes what it gathered, and that is x; else x
+ * is given. Then v = x + residual, normed if there is a weight; v is stored; v, or v plus the row's position, is
+ * rounded and projected. Of the attention `out`, of the layers `codes` and of the output layer `values` are not
+ * looked at: they are scratch. */
+#define SAQSAM_MOST_PROJECTIONS 3
+typedef struct {
+  int64_t prompts, rows, inner; /* rows of each prompt, channels */
+  const saqsam_cross_job *attention;
+  const saqsam_linear_job *output;
+  const float *x;        /* (prompts * rows, inner) */
+  const float *residual; /* NULL, or (residual_rows, inner), over and over again */
+  int64_t residual_rows;
+  const float *positions; /* (position_rows, inner), over and over again */
+  int64_t position_rows;
+  const float *weight, *bias; /* NULL, or (inner) */
+  float epsilon;
+  float *values; /* NULL, or (prompts * rows, inner), which may be x or the residual */
+  int32_t projections;
+  struct {
+    const saqsam_linear_job *layer; /* gives codes */
+    float scale, zero, top;         /* of its input */
+    int32_t with_positions;
+  } projection[SAQSAM_MOST_PROJECTIONS];
+} saqsam_image_job;
+SAQSAM_API void saqsam_image(int32_t level, int32_t threads, const saqsam_image_job *job);
 
 /* 3x3 neighbourhoods of an image (side, side, channels) side by side: (side * side, out_stride) with the codes of
  * row above left first; beyond the border lies `zero`. */

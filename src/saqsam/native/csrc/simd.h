@@ -82,6 +82,20 @@ template <int N>
 inline Scalars<N> zero_below(Scalars<N> value, Scalars<N> x, float limit) {
   return Scalars<N>::make([&](int i) { return x.v[i] < limit ? 0.0f : value.v[i]; });
 }
+// Numbers of a table by the first twelve bits of x: sign, exponent and three more.
+template <int N>
+inline Scalars<N> looked_up(const float* table, Scalars<N> x) {
+  return Scalars<N>::make([&](int i) { return table[float_to_bits(x.v[i]) >> 20]; });
+}
+template <int N>
+inline Scalars<N> where_above(Scalars<N> x, Scalars<N> limit, Scalars<N> yes, Scalars<N> no) {
+  return Scalars<N>::make([&](int i) { return x.v[i] > limit.v[i] ? yes.v[i] : no.v[i]; });
+}
+// Within a few units of the last place.
+template <int N>
+inline Scalars<N> near_inverse(Scalars<N> a) {
+  return Scalars<N>::make([&](int i) { return 1.0f / a.v[i]; });
+}
 template <int N>
 inline bool any_above(Scalars<N> a, Scalars<N> b) {
   for (int i = 0; i < N; ++i)
@@ -135,6 +149,16 @@ inline F8 times_power(F8 a, F8 b) {
 inline F8 zero_below(F8 value, F8 x, float limit) {
   return {_mm256_andnot_ps(_mm256_cmp_ps(x.v, _mm256_set1_ps(limit), _CMP_LT_OQ), value.v)};
 }
+inline F8 looked_up(const float* table, F8 x) {
+  return {_mm256_i32gather_ps(table, _mm256_srli_epi32(_mm256_castps_si256(x.v), 20), 4)};
+}
+inline F8 where_above(F8 x, F8 limit, F8 yes, F8 no) {
+  return {_mm256_blendv_ps(no.v, yes.v, _mm256_cmp_ps(x.v, limit.v, _CMP_GT_OQ))};
+}
+inline F8 near_inverse(F8 a) {
+  const F8 first = {_mm256_rcp_ps(a.v)}, two = F8::set(2.0f);
+  return {_mm256_mul_ps(first.v, _mm256_fnmadd_ps(a.v, first.v, two.v))};
+}
 inline bool any_above(F8 a, F8 b) { return _mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_NLE_UQ)) != 0; }
 #endif
 
@@ -183,6 +207,10 @@ inline F16 times_power(F16 a, F16 b) {
 inline F16 zero_below(F16 value, F16 x, float limit) {
   __mmask16 keep = _mm512_cmp_ps_mask(x.v, _mm512_set1_ps(limit), _CMP_NLT_UQ);
   return {_mm512_maskz_mov_ps(keep, value.v)};
+}
+inline F16 near_inverse(F16 a) {
+  const F16 first = {_mm512_rcp14_ps(a.v)}, two = F16::set(2.0f);
+  return {_mm512_mul_ps(first.v, _mm512_fnmadd_ps(a.v, first.v, two.v))};
 }
 inline bool any_above(F16 a, F16 b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_NLE_UQ) != 0; }
 #endif

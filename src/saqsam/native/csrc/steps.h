@@ -22,7 +22,9 @@ void finish(const saqsam_linear_job& job, const int32_t* sums, const int32_t* ro
     const Wide scale = Wide::load(job.scale + c), bias = Wide::load(job.bias + c);
     for (int r = 0; r < rows; ++r) {
       const int64_t row = first + r;
-      Wide v = Wide::load_sums(sums + r * columns + (c - column), job.offset + c, job.zero + c, row_sums[r]);
+      const int32_t* from = sums + r * columns + (c - column);
+      Wide v = row_sums[r] ? Wide::load_sums(from, job.offset + c, job.zero + c, row_sums[r])
+                           : Wide::load_sums(from, job.offset + c, 0);  // where no column has a zero, too
       v = v * scale + bias;
       if (job.gelu) v = gelu(v);
       if (job.values && c < job.value_columns) {
