@@ -1,4 +1,4 @@
-"""From an empty process to the first mask of a SAM-B: float, packed and simulated, packed and in integers.
+"""From an empty process to the first mask of a SAM-B: float, packed and simulated, packed on two engines.
 
     OMP_NUM_THREADS=2 python benchmarks/cold_start.py --bits w4a8 --rounds 2 --out cold_start.csv
 
@@ -60,6 +60,7 @@ def write_models(directory: Path, bits: str) -> dict[str, tuple[Path, str]]:
         "float checkpoint": (official, "torch"),
         "packed, simulated": (packed, "torch"),
         "packed, integers": (packed, "onnxruntime"),
+        "packed, native": (packed, "native"),
     }
 
 
