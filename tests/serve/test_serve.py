@@ -24,6 +24,7 @@ from saqsam.datasets.masks import Rle, decode_mask
 from saqsam.errors import UsageError
 from saqsam.sam import Sam
 from saqsam.scenes import make_scene
+from saqsam.segment.zoom import crops_for
 from saqsam.serve.anylabeling import outlines
 from saqsam.serve.gate import Gate
 from saqsam.serve.routes import MOST_BYTES
@@ -129,6 +130,30 @@ BAD: list[tuple[str, bytes, int, str]] = [
 def test_bad_requests_are_told(serving: Serving, path: str, body: bytes, status: int, words: str) -> None:
     answer = ask(serving, path, body)
     assert (answer.status, words in answer.json["error"]) == (status, True)
+
+
+def test_a_model_made_for_crops_answers_boxes_on_them() -> None:
+    boxes, points = [[10, 10, 50, 40], [70, 30, 126, 90]], [[[20.5, 60]], [[100, 50]]]
+    with listening("small") as serving:
+        image = ask(serving, "/api/images?wait=1", as_png()).json["image"]
+        asked = {"image": image, "boxes": boxes, "points": points, "masks": [0, 2]}
+        found = ask(serving, "/api/decode", json.dumps(asked).encode()).json["prompts"]
+        answer = ask(serving, "/api/decode", json.dumps({**asked, "format": "logits"}).encode())
+        mark = {"type": "rectangle", "data": boxes[1], "label": 1}
+        asked = {"model": "small", "image": base64.b64encode(as_png()).decode(), "params": {"marks": [mark]}}
+        shapes = ask(serving, "/v1/predict", json.dumps(asked).encode()).json["data"]["shapes"]
+        engine = Sam(serving.encodings.models[0].model, "engine", zoom=True, clip_to_box=True)  # type: ignore[union-attr]
+    single = engine.segment(SCENE, boxes=boxes, points=points)
+    three = engine.segment(SCENE, boxes=boxes, points=points, all_masks=True)
+    masks = [[decoded(one["segmentation"]) for one in row] for row in found]
+    assert np.array_equal([row[0] for row in masks], single.masks)
+    assert np.array_equal([row[1] for row in masks], three.masks[1::3])
+    crops = crops_for(single.prompts, *SCENE.shape[:2])
+    windows = json.loads(answer.headers["X-Saqsam-Windows"])
+    assert all(windows[row] == list(crop.window) for crop in crops for row in crop.rows)
+    assert float(answer.headers["X-Saqsam-Encode-Seconds"]) == 0  # the first question had them encoded
+    outline = np.concatenate([one["points"] for one in shapes])
+    assert ((outline >= boxes[1][:2]) & (outline <= boxes[1][2:])).all()
 
 
 def test_prompts_beside_the_image_are_told(serving: Serving) -> None:

@@ -304,6 +304,8 @@ def test_the_server_computes_the_same_page(browser: Any, served: str, shoot: Sho
         "async () => Array.from((await import('./app.mjs')).inside().view.photo.pixels())"
     )
     assert np.array_equal(np.array(found).reshape(clear.shape)[..., :3], clear[..., :3])
+    part = visit.page.evaluate("Array.from(window.inside().view.photo.pixels([7, 5, 40, 25]))")
+    assert np.array_equal(np.array(part).reshape(20, 33, 4)[..., :3], clear[5:25, 7:40, :3])
 
     visit.page.reload()
     visit.open().example(2)

@@ -21,7 +21,7 @@ from torch import Tensor
 from saqsam.families.embedding import Embedding
 from saqsam.families.framing import frame_for, preprocess
 from saqsam.families.record import Model
-from saqsam.images.crops import Window, around, cut, paste, square_around
+from saqsam.images.crops import Mask, Window, around, cut, paste, square_around
 from saqsam.images.frame import Frame, checked_pixels
 from saqsam.prompts.prompts import CheckedPrompts, Prompts
 from saqsam.segment.predictor import (
@@ -136,11 +136,18 @@ def clipped_to_boxes(found: Segmentation) -> Segmentation:
     """The same answers with masks cut to the pixels their boxes touch; those without boxes as they are."""
     if found.prompts.boxes is None or not len(found):
         return found
-    masks = np.zeros_like(found.masks)
+    masks = np.empty_like(found.masks)
     for index, box in enumerate(found.prompts.boxes.tolist()):
-        x0, y0, x1, y1 = around(box, 1.0, masks.shape[1:])
-        masks[index, y0:y1, x0:x1] = found.masks[index, y0:y1, x0:x1]
+        masks[index] = clipped_to_box(found.masks[index], box)
     return replace(found, masks=masks)
+
+
+def clipped_to_box(masks: Mask, box: Sequence[float]) -> Mask:
+    """Masks ``(..., H, W)`` of a picture cut to the pixels that a box, XYXY in its pixels, touches."""
+    x0, y0, x1, y1 = around(box, 1.0, masks.shape[-2:])
+    kept = np.zeros_like(masks)
+    kept[..., y0:y1, x0:x1] = masks[..., y0:y1, x0:x1]
+    return kept
 
 
 def crops_for(prompts: Prompts, height: int, width: int) -> list[Crop]:
@@ -170,6 +177,17 @@ def crops_for(prompts: Prompts, height: int, width: int) -> list[Crop]:
             window = tuple(own[row].tolist())
         rows_of.setdefault(window, []).append(row)
     return [Crop(window, tuple(sorted(rows))) for window, rows in rows_of.items()]
+
+
+def shifted(prompts: Prompts, rows: Sequence[int], window: Window) -> Prompts:
+    """Some prompts in pixels of a window."""
+    some = prompts[torch.tensor(rows)]
+    corner = torch.tensor(window[:2], dtype=torch.float32)
+    return Prompts(
+        boxes=None if some.boxes is None else some.boxes - corner.repeat(2),
+        points=None if some.points is None else some.points - corner,
+        labels=some.labels,
+    )
 
 
 def _with_clicks(prompts: Prompts) -> npt.NDArray[np.float64]:
@@ -238,24 +256,13 @@ def _zoomed(
             if index not in kept:
                 kept[index] = embed(model, pixel_values)
                 passes += 1
-            question = Question(pixel_values, frame, _shifted(checked, rows, crop.window), 0)
+            question = Question(pixel_values, frame, shifted(checked, rows, crop.window), 0)
             found = answer(model, kept[index], question, how.multimask_output, None, all_masks=how.all_masks)
             answers.append((rows, _uncropped(found, crop.window, frame, frame_for(model, height, width))))
             if crop.rows[-1] < start + at_once:
                 del kept[index]
         part = _assembled(answers, checked[start : start + at_once], start)
         yield replace(part, encoder_passes=passes, clipped_boxes=0 if start else clipped)
-
-
-def _shifted(prompts: Prompts, rows: Sequence[int], window: Window) -> Prompts:
-    """Some prompts in pixels of a window."""
-    some = prompts[torch.tensor(rows)]
-    corner = torch.tensor(window[:2], dtype=torch.float32)
-    return Prompts(
-        boxes=None if some.boxes is None else some.boxes - corner.repeat(2),
-        points=None if some.points is None else some.points - corner,
-        labels=some.labels,
-    )
 
 
 def _uncropped(found: Segmentation, window: Window, frame: Frame, whole: Frame) -> Segmentation:

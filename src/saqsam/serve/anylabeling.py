@@ -19,7 +19,6 @@ import shapely
 
 from saqsam.errors import ImageError, PromptError, SaqsamError, UsageError
 from saqsam.prompts.prompts import checked_prompts
-from saqsam.segment.predictor import upscale_masks
 from saqsam.serve.answers import Decoder
 from saqsam.serve.encodings import FAILED, Encodings
 
@@ -116,7 +115,7 @@ class AnyLabeling:
         ambiguous = box is None and len(points) == 1
         answer = self._decoder.decode(encoding, prompts, (1, 2, 3) if ambiguous else (0,))
         best = int(answer.scores[0].argmax())
-        mask = upscale_masks(answer.logits[:, best : best + 1], encoding.frame)[0, 0].numpy()
+        mask = answer.masks(slice(best, best + 1))[0, 0]
         fineness = params.get("epsilon_factor", _FINENESS)
         fineness = float(fineness) if isinstance(fineness, int | float) else _FINENESS
         score = float(answer.scores[0, best])

@@ -13,12 +13,15 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from saqsam.errors import ImageError, SaqsamError
 from saqsam.families.embedding import Embedding
 from saqsam.families.framing import preprocess
+from saqsam.images.crops import Window, cut
 from saqsam.images.files import open_image
 from saqsam.images.frame import Frame
 from saqsam.sam import Sam
@@ -26,6 +29,8 @@ from saqsam.segment.decode import embed
 
 WAITING, ENCODING, READY, FAILED = "waiting", "encoding", "ready", "failed"
 KEPT, MOST_WAITING = 8, 16
+KEPT_CROPS = 8
+"""Of each image."""
 _ID_LENGTH = 32
 
 
@@ -35,7 +40,7 @@ class QueueFull(SaqsamError):
 
 @dataclass(eq=False)
 class Encoding:
-    """One image for one model.
+    """One image, or a crop of one, for one model.
 
     Attributes:
         image: its name in requests: the beginning of the SHA-256 of the file.
@@ -44,6 +49,8 @@ class Encoding:
         frame: where the image lies in the model's input.
         pixel_values: ``(1, 3, S, S)``; ``None`` once it is encoded.
         notes: what was changed on the way from the file to pixels.
+        pixels: ``(H, W, 3)`` uint8 of an image whose boxes the model answers on crops; else ``None``.
+        crops: of the image, by window, that were encoded lately.
         state: ``waiting``, ``encoding``, ``ready`` or ``failed``.
         embedding: of the image, once it is ready.
         seconds: that encoding took.
@@ -56,6 +63,8 @@ class Encoding:
     frame: Frame
     pixel_values: Tensor | None
     notes: tuple[str, ...]
+    pixels: npt.NDArray[np.uint8] | None = None
+    crops: OrderedDict[Window, Encoding] = field(default_factory=OrderedDict)
     state: str = WAITING
     embedding: Embedding | None = None
     seconds: float = 0.0
@@ -111,8 +120,7 @@ class Encodings:
                 if known is not None and known.state != FAILED:
                     self._kept.move_to_end(key)
                     return known
-                if self._queue.qsize() >= MOST_WAITING:
-                    raise QueueFull(f"{MOST_WAITING} images wait to be encoded already; try again later")
+                self._refuse_more()
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "image"
                 path.write_bytes(data)
@@ -120,14 +128,45 @@ class Encodings:
                     loaded = open_image(path, max_pixels=self._max_pixels)
                 except ImageError as error:  # the name of a temporary file tells nobody anything
                     raise ImageError("the image", error.reason) from error
-            pixel_values, frame = preprocess(self.models[model].model, loaded.pixels)
-            self._count += 1
-            found = Encoding(key[1], model, self._count, frame, pixel_values, loaded.notes)
+            sam = self.models[model]
+            pixel_values, frame = preprocess(sam.model, loaded.pixels)
+            pixels = loaded.pixels if sam.zoom else None
             with self._lock:
+                self._count += 1
+                found = Encoding(key[1], model, self._count, frame, pixel_values, loaded.notes, pixels)
                 self._kept[key] = found
                 self._forget()
+                self._queue.put(found)
+        return found
+
+    def crop(self, one: Encoding, window: Window) -> Encoding:
+        """A part of an image whose pixels are kept, encoded in its turn as a picture of its own.
+
+        Raises:
+            QueueFull: too many images wait.
+        """
+        assert one.pixels is not None  # noqa: S101 - the model answers on crops
+        height, width = one.frame.original
+        if window == (0, 0, width, height):
+            return one
+        with self._lock:
+            known = one.crops.get(window)
+            if known is not None and known.state != FAILED:
+                one.crops.move_to_end(window)
+                return known
+            self._refuse_more()
+            pixel_values, frame = preprocess(self.models[one.model].model, cut(one.pixels, window))
+            self._count += 1
+            found = Encoding(one.image, one.model, self._count, frame, pixel_values, ())
+            one.crops[window] = found
+            if len(one.crops) > KEPT_CROPS:
+                one.crops.popitem(last=False)
             self._queue.put(found)
         return found
+
+    def _refuse_more(self) -> None:
+        if self._queue.qsize() >= MOST_WAITING:
+            raise QueueFull(f"{MOST_WAITING} images wait to be encoded already; try again later")
 
     def find(self, model: int, image: str) -> Encoding | None:
         """An image that was sent and is still kept."""
@@ -142,7 +181,8 @@ class Encodings:
         if one.state != WAITING:
             return 0
         with self._lock:
-            busy = [other for other in self._kept.values() if other.state in (WAITING, ENCODING)]
+            every = [other for image in self._kept.values() for other in (image, *image.crops.values())]
+            busy = [other for other in every if other.state in (WAITING, ENCODING)]
         return sum(other.number < one.number for other in busy)
 
     def close(self) -> None:

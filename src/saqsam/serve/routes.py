@@ -158,6 +158,9 @@ class Routes:
             "X-Saqsam-Shape": json.dumps(list(answer.logits.shape)),
             "X-Saqsam-Seconds": f"{answer.seconds:.6f}",
         }
+        if answer.crops:
+            headers["X-Saqsam-Windows"] = json.dumps([window for window, _ in answer.crops])
+            headers["X-Saqsam-Encode-Seconds"] = f"{answer.encode_seconds:.6f}"
         if answer.objects is not None:
             headers["X-Saqsam-Object-Scores"] = json.dumps(answer.objects.tolist())
         data = answer.logits.contiguous().numpy().astype("<f4").tobytes()

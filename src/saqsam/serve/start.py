@@ -84,7 +84,7 @@ def start(
         entries = [_entry(*row) for row in zip(range(len(models)), models, sams, strict=True)]
         site = page_site(lambda titles: _manifest(entries, titles))
         encodings = Encodings(sams, max_pixels)
-        routes = Routes(site, encodings, Decoder(sams), _names(entries))
+        routes = Routes(site, encodings, Decoder(encodings), _names(entries))
     server = _listen(host, port, routes, Gate(token))
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{server.server_address[1]}/" + (f"?token={token}" if token else "")
@@ -112,7 +112,7 @@ def _entry(index: int, source: str, sam: Sam) -> dict[str, Any]:
     else:
         numbers, digest = sum(one.numel() for one in sam.model.parameters()), None
     facts = model_facts(
-        source, sam.model.config, sam.quantization, zoom=sam.zoom, file=sam.file, numbers=numbers
+        source, sam.model.config, sam.quantization, own=sam.answering(), file=sam.file, numbers=numbers
     )
     computed = {"engine": f"{sam.engine}, by saqsam on its server", "threads": torch.get_num_threads()}
     return {**facts, **computed, "index": index, "sha256": digest, "parity": None}

@@ -9,12 +9,19 @@ from saqsam.families.record import Config
 from saqsam.families.registry import family_of_config
 from saqsam.pack.contents import PackedModel
 from saqsam.recipe import Recipe
+from saqsam.segment.zoom import Answering
 
 _FLOAT_BYTES = 4
 
 
 def model_facts(
-    source: str | Path, config: Config, recipe: Recipe | None, *, zoom: bool, file: Path | None, numbers: int
+    source: str | Path,
+    config: Config,
+    recipe: Recipe | None,
+    *,
+    own: Answering,
+    file: Path | None,
+    numbers: int,
 ) -> dict[str, Any]:
     """Plain JSON types.
 
@@ -22,7 +29,7 @@ def model_facts(
         source: what the user called the model.
         config: of the model.
         recipe: it was quantized with; ``None`` for a float model.
-        zoom: whether ``saqsam segment`` would answer its boxes on crops, which a page does not.
+        own: how it answers boxes unless it is told otherwise; a page does so too.
         file: the packed file, if it is one.
         numbers: how many parameters the model has.
     """
@@ -32,7 +39,8 @@ def model_facts(
         "model": str(source),
         "recipe": None if recipe is None else recipe.name,
         "bits": "float" if recipe is None else recipe.bits,
-        "zoom": zoom,
+        "zoom": own.zoom,
+        "clip_to_box": own.clip_to_box,
         "side": sizes.preprocessing.side,
         "pads": sizes.preprocessing.pads,
         "grid": sizes.embedding[0][-1],

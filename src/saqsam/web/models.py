@@ -70,8 +70,8 @@ def read_model(source: str | Path) -> WebModel:
         packed = read_packed(path)
         model, recipe = from_packed(packed, path)
         packed = replace(packed, config=model.config.to_dict())
-        zoom = own_answering(source, packed.records).zoom
-        facts = model_facts(called, model.config, recipe, zoom=zoom, file=path, numbers=count_numbers(packed))
+        own = own_answering(source, packed.records)
+        facts = model_facts(called, model.config, recipe, own=own, file=path, numbers=count_numbers(packed))
         return WebModel(model, packed, facts)
     sam = api.load(source)
     model = sam.model
@@ -82,7 +82,9 @@ def read_model(source: str | Path) -> WebModel:
         if name not in twins
     }
     packed = PackedModel(plain_config(model), {}, {}, {}, rest, {})
-    facts = model_facts(called, model.config, None, zoom=sam.zoom, file=None, numbers=count_numbers(packed))
+    facts = model_facts(
+        called, model.config, None, own=sam.answering(), file=None, numbers=count_numbers(packed)
+    )
     return WebModel(model, packed, facts)
 
 

@@ -1,6 +1,6 @@
 // Answers of every model to what is asked of one photo, each computed once.
 
-import { area, difference, enlarge } from "./masks.mjs";
+import { area, difference, placed } from "./masks.mjs";
 import { question, shownSlot, SLOTS } from "./state.mjs";
 import { tinted } from "./view.mjs";
 
@@ -11,8 +11,6 @@ export class Answers {
     this.kept = new Map();
     this.busy = Promise.resolve();
   }
-
-  frame(index = 0) { return this.engines[index].frame; }
 
   /** What is known already; undefined where it has not been computed. */
   known(object) { return this.kept.get(question(object)); }
@@ -39,18 +37,18 @@ export class Answers {
   mask(object, index = 0) {
     const found = this.known(object)[index], slot = this.slot(object);
     found.full ??= {};
-    found.full[slot] ??= enlarge(found.masks[slot], this.frame(index));
+    found.full[slot] ??= placed(found.masks[slot], found.place);
     return found.full[slot];
   }
 
   /** For the screen: one picture of the shown mask for each model. */
   pictures(object, [width, height], strength = 1) {
     const slot = this.slot(object);
-    return this.known(object).map((found, index) => {
+    return this.known(object).map((found) => {
       const key = `${slot}${object.colour}${strength}`;
       found.pictures ??= {};
       found.pictures[key] ??= tinted(
-        enlarge(found.masks[slot], this.frame(index), width, height), width, height, object.colour, strength);
+        placed(found.masks[slot], found.place, width, height), width, height, object.colour, strength);
       return found.pictures[key];
     });
   }

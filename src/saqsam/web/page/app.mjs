@@ -146,7 +146,7 @@ function render() {
   }));
   view.draw();
   showObjects(session, act);
-  showMasks(found?.[0], found && answers.slot(object), answers?.frame(), object, act.choose);
+  showMasks(found?.[0], found && answers.slot(object), object, act.choose);
   find("figures").textContent = found ? answers.figures(object) : "Nothing is marked for this object yet.";
   find("everything").disabled = !answers;
   find("undo").disabled = !session.past.length;

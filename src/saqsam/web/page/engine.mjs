@@ -1,8 +1,10 @@
 // Who computes: a worker in this browser, or the saqsam server that offers the page.
 // Both have start(tell), encode(photo, tell) and decode(prompt, slots), and say what they are in `about`.
+// An answer holds the place it was found on, see crops.mjs; `frame` is the whole photo's.
 
+import { placeFor, placeOn, shifted } from "./crops.mjs";
 import { Fault } from "./faults.mjs";
-import { frameFor, toInput } from "./pixels.mjs";
+import { toInput } from "./pixels.mjs";
 
 /** Clicks and a box as the points SAM's prompt encoder takes: a box is two, clicks alone get one of padding,
  *  unless the model's graph itself ends every prompt with one. */
@@ -46,19 +48,31 @@ export class BrowserEngine {
 
   async encode(photo, tell) {
     tell({ stage: "encode", done: 0, total: 1 });
-    this.frame = frameFor(photo.width, photo.height, this.model.side, this.model.pads);
-    const { width, height } = photo;
-    const { seconds } = await this.#call("encode", { pixels: photo.pixels(), width, height });
-    this.about.encode = seconds;
+    this.photo = photo;
+    const place = placeOn([0, 0, photo.width, photo.height], this.model, null, photo);
+    this.frame = place.frame;
+    this.about.encode = await this.#look(place, true);
   }
 
   async decode(prompt, slots) {
-    const found = await this.#call("decode", { ...asPoints(prompt, this.frame, this.model.ends_prompts), slots });
+    const { model, photo } = this;
+    const place = placeFor(model, prompt, photo), part = String(place.window);
+    // The whole photo is there already, and so are the crops of the latest boxes.
+    if (!await this.#call("holds", { part })) this.about.crop = await this.#look(place, false);
+    const asked = asPoints(shifted(prompt, place), place.frame, model.ends_prompts);
+    const found = await this.#call("decode", { part, ...asked, slots });
     this.about.click = found.seconds;
-    return found;
+    return { ...found, place };
   }
 
-  /** The latest photo's embedding, tensors by name, to be compared with saqsam's. */
+  /** Encode a place; the first of a photo makes the worker forget the others. Seconds. */
+  async #look({ window, frame }, first) {
+    const { width, height } = frame;
+    const given = { part: String(window), first, pixels: this.photo.pixels(window), width, height };
+    return (await this.#call("encode", given)).seconds;
+  }
+
+  /** Embedding of what was encoded last, tensors by name, to be compared with saqsam's. */
   embedding() { return this.#call("embedding", {}); }
 
   #call(kind, message, tell = () => {}) {
@@ -91,7 +105,9 @@ export class ServedEngine {
   async start() {}
 
   async encode(photo, tell) {
-    this.frame = frameFor(photo.width, photo.height, this.model.side, this.model.pads);
+    this.photo = photo;
+    this.whole = [0, 0, photo.width, photo.height];
+    this.frame = placeOn(this.whole, this.model, null, photo).frame;
     const path = `api/images?model=${this.model.index}`;
     let state = await (await this.ask(path, { method: "POST", body: photo.blob })).json();
     while (state.state === "waiting" || state.state === "encoding") {
@@ -106,9 +122,9 @@ export class ServedEngine {
   }
 
   async decode({ points, box }, slots) {
-    const began = performance.now();
+    const began = performance.now(), { model, photo, whole } = this;
     const asked = {
-      image: this.image, model: this.model.index, boxes: box ? [box] : undefined, masks: slots, format: "logits",
+      image: this.image, model: model.index, boxes: box ? [box] : undefined, masks: slots, format: "logits",
       points: points.length ? [points.map(({ x, y }) => [x, y])] : undefined,
       labels: points.length ? [points.map(({ label }) => label)] : undefined,
     };
@@ -116,9 +132,13 @@ export class ServedEngine {
     const logits = new Float32Array(await response.arrayBuffer());
     const scores = JSON.parse(response.headers.get("X-Saqsam-Iou-Scores"))[0];
     const objects = response.headers.get("X-Saqsam-Object-Scores");
+    const windows = response.headers.get("X-Saqsam-Windows");
+    const encoding = Number(response.headers.get("X-Saqsam-Encode-Seconds"));
     const each = logits.length / slots.length;
-    this.about.click = (performance.now() - began) / 1000;
+    if (encoding) this.about.crop = encoding;
+    this.about.click = (performance.now() - began) / 1000 - encoding;
     return {
+      place: placeOn(windows ? JSON.parse(windows)[0] : whole, model, box, photo),
       masks: slots.map((_, i) => logits.slice(i * each, (i + 1) * each)), scores,
       object: objects ? JSON.parse(objects)[0] : null, seconds: this.about.click,
     };

@@ -1,6 +1,6 @@
 // What a click would give, shown while the pointer moves, where the model is fast enough for it.
 
-import { enlarge } from "./masks.mjs";
+import { placed } from "./masks.mjs";
 import { isAsked, shownSlot, SLOTS } from "./state.mjs";
 import { tinted } from "./view.mjs";
 
@@ -31,7 +31,7 @@ export function hovering(view, inside) {
       const object = { points: [{ x, y, label: mode === "subtract" ? 0 : 1 }], box: null, chosen: null };
       const found = await engines[0].decode(object, SLOTS).catch(() => null);
       if (!found || !over || !wanted(answers)) break;
-      const mask = enlarge(found.masks[shownSlot(object, found.scores)], engines[0].frame, ...view.size);
+      const mask = placed(found.masks[shownSlot(object, found.scores)], found.place, ...view.size);
       view.ghost = tinted(mask, ...view.size, session.object.colour, FAINT);
       view.draw();
     }

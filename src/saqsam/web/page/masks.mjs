@@ -58,6 +58,26 @@ export function enlarge(logits, frame, width = frame.width, height = frame.heigh
   return mask;
 }
 
+/** An answer's mask at `width` x `height` of the whole photo: enlarged where it was looked for, kept where it may lie
+ *  (see crops.mjs), 0 elsewhere. */
+export function placed(logits, place, width = place.width, height = place.height) {
+  const drawn = ([x0, y0, x1, y1]) => {
+    const left = Math.min(width - 1, Math.round(x0 * width / place.width));
+    const top = Math.min(height - 1, Math.round(y0 * height / place.height));
+    return [left, top, Math.max(left + 1, Math.round(x1 * width / place.width)),
+      Math.max(top + 1, Math.round(y1 * height / place.height))];
+  };
+  const [left, top, right, bottom] = drawn(place.window), [x0, y0, x1, y1] = drawn(place.keep);
+  const part = enlarge(logits, place.frame, right - left, bottom - top);
+  const [first, last] = [Math.max(left, x0), Math.min(right, x1)];
+  const mask = new Uint8Array(width * height);
+  for (let y = Math.max(top, y0); y < Math.min(bottom, y1); y++) {
+    const row = (y - top) * (right - left) - left;
+    mask.set(part.subarray(row + first, row + last), y * width + first);
+  }
+  return mask;
+}
+
 export function area(mask) {
   let count = 0;
   for (const value of mask) count += value;

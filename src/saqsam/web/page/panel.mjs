@@ -1,7 +1,7 @@
 // What stands beside the photo: objects, the masks to choose from, figures, facts.
 
 import { SLOTS } from "./state.mjs";
-import { enlarge } from "./masks.mjs";
+import { placed } from "./masks.mjs";
 import { tinted } from "./view.mjs";
 
 export const find = (id) => document.getElementById(id);
@@ -48,15 +48,16 @@ export function showObjects(session, act) {
 const THUMB = [96, 72];
 
 /** The single answer and the three, each as a small picture with its predicted IoU. */
-export function showMasks(found, chosen, frame, object, choose) {
+export function showMasks(found, chosen, object, choose) {
   refill(find("masks"), SLOTS.map((slot) => {
     const picture = element("canvas", { width: THUMB[0], height: THUMB[1], "aria-hidden": "true" });
     const label = slot ? `${slot}` : "Single";
     const score = found ? found.scores[slot].toFixed(2) : "–";
     if (found) {
-      const scale = Math.min(THUMB[0] / frame.width, THUMB[1] / frame.height);
-      const size = [frame.width, frame.height].map((side) => Math.max(1, Math.round(side * scale)));
-      const mask = tinted(enlarge(found.masks[slot], frame, ...size), ...size, object.colour, 1);
+      const { width, height } = found.place;
+      const scale = Math.min(THUMB[0] / width, THUMB[1] / height);
+      const size = [width, height].map((side) => Math.max(1, Math.round(side * scale)));
+      const mask = tinted(placed(found.masks[slot], found.place, ...size), ...size, object.colour, 1);
       picture.getContext("2d").drawImage(mask, (THUMB[0] - size[0]) / 2, (THUMB[1] - size[1]) / 2);
     }
     return element("button", {
@@ -91,6 +92,10 @@ export function showFacts(models, engines, saqsam) {
     rows.push(["Computed by", about.engine], ["Threads", about.why ? `${about.threads} (${about.why})` : `${about.threads}`]);
     if (about.load) rows.push(["Load", seconds(about.load)]);
     rows.push(["Encode a photo", seconds(about.encode)], ["Answer a click", seconds(about.click)]);
+    if (model.zoom) {
+      rows.push(["Encode a crop", seconds(about.crop)], ["Boxes", "each is answered on a square crop around it, "
+        + "which is encoded on its own; clicks alone are answered on the whole photo"]);
+    }
     if (model.parity) {
       const { decoder_mask_iou: same, mask_iou: whole, repeatability, prompts } = model.parity;
       rows.push(["Same as the model?", `mask IoU ${same.toFixed(4)} given one embedding, ${whole.toFixed(4)} from pixels `

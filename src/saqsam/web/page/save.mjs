@@ -62,7 +62,6 @@ export function commandFor(model, photo, object, slot) {
   if (object.box) words.push("--box", object.box.map(number).join(","));
   for (const { x, y, label } of object.points) words.push(label ? "--point" : "--not-point", `${number(x)},${number(y)}`);
   if (slot !== SINGLE) words.push("--all-masks");
-  if (object.box && model.zoom) words.push("--no-zoom", "--no-clip-to-box");
   words.push("--out", `${photo.stem}-${plain(object.name)}.png`);
   return words.map(quoted).join(" ");
 }

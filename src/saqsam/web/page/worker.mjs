@@ -1,5 +1,5 @@
 // One model in ONNX Runtime for WebAssembly. It lives in a worker, because encoding takes seconds.
-// Messages in: {id, kind: "load" | "encode" | "decode", ...}; out: {id, result | fault} and {id, progress}.
+// Messages in: {id, kind: "load" | "encode" | "holds" | "decode", ...}; out: {id, result | fault} and {id, progress}.
 
 import * as ort from "./ort/ort.wasm.min.mjs";
 import { frameFor, preprocess } from "./pixels.mjs";
@@ -12,8 +12,10 @@ const FIRST_SAM = { pixels: "images", masks: "low_res_masks", scores: "iou_predi
 let sessions = null;
 let model = null;
 let tensors = FIRST_SAM;
-let imageSide = null;
 let latest = null;
+const MOST_CROPS = 4;
+/** What the decoder needs of the whole photo, which is the first, and of the latest crops, by part. */
+const imageSides = new Map();
 
 function fault(kind, detail) {
   return Object.assign(new Error(detail), { kind });
@@ -58,20 +60,29 @@ async function load({ model: given, threads }, progress) {
   return { seconds: (performance.now() - began) / 1000 };
 }
 
-async function encode({ pixels, width, height }) {
+function keep(part, imageSide) {
+  imageSides.set(part, imageSide);
+  const [, ...crops] = imageSides.keys();
+  for (const old of crops.slice(0, -MOST_CROPS)) imageSides.delete(old);
+}
+
+async function holds({ part }) { return imageSides.has(part); }
+
+async function encode({ part, first, pixels, width, height }) {
   const began = performance.now();
   const { side, pads } = model;
   const input = preprocess(pixels, frameFor(width, height, side, pads));
-  imageSide = null;
+  if (first) imageSides.clear();
   latest = await sessions.encoder.run({ [tensors.pixels]: new ort.Tensor("float32", input, [1, 3, side, side]) });
   const wanted = Object.entries(latest).filter(([name]) => sessions.image.inputNames.includes(name));
-  imageSide = await sessions.image.run(Object.fromEntries(wanted));
+  keep(part, await sessions.image.run(Object.fromEntries(wanted)));
   return { seconds: (performance.now() - began) / 1000 };
 }
 
-async function decode({ coords, labels, slots }) {
+async function decode({ part, coords, labels, slots }) {
   const began = performance.now();
-  if (imageSide === null) throw fault("order", "no photo was encoded");
+  const imageSide = imageSides.get(part);
+  if (!imageSide) throw fault("order", "no photo was encoded");
   const count = labels.length;
   const { masks, scores, objects, single } = tensors;
   // Which mask is the single answer the model tells of all of them only.
@@ -94,12 +105,12 @@ async function decode({ coords, labels, slots }) {
   };
 }
 
-/** What the encoder made of the latest photo, to be compared with saqsam's. */
+/** What the encoder made of the latest picture, to be compared with saqsam's. */
 async function embedding() {
   return Object.entries(latest).map(([name, { data, dims }]) => ({ name, values: data.slice(), shape: dims }));
 }
 
-const KINDS = { load, encode, decode, embedding };
+const KINDS = { load, encode, holds, decode, embedding };
 let last = Promise.resolve();
 
 onmessage = ({ data }) => {
