@@ -13,7 +13,8 @@ VENV ?= .venv
 PIP_ARGS ?=
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
-WORKERS ?= logical
+# One more than there are cores: some tests wait for processes.
+WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 
 BIN := $(VENV)/bin
 PINS := pyproject.toml constraints.txt setup.py $(wildcard src/saqsam/native/csrc/*)

@@ -13,7 +13,7 @@ _PROBE = """
 import resource, sys, torch
 from saqsam.bench.memory import keep_freed_memory
 print(keep_freed_memory() if sys.argv[1] == "keep" else None)
-x = torch.zeros(16 << 20)  # above 32 MB, where glibc stops learning by itself
+x = torch.zeros(9 << 20)  # above 32 MB, where glibc stops learning by itself
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(5):
@@ -25,7 +25,7 @@ print(min(faults() for _ in range(4)))  # one round alone was once disturbed, wh
 
 
 def probe(word: str, **environment: str) -> tuple[str, int]:
-    """What ``keep_freed_memory`` said, and the fewest page faults of four times five additions of 64 MB."""
+    """What ``keep_freed_memory`` said, and the fewest page faults of four times five additions of 36 MB."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     command = [sys.executable, "-c", _PROBE, word]
     done = subprocess.run(
@@ -64,7 +64,7 @@ graph = helper.make_graph(nodes, "g", [given], [found])
 opsets = [helper.make_opsetid("", 21)]
 model = helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
 session = open_session(model, "probe", shared_arena=sys.argv[1] != "none")
-x = {"x": np.full(16 << 20, -9.0, np.float32)}
+x = {"x": np.full(9 << 20, -9.0, np.float32)}
 for _ in range(2):  # the second run is the first that knows what it needs
     run_session(session, "probe", x)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -75,7 +75,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, float(y[0]))
 
 
 def faults_of_sessions(arena: str) -> tuple[int, float]:
-    """Page faults of four runs over 64 MB tensors, and their result."""
+    """Page faults of four runs over 36 MB tensors, and their result."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     command = [sys.executable, "-c", _SESSION_PROBE, arena]
     done = subprocess.run(command, env=clean, capture_output=True, text=True, check=True).stdout.split()

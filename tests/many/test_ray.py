@@ -82,7 +82,7 @@ def test_a_killed_worker_costs_no_image(folder: Folder, tmp_path: Path, ray_runn
         items,
         identity,
         tmp_path / "run",
-        engine=RayEngine(workers=1),
+        engine=RayEngine(workers=2),
         kind="parquet",
         images_each=3,
     )

@@ -73,7 +73,7 @@ def test_slopes_agree_with_quantizing_one_site_for_real(
     recipe = load_recipe("saq-sam-star-w8a8", settings=("clip.method=none",))
     image = scenes[0]
     model = calibrated_copy(tiny_sam, recipe, [image])
-    probes = 300
+    probes = 200
     errors, _ = sensitivities([model], [image], probes, torch.Generator().manual_seed(0))
     pixels, frame = pixels_of(model, image)
     prompting = Prompting.of(model, [(image.prompts, frame)], 8, torch.Generator().manual_seed(0))
