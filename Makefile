@@ -1,6 +1,6 @@
 # make demo   install into .venv and run the whole pipeline on the shipped models: scenes, then photographs
 # make test   install with test tools and run the suite
-# make compiler-tests  the few tests that keep a C++ compiler busy for a minute
+# make slow-tests  the few tests that take a minute each: a C++ compiler, Ray, browser and model
 # make browser  the driver of Chromium that the tests of the page use
 # make lint   formatting, lint and types
 # make sanitize   the C++ kernels under the address and undefined-behaviour sanitizers; needs g++ or clang++
@@ -13,14 +13,13 @@ VENV ?= .venv
 PIP_ARGS ?=
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
-# One more than there are cores: some tests wait for processes.
-WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
+WORKERS ?= logical
 
 BIN := $(VENV)/bin
 PINS := pyproject.toml constraints.txt setup.py $(wildcard src/saqsam/native/csrc/*)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --constraint constraints.txt
 
-.PHONY: help demo test compiler-tests lint format browser sanitize clean
+.PHONY: help demo test slow-tests lint format browser sanitize clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -31,8 +30,8 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
-compiler-tests: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m compiler $(PYTEST_ARGS)
+slow-tests: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

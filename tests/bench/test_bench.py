@@ -25,6 +25,7 @@ def packed(packed_nano: Callable[[str], Path]) -> Path:
     return packed_nano("rtn-w8a8")
 
 
+@pytest.mark.slow
 def test_rows_have_speed_memory_size_and_agreement(
     packed: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

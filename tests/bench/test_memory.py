@@ -82,6 +82,7 @@ def faults_of_sessions(arena: str) -> tuple[int, float]:
     return int(done[0]), float(done[1])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="counts page faults")
 def test_sessions_use_their_memory_again_whoever_made_the_arena() -> None:
     pytest.importorskip("onnxruntime")

@@ -91,7 +91,7 @@ def test_a_family_that_it_does_not_compile_is_told() -> None:
         refuse_uncompiled(SAM3)
 
 
-@pytest.mark.compiler
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="PyTorch compiles for a CPU with a C++ compiler")
 def test_embeddings_are_near_the_simulations(small: Path) -> None:
     simulated, compiled = load(small), load(small, engine="compiled")

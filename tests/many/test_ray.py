@@ -20,7 +20,10 @@ from saqsam.many.work import Item, Job, Row
 from .conftest import Folder, Saqsam
 
 # Ray's own code copies settings that Ray itself deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore:.* is deprecated:DeprecationWarning:ray")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.* is deprecated:DeprecationWarning:ray"),
+]
 
 
 def test_segmented_by_two_processes_is_byte_for_byte_the_same(

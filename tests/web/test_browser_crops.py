@@ -46,6 +46,7 @@ def opened(browser: Any, packed_small: Sam, tmp_path: Path) -> Iterator[Page]:
         visit.close()
 
 
+@pytest.mark.slow
 def test_a_box_is_answered_on_its_crop(opened: Page, packed_small: Sam, shoot: Shoot) -> None:
     photo = scene(opened)
     windows_are_those_of_segment(opened)
@@ -75,6 +76,7 @@ def test_a_box_is_answered_on_its_crop(opened: Page, packed_small: Sam, shoot: S
     shoot(opened.page, "crops-wide")
 
 
+@pytest.mark.slow
 def test_the_server_answers_it_so_too(browser: Any) -> None:
     for address in run(start(["small"], port=0)):
         visit = Page(browser, address).open().example(2)

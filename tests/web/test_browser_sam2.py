@@ -31,6 +31,7 @@ def opened(browser: Any, exported_sam2: Path) -> Iterator[Page]:
         visit.close()
 
 
+@pytest.mark.slow
 def test_a_sam_2_answers_as_saqsam_segments(opened: Page, exported_sam2: Path, shoot: Shoot) -> None:
     sam = load("nano-sam2")
     found = pixels((exported_sam2 / "examples" / "scene-2.png").read_bytes())
