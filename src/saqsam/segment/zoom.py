@@ -41,8 +41,8 @@ lies in the box."""
 ZOOM_RECORD, CLIP_RECORD = "zoom", "clip_to_box"
 """Names under which a packed file's records keep ``Sam.zoom`` and ``Sam.clip_to_box``."""
 CROP_FACTOR = 1.5
-"""Side of the square crop in longer sides of its box. For ``small`` 1.3, 1.5 and 1.7 are equal on photographs held
-out from training; on the 50 of its card 1.3 is .013 worse, so those were seen when this was chosen."""
+"""Side of the square crop in longer sides of its box. For ``small`` 1.3, 1.5 and 1.7 are equal on photographs
+held out from training; on the 50 of its card 1.3 is .013 worse, so those were seen when this was chosen."""
 SHARED_FACTOR = 2.0
 """A box is answered on a crop that is there if that holds it and is at most this many boxes long."""
 SHARED_MARGIN = 1.1
