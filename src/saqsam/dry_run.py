@@ -134,10 +134,11 @@ def _mixed(
     widths = len({0, *recipe.mixed.offsets})
     draw = seeded(recipe.calibration.seed, "dry run")
     with torch.no_grad():
-        _, took = timed(lambda: sensitivities([work] * widths, [usual], recipe.mixed.probes, draw))
-    single = sum(seconds for stage, seconds in one.items() if stage.endswith("ranges"))
-    rest = sum(seconds for stage, seconds in one.items() if not stage.endswith("ranges"))
-    return images * took + widths * (images * single + rest), images * (widths + 2)
+        own = [all_quantizers(work)] * widths
+        _, took = timed(lambda: sensitivities(work, own, [usual], recipe.mixed.probes, draw))
+    encoder, decoder = one["encoder ranges"], one["decoder ranges"]
+    rest = sum(one.values()) - encoder - decoder
+    return images * (took + encoder) + widths * (images * decoder + rest), 3 * images
 
 
 def _memory(work: Model, recipe: Recipe, ahead: Estimate | None, images: int) -> int:

@@ -12,7 +12,7 @@ import torch
 
 from saqsam.calibrate.choose_range import SiteRange, choose_activation_range, choose_weight_range
 from saqsam.calibrate.images import CalibrationImage, Encoded, decode_each, decoder_batch, pixels_of
-from saqsam.calibrate.observers import observer_for
+from saqsam.calibrate.observers import observer_for, observing_together
 from saqsam.clip.pcc import clip_decoder
 from saqsam.errors import UsageError
 from saqsam.families.embedding import Embedding
@@ -130,10 +130,33 @@ def calibrated_copy(model: Model, recipe: Recipe, images: Sequence[CalibrationIm
 
     Args and errors as ``quantize_model``; every image has a prompt.
     """
-    run = _Run(copy.deepcopy(model), recipe, plan_sites(model, recipe), images, lambda *_: None, None)
-    attach(run.model, run.plan, float_rel_pos_query=recipe.rel_pos_query == "float")
-    run.calibrate()
-    return run.model
+    (found,) = calibrated_copies(model, [recipe], images)
+    return found
+
+
+@torch.no_grad()
+def calibrated_copies(
+    model: Model,
+    recipes: Sequence[Recipe],
+    images: Sequence[CalibrationImage],
+    progress: Progress = lambda stage, done, total: None,
+) -> list[Model]:
+    """As ``calibrated_copy`` for recipes that differ in bits alone.
+
+    The image encoder runs once for each image: it is float while it is observed.
+    """
+    runs = [
+        _Run(copy.deepcopy(model), recipe, plan_sites(model, recipe), images, progress, None)
+        for recipe in recipes
+    ]
+    for run, recipe in zip(runs, recipes, strict=True):
+        attach(run.model, run.plan, float_rel_pos_query=recipe.rel_pos_query == "float")
+        run.fold_encoder()
+    first, *others = runs
+    encoded = first.observe_encoder(others)
+    for run in runs:
+        run.calibrate_decoder(encoded)
+    return [run.model for run in runs]
 
 
 @torch.no_grad()
@@ -168,7 +191,10 @@ class _Run:
     def calibrate(self) -> None:
         """Folds, ranges and clips, in the order in which each needs the ones before."""
         self.timed("encoder folds", self.fold_encoder)
-        encoded = self.timed("encoder ranges", self.observe_encoder)
+        self.calibrate_decoder(self.timed("encoder ranges", self.observe_encoder))
+
+    def calibrate_decoder(self, encoded: list[Encoded]) -> None:
+        """What follows the encoder's ranges."""
         self.timed("decoder folds", lambda: self.fold_decoder(encoded))
         if self.recipe.clip.method == "pcc":
             self.timed("clip", lambda: self.clip(encoded))
@@ -209,16 +235,20 @@ class _Run:
         self.report.folds.update(fold_encoder(self.model, self.recipe.folds, run, draw))
         self.progress("encoder folds", 1, 1)
 
-    def observe_encoder(self) -> list[Encoded]:
-        """One encoder pass for each image: fills the encoder's observers, keeps the embeddings."""
-        sites = self._observe(ENCODER)
+    def observe_encoder(self, others: Sequence[_Run] = ()) -> list[Encoded]:
+        """One encoder pass for each image: fills the encoder's observers, and those of other runs of the same
+        weights; keeps the embeddings."""
+        runs = (self, *others)
+        sites = [run._observe(ENCODER) for run in runs]
         encoded = []
-        for done, image in enumerate(self.images):
-            self.progress("encoder ranges", done, len(self.images))
-            pixels, frame = pixels_of(self.model, image)
-            encoded.append(Encoded(image.path.name, embed(self.model, pixels), image.prompts, frame))
-            self.report.encoder_passes += 1
-        self._choose_ranges(sites)
+        with observing_together([[quantizer for _, quantizer in own] for own in sites]):
+            for done, image in enumerate(self.images):
+                self.progress("encoder ranges", done, len(self.images))
+                pixels, frame = pixels_of(self.model, image)
+                encoded.append(Encoded(image.path.name, embed(self.model, pixels), image.prompts, frame))
+                self.report.encoder_passes += 1
+        for run, own in zip(runs, sites, strict=True):
+            run._choose_ranges(own)
         self.progress("encoder ranges", len(self.images), len(self.images))
         return encoded
 

@@ -15,7 +15,7 @@ from transformers import SamModel
 from saqsam import api
 from saqsam.calibrate.images import CalibrationImage, pixels_of
 from saqsam.families.embedding import Embedding
-from saqsam.mixed import sensitivity
+from saqsam.mixed import way_back
 from saqsam.mixed.allocate import allocate
 from saqsam.mixed.choose import allocate_bits
 from saqsam.mixed.sensitivity import sensitivities
@@ -74,7 +74,9 @@ def test_slopes_agree_with_quantizing_one_site_for_real(
     image = scenes[0]
     model = calibrated_copy(tiny_sam, recipe, [image])
     probes = 200
-    errors, _ = sensitivities([model], [image], probes, torch.Generator().manual_seed(0))
+    errors, _ = sensitivities(
+        model, [all_quantizers(model)], [image], probes, torch.Generator().manual_seed(0)
+    )
     pixels, frame = pixels_of(model, image)
     prompting = Prompting.of(model, [(image.prompts, frame)], 8, torch.Generator().manual_seed(0))
     quantizers = all_quantizers(model)
@@ -98,9 +100,13 @@ def test_large_maps_are_worked_through_in_subsets_of_rows_with_the_same_slopes(
 ) -> None:
     recipe = load_recipe("saq-sam-star-w8a8", settings=("clip.method=none",))
     model = calibrated_copy(tiny_sam, recipe, [scenes[0]])
-    whole, sizes = sensitivities([model], scenes[:1], 2, torch.Generator().manual_seed(0))
-    monkeypatch.setattr(sensitivity, "_LARGE_MAP", 0)  # maps of 4,096 keys take gigabytes
-    parts, same = sensitivities([model], scenes[:1], 2, torch.Generator().manual_seed(0))
+    whole, sizes = sensitivities(
+        model, [all_quantizers(model)], scenes[:1], 2, torch.Generator().manual_seed(0)
+    )
+    monkeypatch.setattr(way_back, "_LARGE_MAP", 0)  # maps of 4,096 keys take gigabytes
+    parts, same = sensitivities(
+        model, [all_quantizers(model)], scenes[:1], 2, torch.Generator().manual_seed(0)
+    )
     assert sizes == same
     largest = max(error[0] for error in whole.values())
     for site, error in whole.items():
@@ -111,7 +117,7 @@ def test_sizes_are_elements_and_multiplications(
     tiny_sam: SamModel, scenes: tuple[CalibrationImage, ...]
 ) -> None:
     model = calibrated_copy(tiny_sam, load_recipe("rtn-w4a4"), list(scenes[:1]))
-    _, sizes = sensitivities([model], scenes[:1], 1, torch.Generator().manual_seed(0))
+    _, sizes = sensitivities(model, [all_quantizers(model)], scenes[:1], 1, torch.Generator().manual_seed(0))
     weights = {site.name: size for site, size in sizes.weights.items()}
     activations = {site.name: size for site, size in sizes.activations.items()}
     assert weights["vision_encoder.layers.0.mlp.lin1:weight"] == 48 * 96
@@ -134,7 +140,7 @@ def test_budgets_hold_and_the_choice_is_repeatable(
     assert allocate_bits(tiny_sam, found, few) == found
     assert found.bits == f"{bits} mixed"
     model = calibrated_copy(tiny_sam, found, list(few))
-    _, sizes = sensitivities([model], few, 1, torch.Generator().manual_seed(0))
+    _, sizes = sensitivities(model, [all_quantizers(model)], few, 1, torch.Generator().manual_seed(0))
     for part, wanted in ((sizes.weights, int(bits[1])), (sizes.activations, int(bits[3]))):
         used = {site: quantizer.bits for site, quantizer in all_quantizers(model).items() if site in part}
         average = Fraction(sum(part[s] * b for s, b in used.items()), sum(part[s] for s in used))

@@ -12,8 +12,9 @@ from saqsam.calibrate.images import CalibrationImage
 from saqsam.families.record import Model
 from saqsam.mixed.allocate import allocate
 from saqsam.mixed.sensitivity import sensitivities
+from saqsam.models.attach import all_quantizers
 from saqsam.models.plan import plan_sites
-from saqsam.pipeline import Progress, calibrated_copy
+from saqsam.pipeline import Progress, calibrated_copies
 from saqsam.recipe import Override, Recipe
 from saqsam.reconstruct.seeds import seeded
 
@@ -49,16 +50,28 @@ def allocate_bits(
         return recipe
     images = [image for image in images if len(image.prompts)][: settings.images]
     offsets = sorted({0, *settings.offsets})
-    models, widths = [], []
-    for done, offset in enumerate(offsets):
-        progress("mixed precision", done, len(offsets) + 1)
-        width = {site: min(MOST, max(LEAST, plan[site].bits + offset)) for site in free}
-        widths.append(width)
-        overrides = {**recipe.overrides, **{site: Override(bits=bits) for site, bits in width.items()}}
-        models.append(calibrated_copy(model, replace(recipe, overrides=overrides), images))
-    progress("mixed precision", len(offsets), len(offsets) + 1)
+    widths = [{site: min(MOST, max(LEAST, plan[site].bits + offset)) for site in free} for offset in offsets]
+    recipes = [
+        replace(
+            recipe, overrides={**recipe.overrides, **{site: Override(bits=n) for site, n in width.items()}}
+        )
+        for width in widths
+    ]
+    steps = 2 * len(images)
+
+    def observed(stage: str, done: int, total: int) -> None:
+        if stage == "encoder ranges":
+            progress("mixed precision", done, steps)
+
+    first, *others = calibrated_copies(model, recipes, images, observed)
+    quantizers = [all_quantizers(first), *map(all_quantizers, others)]
+    del others  # their weights are those of the first
     draw = seeded(recipe.calibration.seed, "mixed precision")
-    errors, sizes = sensitivities(models, images, settings.probes, draw)
+
+    def measured(done: int) -> None:
+        progress("mixed precision", len(images) + done, steps)
+
+    errors, sizes = sensitivities(first, quantizers, images, settings.probes, draw, measured)
     chosen: dict[str, int] = {}
     for part in (sizes.weights, sizes.activations):
         mine = {site.name: size for site, size in part.items() if site.name in free}

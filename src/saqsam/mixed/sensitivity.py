@@ -7,21 +7,20 @@ random ``v`` the mean of ``(v^T J d)^2`` is ``||J d||^2`` (Hutchinson), and ``v^
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.utils.checkpoint import checkpoint
 
 from saqsam.calibrate.images import CalibrationImage, pixels_of
 from saqsam.families.embedding import Embedding
-from saqsam.families.record import Encoder, Model, State
+from saqsam.families.record import ENCODER, Model
 from saqsam.families.registry import encoder_of
-from saqsam.models.attach import all_quantizers
+from saqsam.mixed.way_back import EncoderWay, Gradients, add, pulled_back
 from saqsam.models.lookup import layer_at, module_at
 from saqsam.models.sites import ATTENTION, INPUT, KEY, QUERY, VALUE, WEIGHT, Site, attention_rows
 from saqsam.modules.layers import QuantizedLayer
@@ -32,11 +31,9 @@ from saqsam.reconstruct.prompting import Prompting
 
 _PROMPTS = 8
 """Prompts used of each image."""
-_LARGE_MAP, _ROW_SHARE = 1 << 22, 0.25
-"""Elements of an attention map beyond which a block is worked through by subsets of rows, and their share."""
 
 Errors = dict[Site, list[float]]
-"""Squared change of the outputs by site, one for each calibrated model."""
+"""Squared change of the outputs by site, one for each width."""
 
 
 @dataclass
@@ -53,71 +50,62 @@ class Sizes:
 
 
 def sensitivities(
-    models: Sequence[Model], images: Sequence[CalibrationImage], probes: int, generator: torch.Generator
+    model: Model,
+    quantizers: Sequence[Mapping[Site, Quantizer]],
+    images: Sequence[CalibrationImage],
+    probes: int,
+    generator: torch.Generator,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[Errors, Sizes]:
-    """Errors of every site in each model, alone, and the sites' sizes.
+    """Errors of every site at each width, alone, and the sites' sizes.
 
     Args:
-        models: copies of one model with the same folds, calibrated at different widths. The first one runs.
+        model: with its folds; its weights are float.
+        quantizers: its own by site, then those of the same sites at other widths; all have ranges.
         images: calibration images with prompts.
         probes: random vectors for each image.
         generator: draws them and the prompts; on the CPU.
+        progress: called with the number of images done, the last of them with all.
     """
-    first = models[0]
-    quantizers = [all_quantizers(model) for model in models]
-    scales = {site: torch.zeros(len(models), requires_grad=True) for site in quantizers[0]}
+    scales = {site: torch.zeros(len(quantizers), requires_grad=True) for site in quantizers[0]}
     overrides: dict[Quantizer, Override] = {}
     for site, quantizer in quantizers[0].items():
         overrides[quantizer] = partial(_moved, [found[site] for found in quantizers], scales[site])
-    errors = {site: [0.0] * len(models) for site in scales}
-    for image in images:
-        pixels, frame = pixels_of(first, image)
-        prompting = Prompting.of(first, [(image.prompts, frame)], _PROMPTS, generator)
-        with torch.enable_grad(), overridden(overrides):
-            embedding = _embed(first, pixels)
-            for slopes in _slopes(first, prompting, embedding, list(scales.values()), probes, generator):
-                for site, own in zip(scales, slopes, strict=True):
-                    for width, slope in enumerate(own.tolist()):
-                        errors[site][width] += slope**2
-    return errors, _sizes(first, quantizers[0], pixels, prompting)
+    errors = {site: [0.0] * len(quantizers) for site in scales}
+    for done, image in enumerate(images):
+        progress(done)
+        pixels, frame = pixels_of(model, image)
+        prompting = Prompting.of(model, [(image.prompts, frame)], _PROMPTS, generator)
+        with overridden(overrides):
+            way = EncoderWay(model, pixels)
+            found, gradients = _decoder_slopes(
+                model, prompting, way.embedding, list(scales.values()), probes, generator
+            )
+            if any(site.part == ENCODER for site in scales):
+                further = way.back(gradients, list(scales.values()))
+                found = [add(*both) for both in zip(found, further, strict=True)]
+        for slopes in found:
+            for site, own in zip(scales, slopes, strict=True):
+                for width, slope in enumerate(own.tolist()):
+                    errors[site][width] += slope**2
+    progress(len(images))
+    return errors, _sizes(model, quantizers[0], pixels, prompting)
 
 
-def _embed(model: Model, pixels: Tensor) -> Embedding:
-    """The image encoder, each block run again on the way back: the map of a SAM-B's global attention alone
-    takes 0.8 GB, and there are four of them, of which a quarter is held at a time."""
-    encoder = encoder_of(model)
-    state: State = (encoder.start(pixels.to(model.device, model.dtype)),)
-    for index, block in enumerate(encoder.blocks):
-        state = encoder.carry(index, state, _run_again(encoder, block, state[0]))
-    return encoder.finish(state)
-
-
-def _run_again(encoder: Encoder, block: nn.Module, x: Tensor) -> Tensor:
-    """``block(x)``, run again on the way back."""
-    subset = encoder.rows_of(block)
-    if subset is None:
-        whole: Tensor = checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)
-        return whole
-    large = subset.is_global(x) and (x.shape[1] * x.shape[2]) ** 2 > _LARGE_MAP
-    parts = [
-        checkpoint(subset.run, x, rows, use_reentrant=False, preserve_rng_state=False)
-        for rows in subset.split(x.shape[1], _ROW_SHARE if large else 1.0)
-    ]
-    return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
-
-
-def _slopes(
+@torch.enable_grad()
+def _decoder_slopes(
     model: Model,
     prompting: Prompting,
     embedding: Embedding,
     scales: Sequence[Tensor],
     probes: int,
     generator: torch.Generator,
-) -> list[list[Tensor]]:
-    """``v^T J d`` of every site and width, for each of ``probes`` random ``v``.
+) -> tuple[list[Gradients], list[Gradients]]:
+    """``v^T J d`` of every site and width for each of ``probes`` random ``v``, as far as the decoder goes.
 
-    A few prompts at a time go back to the embedding, then all of them together through the encoder: the
-    decoder's graph of a SAM-B takes half a gigabyte for each prompt.
+    Also the derivatives of ``v^T masks`` with respect to the embedding, with which the encoder goes on.
+
+    A few prompts at a time: the decoder's graph of a SAM-B takes half a gigabyte for each prompt.
     """
     leaf = embedding.map(lambda x: x.detach().requires_grad_(True))
     (tokens,) = prompting.tokens
@@ -132,25 +120,11 @@ def _slopes(
             size = (len(tokens), *output.shape[1:])
             drawn = [torch.randn(size, generator=generator).to(output) for _ in range(probes)]
             vectors = [vector.split(len(group)) for vector in drawn]
-        for probe, vector in enumerate(vectors):
-            total = (output * vector[index]).sum()
-            slopes = _gradients(total, [*scales, *leaf.tensors], keep=probe < probes - 1)
-            for gradient in reversed(to_embedding[probe]):
-                gradient += slopes.pop()
-            found[probe] = [x + y for x, y in zip(found[probe], slopes, strict=True)]
-    for probe, gradients in enumerate(to_embedding):
-        products = [(x * y).sum() for x, y in zip(embedding.tensors, gradients, strict=True)]
-        slopes = _gradients(torch.stack(products).sum(), scales, keep=probe < probes - 1)
-        found[probe] = [x + y for x, y in zip(found[probe], slopes, strict=True)]
-    return found
-
-
-def _gradients(total: Tensor, of: Sequence[Tensor], *, keep: bool) -> list[Tensor]:
-    """Derivatives of a scalar; zero with respect to what it does not depend on."""
-    if not total.requires_grad:  # the encoder, where all of it is left float
-        return [torch.zeros_like(x) for x in of]
-    found = torch.autograd.grad(total, of, retain_graph=keep, allow_unused=True)
-    return [torch.zeros_like(x) if y is None else y for x, y in zip(of, found, strict=True)]
+        wanted = [(vector[index],) for vector in vectors]
+        for probe, slopes in enumerate(pulled_back((output,), wanted, [*scales, *leaf.tensors])):
+            to_embedding[probe] = add(to_embedding[probe], slopes[len(scales) :])
+            found[probe] = add(found[probe], slopes[: len(scales)])
+    return found, to_embedding
 
 
 def _sizes(model: Model, quantizers: Mapping[Site, Quantizer], pixels: Tensor, prompting: Prompting) -> Sizes:
