@@ -2,6 +2,7 @@
 
 const DRAG = 5;
 /** CSS pixels from which a press is a drag. */
+const WRITTEN_IN = "input:not([type=range], [type=checkbox]), textarea, select";
 
 /** Listen to the canvas. `act` has: click(x, y, label), drag(box), hover(place or null), mode(): "add",
  *  "subtract" or "move", and the keys' done(), cancel(), undo(), redo(), choose(number), next(). */
@@ -80,7 +81,7 @@ export function listen(canvas, view, act) {
   canvas.addEventListener("blur", () => { view.cursor = null; view.draw(); });
   canvas.addEventListener("keydown", (event) => { if (view.photo && onCanvas(event, view, act)) event.preventDefault(); });
   document.addEventListener("keydown", (event) => {
-    if (event.defaultPrevented || !view.photo || /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName)) return;
+    if (event.defaultPrevented || !view.photo || event.target.matches?.(WRITTEN_IN)) return;
     if (anywhere(event, view, act)) event.preventDefault();
   });
 }

@@ -94,7 +94,7 @@ export function showFacts(models, engines, saqsam) {
     rows.push(["Encode a photo", seconds(about.encode)], ["Answer a click", seconds(about.click)]);
     if (model.zoom) {
       rows.push(["Encode a crop", seconds(about.crop)], ["Boxes", "each is answered on a square crop around it, "
-        + "which is encoded on its own; clicks alone are answered on the whole photo"]);
+        + "which is encoded on its own, unless that is switched off; clicks alone are answered on the whole photo"]);
     }
     if (model.parity) {
       const { decoder_mask_iou: same, mask_iou: whole, repeatability, prompts } = model.parity;
