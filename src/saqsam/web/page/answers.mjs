@@ -62,10 +62,17 @@ export class Answers {
 
   /** Area, predicted IoU, object score where there is one and, of two models, in how much they differ, in words. */
   figures(object) {
+    const [found] = this.known(object), slot = this.slot(object);
+    found.figures ??= {};
+    found.figures[slot] ??= this.#figures(object);
+    return found.figures[slot];
+  }
+
+  #figures(object) {
     const mask = this.mask(object), pixels = area(mask);
     const share = (100 * pixels / mask.length).toFixed(1);
     const sure = this.objectScore(object);
-    const text = `${pixels.toLocaleString("en")} pixels (${share} %), predicted IoU ${this.score(object).toFixed(2)}`
+    const text = `${pixels.toLocaleString("en")} ${pixels === 1 ? "pixel" : "pixels"} (${share} %), predicted IoU ${this.score(object).toFixed(2)}`
       + (sure === null ? "" : `, object score ${sure.toFixed(2)}`);
     if (this.engines.length < 2) return text;
     const { differ, iou } = difference(mask, this.mask(object, 1));

@@ -202,7 +202,12 @@ const hint = () => {
   if (!isAsked(session.object)) say(`${session.object.name}: click on it, or drag a box around it.`);
 };
 
-const changed = (act) => (...given) => { if (view.photo) { act(...given); refresh(); } };
+const changed = (act) => (...given) => {
+  if (!view.photo) return;
+  find("fault").hidden = true;
+  act(...given);
+  refresh();
+};
 
 const act = {
   mode: () => mode,
