@@ -57,8 +57,8 @@ def serving(packed_sam: Sam) -> Iterator[Serving]:
 
 
 class Answer:
-    def __init__(self, status: int, headers: Any, body: bytes) -> None:
-        self.status, self.headers, self.body = status, headers, body
+    def __init__(self, status: int, reason: str, headers: Any, body: bytes) -> None:
+        self.status, self.reason, self.headers, self.body = status, reason, headers, body
 
     @property
     def json(self) -> Any:
@@ -70,7 +70,7 @@ def ask(serving: Serving, path: str, body: bytes | None = None, **headers: str) 
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     connection.request("GET" if body is None else "POST", path, body, given)
     response = connection.getresponse()
-    found = Answer(response.status, response.headers, response.read())
+    found = Answer(response.status, response.reason, response.headers, response.read())
     connection.close()
     return found
 
@@ -100,6 +100,11 @@ def test_masks_are_those_of_segment(serving: Serving, packed_sam: Sam) -> None:
     assert np.array_equal(logits[0, 1], single.low_res_logits[0, 0].numpy())
     assert np.allclose(json.loads(answer.headers["X-Saqsam-Iou-Scores"])[0][1], single.iou_scores[0])
 
+    asked = {"image": image["image"], "boxes": [[10, 10, 50, 40]], "zoom": True}
+    answer = ask(serving, "/api/decode", json.dumps(asked).encode()).json["prompts"]
+    expected = engine.segment(SCENE, boxes=[[10, 10, 50, 40]], zoom=True)
+    assert np.array_equal(decoded(answer[0][0]["segmentation"]), expected.masks[0])
+
 
 def test_a_sam_2_gives_object_scores_and_the_single_mask_of_segment() -> None:
     with listening("nano-sam2") as serving:
@@ -121,6 +126,7 @@ BAD: list[tuple[str, bytes, int, str]] = [
     ("/api/decode", b"{", 400, "not JSON"),
     ("/api/decode", b'{"image": "0", "boxes": [[0, 0, 1, 1]]}', 404, "send it again"),
     ("/api/decode", b'{"image": "0", "masks": [4]}', 400, "masks"),
+    ("/api/decode", b'{"image": "0", "zoom": "no"}', 400, "zoom"),
     ("/api/decode", b'{"image": "0", "box": [0, 0, 1, 1]}', 400, "keys"),
     ("/", b"", 404, "nothing can be sent"),
 ]
@@ -139,6 +145,8 @@ def test_a_model_made_for_crops_answers_boxes_on_them() -> None:
         asked = {"image": image, "boxes": boxes, "points": points, "masks": [0, 2]}
         found = ask(serving, "/api/decode", json.dumps(asked).encode()).json["prompts"]
         answer = ask(serving, "/api/decode", json.dumps({**asked, "format": "logits"}).encode())
+        off = {"image": image, "boxes": boxes, "points": points, "zoom": False}
+        whole = ask(serving, "/api/decode", json.dumps(off).encode()).json["prompts"]
         mark = {"type": "rectangle", "data": boxes[1], "label": 1}
         asked = {"model": "small", "image": base64.b64encode(as_png()).decode(), "params": {"marks": [mark]}}
         shapes = ask(serving, "/v1/predict", json.dumps(asked).encode()).json["data"]["shapes"]
@@ -148,6 +156,9 @@ def test_a_model_made_for_crops_answers_boxes_on_them() -> None:
     masks = [[decoded(one["segmentation"]) for one in row] for row in found]
     assert np.array_equal([row[0] for row in masks], single.masks)
     assert np.array_equal([row[1] for row in masks], three.masks[1::3])
+    without = engine.segment(SCENE, boxes=boxes, points=points, zoom=False)
+    assert np.array_equal([decoded(row[0]["segmentation"]) for row in whole], without.masks)
+    assert not np.array_equal(without.masks, single.masks)
     crops = crops_for(single.prompts, *SCENE.shape[:2])
     windows = json.loads(answer.headers["X-Saqsam-Windows"])
     assert all(windows[row] == list(crop.window) for crop in crops for row in crop.rows)
@@ -209,21 +220,27 @@ def test_x_anylabeling_gets_outlines(serving: Serving, packed_sam: Sam) -> None:
     (name,) = ask(serving, "/v1/models").json["data"]
     assert ask(serving, f"/v1/models/{name}/info").json["data"]["model_id"] == name
 
-    def predict(model: str, image: str, marks: list[Any]) -> Any:
+    def sent(model: str, image: str, marks: list[Any]) -> Answer:
         params = {"marks": marks, "epsilon_factor": 0.0, "conf_threshold": 0.0}
-        return ask(
-            serving, "/v1/predict", json.dumps({"model": model, "image": image, "params": params}).encode()
-        ).json
+        asked = {"model": model, "image": image, "params": params}
+        return ask(serving, "/v1/predict", json.dumps(asked).encode())
+
+    def refused(*asked: Any) -> tuple[int, str]:
+        """The tool shows the status and its reason, and nothing of the body."""
+        answer = sent(*asked)
+        error = answer.json["error"]
+        assert (answer.json["success"], answer.reason) == (False, error["message"])
+        return answer.status, error["code"]
 
     image = "data:image/png;base64," + base64.b64encode(as_png()).decode()
     box = {"type": "rectangle", "data": [90, 80, 10, 10], "label": 1}
-    shapes = predict(name, image, [box])["data"]["shapes"]
+    shapes = sent(name, image, [box]).json["data"]["shapes"]
     assert {shape["shape_type"] for shape in shapes} == {"polygon"}
     assert all(shape["points"][0] == shape["points"][-1] for shape in shapes)
-    assert predict(name, image, [])["data"]["shapes"] == []
-    assert predict("other", image, [box])["error"]["code"] == "MODEL_NOT_FOUND"
-    assert predict(name, "AAAA", [box])["error"]["code"] == "INVALID_IMAGE"
-    assert predict(name, image, [{"type": "circle"}])["error"]["code"] == "INFERENCE_ERROR"
+    assert sent(name, image, []).json["data"]["shapes"] == []
+    assert refused("other", image, [box]) == (404, "MODEL_NOT_FOUND")
+    assert refused(name, "AAAA", [box]) == (422, "INVALID_IMAGE")
+    assert refused(name, image, [{"type": "circle"}]) == (422, "INFERENCE_ERROR")
 
 
 def test_outlines_follow_the_edges_of_pixels() -> None:

@@ -81,6 +81,7 @@ class Question:
         boxes, points, labels: as of ``Sam.segment``.
         slots: masks asked for.
         format: ``rle`` or ``logits``.
+        zoom: as of ``Sam.segment``; ``None`` answers boxes as the model does.
     """
 
     image: str
@@ -90,6 +91,7 @@ class Question:
     labels: Any
     slots: tuple[int, ...]
     format: str
+    zoom: bool | None = None
 
 
 def read_question(body: bytes) -> Question:
@@ -102,7 +104,7 @@ def read_question(body: bytes) -> Question:
         asked = json.loads(body)
     except ValueError as error:
         raise UsageError(f"the body is not JSON ({error}); give an object") from error
-    known = ("image", "model", "boxes", "points", "labels", "masks", "format")
+    known = ("image", "model", "boxes", "points", "labels", "masks", "format", "zoom")
     if not isinstance(asked, dict) or set(asked) - set(known):
         raise UsageError(f"expected an object with keys {', '.join(known)}")
     if not isinstance(asked.get("image"), str):
@@ -111,10 +113,12 @@ def read_question(body: bytes) -> Question:
     form = asked.get("format", RLE)
     if not isinstance(model, int) or form not in (RLE, LOGITS):
         raise UsageError("expected model as a number from 0, and format rle or logits")
+    zoom = asked.get("zoom")
+    if zoom is not None and not isinstance(zoom, bool):
+        raise UsageError("zoom: expected true or false; leave it out for the model's own way")
     slots = _slots(asked.get("masks", "single"))
-    return Question(
-        asked["image"], model, asked.get("boxes"), asked.get("points"), asked.get("labels"), slots, form
-    )
+    boxes, points, labels = asked.get("boxes"), asked.get("points"), asked.get("labels")
+    return Question(asked["image"], model, boxes, points, labels, slots, form, zoom)
 
 
 def _slots(asked: Any) -> tuple[int, ...]:
@@ -149,17 +153,18 @@ class Decoder:
         ).prompts
         if not 1 <= len(prompts) <= MOST_PROMPTS:
             raise PromptError(f"prompts: expected 1 to {MOST_PROMPTS} of boxes or points, got {len(prompts)}")
-        return self.decode(encoding, prompts, question.slots)
+        return self.decode(encoding, prompts, question.slots, question.zoom)
 
-    def decode(self, encoding: Encoding, prompts: Prompts, slots: tuple[int, ...]) -> Answer:
-        """Masks for prompts that were checked: those of ``Sam.segment``, which the model's own way to answer
-        boxes belongs to."""
-        own = self._encodings.models[encoding.model].answering()
-        if prompts.boxes is None or not own.zoom:
+    def decode(
+        self, encoding: Encoding, prompts: Prompts, slots: tuple[int, ...], zoom: bool | None = None
+    ) -> Answer:
+        """Masks for prompts that were checked: those of ``Sam.segment``, with ``zoom`` as there."""
+        how = self._encodings.models[encoding.model].answering(zoom=zoom)
+        if prompts.boxes is None or not how.zoom:
             found = self._on(encoding, prompts, slots)
         else:
             found = self._on_crops(encoding, prompts, slots)
-        return replace(found, boxes=prompts.boxes) if own.clip_to_box else found
+        return replace(found, boxes=prompts.boxes) if how.clip_to_box else found
 
     def _on_crops(self, encoding: Encoding, prompts: Prompts, slots: tuple[int, ...]) -> Answer:
         rows: list[int] = []

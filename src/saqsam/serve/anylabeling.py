@@ -1,8 +1,8 @@
 """The protocol of X-AnyLabeling's remote servers: its clicks and boxes, answered by a saqsam model.
 
 ``GET /health``, ``GET /v1/models``, ``GET /v1/models/ID/info`` and ``POST /v1/predict``, as
-https://github.com/CVHub520/X-AnyLabeling-Server documents them. Errors come with status 200 and
-``success: false``, as its clients expect.
+https://github.com/CVHub520/X-AnyLabeling-Server documents them. Errors are its ``success: false``, but come
+with a status of 400 and more: the tool looks at nothing else, and shows the status with its reason.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import shapely
 from saqsam.errors import ImageError, PromptError, SaqsamError, UsageError
 from saqsam.prompts.prompts import checked_prompts
 from saqsam.serve.answers import Decoder
-from saqsam.serve.encodings import FAILED, Encodings
+from saqsam.serve.encodings import FAILED, Encodings, QueueFull
 
 PREFIX = "v1/"
 _LABEL = "AUTOLABEL_OBJECT"
@@ -69,29 +69,31 @@ class AnyLabeling:
     @staticmethod
     def _info(name: str) -> dict[str, Any]:
         widgets = [{"name": one, "value": 10 if one == "mask_fineness_slider" else None} for one in _WIDGETS]
-        shown = {"display_name": f"saqsam: {name}", "widgets": widgets, "params": {}}
+        # The tool has room for the beginning of the name.
+        shown = {"display_name": f"{name} (saqsam)", "widgets": widgets, "params": {}}
         return {**shown, "batch_processing_mode": None}
 
-    def predict(self, body: bytes) -> dict[str, Any]:
-        """Outlines of what the marks on an image mean."""
+    def predict(self, body: bytes) -> tuple[int, dict[str, Any]]:
+        """Outlines of what the marks on an image mean, with the status of the answer."""
         try:
             asked = json.loads(body)
             name, image, params = asked["model"], asked["image"], asked.get("params") or {}
             data = base64.b64decode(image.rpartition(",")[2], validate=True)
             marks = list(params.get("marks") or [])
         except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
-            return _failure("INVALID_IMAGE", "expected a JSON object with model, image (base64) and params")
+            return 400, _failure("INVALID_IMAGE", "give a JSON object with model, image (base64) and params")
         if name not in self._names:
-            return _failure("MODEL_NOT_FOUND", f"Model '{name}' is not served here")
+            offered = ", ".join(self._names)
+            return 404, _failure("MODEL_NOT_FOUND", f"model '{name}' is not served here; choose {offered}")
         try:
-            return {
-                "success": True,
-                "data": {"shapes": self._shapes(name, data, marks, params), "description": ""},
-            }
+            shapes = self._shapes(name, data, marks, params)
         except ImageError as error:
-            return _failure("INVALID_IMAGE", str(error))
+            return 422, _failure("INVALID_IMAGE", str(error))
+        except QueueFull as error:
+            return 503, _failure("INFERENCE_ERROR", str(error))
         except SaqsamError as error:
-            return _failure("INFERENCE_ERROR", str(error))
+            return 422, _failure("INFERENCE_ERROR", str(error))
+        return 200, {"success": True, "data": {"shapes": shapes, "description": ""}}
 
     def _shapes(
         self, name: str, data: bytes, marks: list[Any], params: dict[str, Any]

@@ -22,7 +22,7 @@ from saqsam.errors import ImageError, SaqsamError
 from saqsam.families.embedding import Embedding
 from saqsam.families.framing import preprocess
 from saqsam.images.crops import Window, cut
-from saqsam.images.files import open_image
+from saqsam.images.files import LoadedImage, open_image
 from saqsam.images.frame import Frame
 from saqsam.sam import Sam
 from saqsam.segment.decode import embed
@@ -49,7 +49,8 @@ class Encoding:
         frame: where the image lies in the model's input.
         pixel_values: ``(1, 3, S, S)``; ``None`` once it is encoded.
         notes: what was changed on the way from the file to pixels.
-        pixels: ``(H, W, 3)`` uint8 of an image whose boxes the model answers on crops; else ``None``.
+        data: the image file, of which crops may be asked for; empty for a crop.
+        pixels: ``(H, W, 3)`` uint8 of an image of which a crop was asked for; else ``None``.
         crops: of the image, by window, that were encoded lately.
         state: ``waiting``, ``encoding``, ``ready`` or ``failed``.
         embedding: of the image, once it is ready.
@@ -63,6 +64,7 @@ class Encoding:
     frame: Frame
     pixel_values: Tensor | None
     notes: tuple[str, ...]
+    data: bytes = b""
     pixels: npt.NDArray[np.uint8] | None = None
     crops: OrderedDict[Window, Encoding] = field(default_factory=OrderedDict)
     state: str = WAITING
@@ -121,34 +123,39 @@ class Encodings:
                     self._kept.move_to_end(key)
                     return known
                 self._refuse_more()
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "image"
-                path.write_bytes(data)
-                try:
-                    loaded = open_image(path, max_pixels=self._max_pixels)
-                except ImageError as error:  # the name of a temporary file tells nobody anything
-                    raise ImageError("the image", error.reason) from error
+            loaded = self._read(data)
             sam = self.models[model]
             pixel_values, frame = preprocess(sam.model, loaded.pixels)
             pixels = loaded.pixels if sam.zoom else None
             with self._lock:
                 self._count += 1
-                found = Encoding(key[1], model, self._count, frame, pixel_values, loaded.notes, pixels)
+                found = Encoding(key[1], model, self._count, frame, pixel_values, loaded.notes, data, pixels)
                 self._kept[key] = found
                 self._forget()
                 self._queue.put(found)
         return found
 
+    def _read(self, data: bytes) -> LoadedImage:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "image"
+            path.write_bytes(data)
+            try:
+                return open_image(path, max_pixels=self._max_pixels)
+            except ImageError as error:  # the name of a temporary file tells nobody anything
+                raise ImageError("the image", error.reason) from error
+
     def crop(self, one: Encoding, window: Window) -> Encoding:
-        """A part of an image whose pixels are kept, encoded in its turn as a picture of its own.
+        """A part of an image, encoded in its turn as a picture of its own.
 
         Raises:
             QueueFull: too many images wait.
         """
-        assert one.pixels is not None  # noqa: S101 - the model answers on crops
         height, width = one.frame.original
         if window == (0, 0, width, height):
             return one
+        if one.pixels is None:  # of a model that does not answer on crops unless it is told to
+            with self._reading:
+                one.pixels = self._read(one.data).pixels
         with self._lock:
             known = one.crops.get(window)
             if known is not None and known.state != FAILED:

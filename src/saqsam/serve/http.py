@@ -42,6 +42,11 @@ class Server(ThreadingHTTPServer):
         logger.debug("request of %s broke off", client_address, exc_info=True)
 
 
+def _one_line(text: str) -> str:
+    """Words as they may follow a status."""
+    return "".join(one if " " <= one <= "~" else "?" for one in " ".join(text.split()))[:500]
+
+
 class Handler(BaseHTTPRequestHandler):
     """One connection."""
 
@@ -92,7 +97,7 @@ class Handler(BaseHTTPRequestHandler):
         return None
 
     def _send(self, reply: Reply) -> None:
-        self.send_response(reply.status)
+        self.send_response(reply.status, None if reply.reason is None else _one_line(reply.reason))
         for name, value in {**HEADERS, **reply.headers}.items():
             self.send_header(name, value)
         if reply.status != 304:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -25,12 +25,13 @@ _BINARY, _JSON = "application/octet-stream", "application/json"
 
 @dataclass(frozen=True)
 class Reply:
-    """An HTTP answer: status, body, its type, and further headers."""
+    """An HTTP answer: status, body, its type, further headers, and words of its own for the status."""
 
     status: int
     body: bytes
     kind: str = _JSON
     headers: dict[str, str] = field(default_factory=dict)
+    reason: str | None = None
 
 
 def reply_json(status: int, value: Any) -> Reply:
@@ -167,4 +168,6 @@ class Routes:
         return Reply(200, data, _BINARY, headers)
 
     def _predict(self, query: str, body: bytes) -> Reply:
-        return reply_json(200, self._labels.predict(body))
+        status, found = self._labels.predict(body)
+        reason = None if status == 200 else found["error"]["message"]
+        return replace(reply_json(status, found), reason=reason)

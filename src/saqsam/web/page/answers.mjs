@@ -5,25 +5,27 @@ import { question, shownSlot, SLOTS } from "./state.mjs";
 import { tinted } from "./view.mjs";
 
 export class Answers {
-  constructor(engines, photo) {
+  /** @param zoom whether models that were made for it answer boxes on crops; may be changed. */
+  constructor(engines, photo, zoom) {
     this.engines = engines;
     this.photo = photo;
+    this.zoom = zoom;
     this.kept = new Map();
     this.busy = Promise.resolve();
   }
 
   /** What is known already; undefined where it has not been computed. */
-  known(object) { return this.kept.get(question(object)); }
+  known(object) { return this.kept.get(question(object, this.zoom)); }
 
-  /** Ask all models, one question after the other. */
-  ask(object) {
-    const asked = question(object);
+  /** Ask all models, one question after the other; `tell` hears when that takes longer than an answer does. */
+  ask(object, tell) {
+    const { zoom } = this, asked = question(object, zoom);
     if (this.kept.has(asked)) return Promise.resolve(this.kept.get(asked));
     const { points, box } = object;
     const turn = this.busy.then(async () => {
       if (this.kept.has(asked)) return this.kept.get(asked);
       const found = [];
-      for (const engine of this.engines) found.push(await engine.decode({ points, box }, SLOTS));
+      for (const engine of this.engines) found.push(await engine.decode({ points, box }, SLOTS, { zoom, tell }));
       this.kept.set(asked, found);
       return found;
     });
@@ -60,10 +62,17 @@ export class Answers {
 
   /** Area, predicted IoU, object score where there is one and, of two models, in how much they differ, in words. */
   figures(object) {
+    const [found] = this.known(object), slot = this.slot(object);
+    found.figures ??= {};
+    found.figures[slot] ??= this.#figures(object);
+    return found.figures[slot];
+  }
+
+  #figures(object) {
     const mask = this.mask(object), pixels = area(mask);
     const share = (100 * pixels / mask.length).toFixed(1);
     const sure = this.objectScore(object);
-    const text = `${pixels.toLocaleString("en")} pixels (${share} %), predicted IoU ${this.score(object).toFixed(2)}`
+    const text = `${pixels.toLocaleString("en")} ${pixels === 1 ? "pixel" : "pixels"} (${share} %), predicted IoU ${this.score(object).toFixed(2)}`
       + (sure === null ? "" : `, object score ${sure.toFixed(2)}`);
     if (this.engines.length < 2) return text;
     const { differ, iou } = difference(mask, this.mask(object, 1));
@@ -74,7 +83,7 @@ export class Answers {
   found(session) {
     return session.asked.filter((object) => this.known(object)).map((object) => ({
       object, mask: this.mask(object), slot: this.slot(object), score: this.score(object),
-      objectScore: this.objectScore(object),
+      objectScore: this.objectScore(object), zoom: this.zoom,
     }));
   }
 }

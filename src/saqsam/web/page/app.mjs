@@ -13,7 +13,8 @@ import { isAsked, Session } from "./state.mjs";
 import { View } from "./view.mjs";
 
 const view = new View(find("canvas"));
-let manifest, engines = [], session = new Session(), answers = null, search = null, mode = "add", turn = 0;
+let manifest, engines = [], session = new Session(), answers = null, search = null, mode = "add", zoom = true;
+let opened = 0, turn = 0, waiting = 0;
 let ready = new Promise(() => {});
 
 const say = (text) => { find("status").textContent = text; };
@@ -30,6 +31,7 @@ const STAGES = {
   create: () => "Preparing the model …",
   queue: ({ done }) => `Waiting for the server: ${done} before this photo …`,
   encode: () => "Looking at the photo …",
+  crop: () => "Looking closer at what is around the box …",
 };
 
 function tell(progress) {
@@ -49,7 +51,7 @@ async function ask(path, options = {}) {
   if (response.status === 401) throw new Fault("token");
   if (!response.ok) {
     const told = await response.json().catch(() => ({}));
-    throw new Fault("server", told.error ?? `status ${response.status}`);
+    throw Object.assign(new Fault("server", told.error ?? `status ${response.status}`), { status: response.status });
   }
   return response;
 }
@@ -72,6 +74,7 @@ async function begin() {
     find("privacy").textContent = here ? "The model runs on this computer. Your photo stays here."
       : `The model runs on ${location.host}. Your photo is sent there and kept in its memory only.`;
   }
+  find("zoom-part").hidden = !manifest.models.some((model) => model.zoom);
   showExamples(manifest.examples, example);
   facts();
   for (const engine of engines) await engine.start(tell);
@@ -90,11 +93,13 @@ async function example(path, title) {
 
 /** Open a photo and encode it. */
 async function take(blob, name) {
-  const mine = ++turn;
+  const asked = ++opened;
+  let mine = turn;
   find("fault").hidden = true;
   try {
     const photo = await openPhoto(blob, name);
-    if (mine !== turn) return;
+    if (asked !== opened) return;
+    mine = ++turn;
     document.documentElement.dataset.state = "encoding";
     find("welcome").hidden = true;
     find("work").hidden = find("side").hidden = false;
@@ -106,9 +111,11 @@ async function take(blob, name) {
     render();
     if (document.documentElement.dataset.state !== "ready") say("Waiting for the model …");
     await ready;
-    for (const engine of engines) await engine.encode(photo, tell);
-    if (mine !== turn) return;
-    answers = new Answers(engines, photo);
+    for (const engine of engines) {
+      await engine.encode(photo, tell);
+      if (mine !== turn) return;
+    }
+    answers = new Answers(engines, photo, zoom);
     find("progress").hidden = true;
     compared();
     document.documentElement.dataset.state = "photo";
@@ -117,7 +124,7 @@ async function take(blob, name) {
     find("canvas").focus({ preventScroll: true });
     await refresh();
   } catch (error) {
-    if (mine === turn) complain(error);
+    if (mine === turn && asked === opened) complain(error);
   }
 }
 
@@ -126,9 +133,16 @@ async function refresh() {
   render();
   if (!answers) return;
   const mine = answers;
+  waiting++;
   try {
-    for (const object of session.asked) await mine.ask(object);
-  } catch (error) { return complain(error); }
+    for (const object of session.asked) await mine.ask(object, (progress) => { if (mine === answers) tell(progress); });
+  } catch (error) {
+    if (mine === answers) complain(error);
+    return;
+  } finally {
+    waiting--;
+    if (mine === answers && !waiting && !search) find("progress").hidden = true;
+  }
   if (mine !== answers) return;
   render();
   // Another click may have come meanwhile; its own answer will tell.
@@ -183,21 +197,31 @@ async function everything() {
   }
 }
 
-const changed = (act) => (...given) => { if (view.photo) { act(...given); refresh(); } };
+/** What to do for an object for which nothing was asked yet. */
+const hint = () => {
+  if (!isAsked(session.object)) say(`${session.object.name}: click on it, or drag a box around it.`);
+};
+
+const changed = (act) => (...given) => {
+  if (!view.photo) return;
+  find("fault").hidden = true;
+  act(...given);
+  refresh();
+};
 
 const act = {
   mode: () => mode,
   say,
   click: changed((x, y, label) => session.click(x, y, label)),
   drag: changed((box) => session.drag(box)),
-  undo: changed(() => { if (!session.undo()) say("There is nothing to undo."); }),
-  redo: changed(() => { if (!session.redo()) say("There is nothing to redo."); }),
-  cancel: changed(() => { if (search) search.stopped = true; else session.clear(); }),
+  undo: changed(() => { if (session.undo()) hint(); else say("There is nothing to undo."); }),
+  redo: changed(() => { if (session.redo()) hint(); else say("There is nothing to redo."); }),
+  cancel: changed(() => { if (search) search.stopped = true; else { session.clear(); hint(); } }),
   everything,
-  next: changed(() => { session.add(); say(`${session.object.name}: click on it, or drag a box around it.`); }),
-  pick: changed((index) => { session.current = index; }),
+  next: changed(() => { session.add(); hint(); }),
+  pick: changed((index) => { session.current = index; hint(); }),
   rename: changed((index, name) => session.rename(index, name)),
-  remove: changed((index) => session.remove(index)),
+  remove: changed((index) => { session.remove(index); hint(); }),
   choose: changed((slot) => { if (isAsked(session.object)) session.choose(slot); }),
   hover: hovering(view, () => ({ engines, session, answers, mode })),
 };
@@ -252,6 +276,11 @@ function wire() {
     "save-prompts": () => savePrompts(manifest.models[0], view.photo, answers.found(session)),
   })) press(id, does);
   find("split").addEventListener("input", compared);
+  find("zoom").addEventListener("change", ({ target }) => {
+    zoom = target.checked;
+    if (answers) answers.zoom = zoom;
+    refresh();
+  });
   find("file").addEventListener("change", ({ target }) => {
     if (target.files[0]) take(target.files[0], target.files[0].name);
     target.value = "";

@@ -32,9 +32,10 @@ export function placeOn(window, model, box, { width, height }) {
   return { width, height, window, frame: frameFor(x1 - x0, y1 - y0, model.side, model.pads), keep };
 }
 
-/** Where a model looks for what clicks and a box ask. Coordinates are float32, as saqsam takes them. */
-export function placeFor(model, { points, box }, photo) {
-  if (!box || !model.zoom) return placeOn([0, 0, photo.width, photo.height], model, box, photo);
+/** Where a model looks for what clicks and a box ask; with `zoom` false on the whole photo in any case.
+ *  Coordinates are float32, as saqsam takes them. */
+export function placeFor(model, { points, box }, photo, zoom = true) {
+  if (!box || !model.zoom || !zoom) return placeOn([0, 0, photo.width, photo.height], model, box, photo);
   const xs = [box[0], box[2], ...points.map(({ x }) => x)].map(Math.fround);
   const ys = [box[1], box[3], ...points.map(({ y }) => y)].map(Math.fround);
   const grown = [Math.min(...xs), Math.min(...ys), Math.max(...xs), Math.max(...ys)];

@@ -1,5 +1,5 @@
 // Who computes: a worker in this browser, or the saqsam server that offers the page.
-// Both have start(tell), encode(photo, tell) and decode(prompt, slots), and say what they are in `about`.
+// Both have start(tell), encode(photo, tell) and decode(prompt, slots, {zoom, tell}), and say what they are in `about`.
 // An answer holds the place it was found on, see crops.mjs; `frame` is the whole photo's.
 
 import { placeFor, placeOn, shifted } from "./crops.mjs";
@@ -54,11 +54,14 @@ export class BrowserEngine {
     this.about.encode = await this.#look(place, true);
   }
 
-  async decode(prompt, slots) {
+  async decode(prompt, slots, { zoom = true, tell = () => {} } = {}) {
     const { model, photo } = this;
-    const place = placeFor(model, prompt, photo), part = String(place.window);
+    const place = placeFor(model, prompt, photo, zoom), part = String(place.window);
     // The whole photo is there already, and so are the crops of the latest boxes.
-    if (!await this.#call("holds", { part })) this.about.crop = await this.#look(place, false);
+    if (!await this.#call("holds", { part })) {
+      tell({ stage: "crop", done: 0, total: 1 });
+      this.about.crop = await this.#look(place, false);
+    }
     const asked = asPoints(shifted(prompt, place), place.frame, model.ends_prompts);
     const found = await this.#call("decode", { part, ...asked, slots });
     this.about.click = found.seconds;
@@ -110,21 +113,38 @@ export class ServedEngine {
     this.frame = placeOn(this.whole, this.model, null, photo).frame;
     const path = `api/images?model=${this.model.index}`;
     let state = await (await this.ask(path, { method: "POST", body: photo.blob })).json();
-    while (state.state === "waiting" || state.state === "encoding") {
+    const going = () => this.photo === photo && (state.state === "waiting" || state.state === "encoding");
+    while (going()) {
       tell({ stage: state.state === "waiting" ? "queue" : "encode", done: state.ahead, total: state.ahead + 1 });
       await new Promise((resolve) => setTimeout(resolve, state.state === "waiting" ? POLL : POLL / 3));
       state = await (await this.ask(`api/images/${state.image}?model=${this.model.index}`)).json();
     }
+    if (this.photo !== photo) return; // another one was opened meanwhile
     if (state.state !== "ready") throw new Fault("server", state.error ?? state.state);
     if (state.width !== photo.width || state.height !== photo.height) throw new Fault("photo", photo.name);
     this.image = state.image;
+    this.seen = new Set([String(this.whole)]);
     this.about.encode = state.seconds;
   }
 
-  async decode({ points, box }, slots) {
+  async decode(prompt, slots, { zoom = true, tell = () => {} } = {}) {
+    try {
+      return await this.#decode(prompt, slots, zoom, tell);
+    } catch (error) {
+      if (error.status !== 404) throw error;
+      // The server keeps a few photos only, and none when it is started again.
+      await this.encode(this.photo, tell);
+      return this.#decode(prompt, slots, zoom, tell);
+    }
+  }
+
+  async #decode({ points, box }, slots, zoom, tell) {
     const began = performance.now(), { model, photo, whole } = this;
+    const part = String(placeFor(model, { points, box }, photo, zoom).window);
+    if (!this.seen.has(part)) tell({ stage: "crop", done: 0, total: 1 });
     const asked = {
       image: this.image, model: model.index, boxes: box ? [box] : undefined, masks: slots, format: "logits",
+      zoom: model.zoom && box ? zoom : undefined,
       points: points.length ? [points.map(({ x, y }) => [x, y])] : undefined,
       labels: points.length ? [points.map(({ label }) => label)] : undefined,
     };
@@ -135,6 +155,7 @@ export class ServedEngine {
     const windows = response.headers.get("X-Saqsam-Windows");
     const encoding = Number(response.headers.get("X-Saqsam-Encode-Seconds"));
     const each = logits.length / slots.length;
+    this.seen.add(part);
     if (encoding) this.about.crop = encoding;
     this.about.click = (performance.now() - began) / 1000 - encoding;
     return {

@@ -2,6 +2,7 @@
 
 const DRAG = 5;
 /** CSS pixels from which a press is a drag. */
+const WRITTEN_IN = "input:not([type=range], [type=checkbox]), textarea, select";
 
 /** Listen to the canvas. `act` has: click(x, y, label), drag(box), hover(place or null), mode(): "add",
  *  "subtract" or "move", and the keys' done(), cancel(), undo(), redo(), choose(number), next(). */
@@ -23,13 +24,16 @@ export function listen(canvas, view, act) {
     if (fingers.size > 1) { press = null; view.rubber = null; view.draw(); return; }
     view.cursor = null;
     const moves = act.mode() === "move" || event.button === 1 || event.altKey;
-    press = { from: at(event), moves, label: event.button === 2 || event.shiftKey || act.mode() === "subtract" ? 0 : 1 };
+    // The place on the photo counts: the window may change its size before the button is up.
+    const from = at(event), { photo } = view;
+    press = { from, photo, place: view.toPhoto(...from), moves, label: subtracts(event, act) ? 0 : 1 };
     act.hover(null);
   });
 
   canvas.addEventListener("pointermove", (event) => {
     if (!view.photo) return;
     const now = at(event), before = fingers.get(event.pointerId);
+    if (press && press.photo !== view.photo) press = null;
     if (before && fingers.size === 2) {
       const other = [...fingers].find(([id]) => id !== event.pointerId)[1];
       const distance = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1]) || 1;
@@ -37,7 +41,7 @@ export function listen(canvas, view, act) {
     } else if (press?.moves) {
       view.move(now[0] - before[0], now[1] - before[1]);
     } else if (press && Math.hypot(now[0] - press.from[0], now[1] - press.from[1]) > DRAG) {
-      view.rubber = boxOf(view, press.from, now);
+      view.rubber = between(view, press.place, view.toPhoto(...now));
       view.draw();
     } else if (!press && event.pointerType !== "touch") {
       const place = view.toPhoto(...now);
@@ -48,8 +52,8 @@ export function listen(canvas, view, act) {
 
   canvas.addEventListener("pointerup", (event) => {
     fingers.delete(event.pointerId);
-    if (!press || !view.photo) return;
-    const { from, moves, label } = press;
+    if (!press || press.photo !== view.photo) return;
+    const { place, moves, label } = press;
     press = null;
     const box = view.rubber;
     view.rubber = null;
@@ -59,7 +63,6 @@ export function listen(canvas, view, act) {
       if (box[2] - box[0] >= 1 && box[3] - box[1] >= 1) act.drag(box);
       return;
     }
-    const place = view.toPhoto(...from);
     if (place.inside) act.click(place.x, place.y, label);
   });
 
@@ -80,17 +83,19 @@ export function listen(canvas, view, act) {
   canvas.addEventListener("blur", () => { view.cursor = null; view.draw(); });
   canvas.addEventListener("keydown", (event) => { if (view.photo && onCanvas(event, view, act)) event.preventDefault(); });
   document.addEventListener("keydown", (event) => {
-    if (event.defaultPrevented || !view.photo || /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName)) return;
+    if (event.key === "Escape" && press) {
+      press = view.rubber = null;
+      view.draw();
+      return;
+    }
+    if (event.defaultPrevented || !view.photo || event.target.matches?.(WRITTEN_IN)) return;
     if (anywhere(event, view, act)) event.preventDefault();
   });
 }
 
-/** Two corners on the canvas as a box of the photo, inside of it. */
-function boxOf(view, one, other) {
-  const a = view.toPhoto(...one), b = view.toPhoto(...other);
-  return between(view, a, b);
-}
+const subtracts = (event, act) => event.button === 2 || event.shiftKey || act.mode() === "subtract";
 
+/** Two corners as a box of the photo, inside of it. */
 function between({ photo }, a, b) {
   const within = (value, most) => Math.min(Math.max(value, 0), most);
   return [

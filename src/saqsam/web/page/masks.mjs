@@ -80,7 +80,7 @@ export function placed(logits, place, width = place.width, height = place.height
 
 export function area(mask) {
   let count = 0;
-  for (const value of mask) count += value;
+  for (let i = 0; i < mask.length; i++) count += mask[i];
   return count;
 }
 

@@ -23,26 +23,50 @@ function refill(place, children) {
   if (held) place.querySelector(`[data-focus="${CSS.escape(held)}"]`)?.focus();
 }
 
+/** One row for each object. Rows stay while their objects do, so that a name can be typed while answers come in. */
 export function showObjects(session, act) {
-  refill(find("objects"), session.objects.map((object, index) => {
-    const dot = element("button", {
-      type: "button", class: index === session.current ? "dot current" : "dot",
-      "aria-pressed": String(index === session.current),
-      "aria-label": `Work on ${object.name}`, title: `Work on ${object.name}`, "data-focus": `dot-${object.key}`,
-      onclick: () => act.pick(index),
-    });
-    dot.style.setProperty("--dot", object.colour);
-    const name = element("input", {
-      value: object.name, "aria-label": "Name of the object", maxlength: 80, "data-focus": `name-${object.key}`,
-      onchange: (event) => act.rename(index, event.target.value.trim() || object.name),
-      onfocus: () => { if (index !== session.current) act.pick(index); },
-    });
-    const remove = element("button", {
-      type: "button", class: "remove", "aria-label": `Remove ${object.name}`, title: "Remove",
-      "data-focus": `remove-${object.key}`, onclick: () => act.remove(index),
-    }, "✕");
-    return element("li", {}, dot, name, remove);
-  }));
+  const list = find("objects"), held = list.contains(document.activeElement);
+  const there = new Map([...list.children].map((row) => [row.dataset.key, row]));
+  const rows = session.objects.map(({ key }) => there.get(String(key)) ?? objectRow(session, key, act));
+  for (const row of there.values()) if (!rows.includes(row)) row.remove();
+  rows.forEach((row, index) => {
+    if (list.children[index] !== row) list.insertBefore(row, list.children[index] ?? null);
+    tellRow(row, session.objects[index], index === session.current);
+  });
+  if (held && !list.contains(document.activeElement)) rows[session.current].querySelector(".dot").focus();
+}
+
+function objectRow(session, key, act) {
+  const at = () => session.objects.findIndex((object) => object.key === key);
+  const rename = ({ target }) => {
+    const before = session.objects[at()].name;
+    target.value = target.value.trim() || before;
+    if (target.value !== before) act.rename(at(), target.value);
+  };
+  return element("li", { "data-key": key },
+    element("button", { type: "button", onclick: () => act.pick(at()) }),
+    element("input", {
+      "aria-label": "Name of the object", maxlength: 80,
+      onchange: rename,
+      onfocus: () => { if (at() !== session.current) act.pick(at()); },
+      onkeydown: (event) => {
+        if (event.key !== "Enter") return;
+        event.preventDefault();
+        event.target.previousSibling.focus();
+      },
+    }),
+    element("button", { type: "button", class: "remove", title: "Remove", onclick: () => act.remove(at()) }, "✕"));
+}
+
+function tellRow(row, { name, colour }, current) {
+  const [dot, input, remove] = row.children;
+  dot.className = current ? "dot current" : "dot";
+  dot.setAttribute("aria-pressed", String(current));
+  dot.title = `Work on ${name}`;
+  dot.setAttribute("aria-label", dot.title);
+  dot.style.setProperty("--dot", colour);
+  if (input !== document.activeElement) input.value = name;
+  remove.setAttribute("aria-label", `Remove ${name}`);
 }
 
 const THUMB = [96, 72];
@@ -94,7 +118,7 @@ export function showFacts(models, engines, saqsam) {
     rows.push(["Encode a photo", seconds(about.encode)], ["Answer a click", seconds(about.click)]);
     if (model.zoom) {
       rows.push(["Encode a crop", seconds(about.crop)], ["Boxes", "each is answered on a square crop around it, "
-        + "which is encoded on its own; clicks alone are answered on the whole photo"]);
+        + "which is encoded on its own, unless that is switched off; clicks alone are answered on the whole photo"]);
     }
     if (model.parity) {
       const { decoder_mask_iou: same, mask_iou: whole, repeatability, prompts } = model.parity;

@@ -55,12 +55,16 @@ export const saveCoco = (photo, found) => download(json(cocoOf(photo, found)), `
 
 const quoted = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
+/** Whether a box was answered on the whole photo by a model that has another way. */
+const onWhole = (model, object, zoom) => Boolean(model.zoom && object.box) && !zoom;
+
 /** The command that gives this object's mask again. */
-export function commandFor(model, photo, object, slot) {
+export function commandFor(model, photo, { object, slot, zoom }) {
   const number = (value) => String(value);
   const words = ["saqsam", "segment", model.model, photo.name];
   if (object.box) words.push("--box", object.box.map(number).join(","));
   for (const { x, y, label } of object.points) words.push(label ? "--point" : "--not-point", `${number(x)},${number(y)}`);
+  if (onWhole(model, object, zoom)) words.push("--no-zoom");
   if (slot !== SINGLE) words.push("--all-masks");
   words.push("--out", `${photo.stem}-${plain(object.name)}.png`);
   return words.map(quoted).join(" ");
@@ -70,13 +74,14 @@ export function commandFor(model, photo, object, slot) {
 export function promptsOf(model, photo, found) {
   return {
     model: model.model, image: photo.name, width: photo.width, height: photo.height,
-    objects: found.map(({ object, slot, score, objectScore }) => ({
+    objects: found.map(({ object, slot, score, objectScore, zoom }) => ({
       name: object.name,
       boxes: object.box ? [object.box] : null,
       points: object.points.length ? [object.points.map(({ x, y }) => [x, y])] : null,
       labels: object.points.length ? [object.points.map(({ label }) => label)] : null,
+      zoom: onWhole(model, object, zoom) ? false : undefined,
       mask: slot === SINGLE ? "single" : slot, iou_score: score, object_score: objectScore ?? undefined,
-      command: commandFor(model, photo, object, slot),
+      command: commandFor(model, photo, { object, slot, zoom }),
       note: slot === SINGLE ? undefined : `--all-masks writes three files; this mask is number ${slot}`,
     })),
   };

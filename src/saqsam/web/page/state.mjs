@@ -103,5 +103,5 @@ export function shownSlot(object, scores) {
   return [1, 2, 3].reduce((best, slot) => (scores[slot] > scores[best] ? slot : best), 1);
 }
 
-/** What tells two questions apart, whatever the object is called. */
-export const question = (object) => JSON.stringify([object.points, object.box]);
+/** What tells two questions apart, whatever the object is called; boxes may be answered on crops or not. */
+export const question = ({ points, box }, zoom) => JSON.stringify([points, box, box && zoom]);
