@@ -169,6 +169,5 @@ SAM2 = Family(
     layout=SAM2_LAYOUT,
     naming=SAM2_NAMING,
     processor="Sam2Processor",
-    graphs=True,
 )
 """Tiny has 89 weights and 165 activations (small: 105 and 197, base+: 137 and 261, large: 233 and 453)."""

@@ -98,6 +98,5 @@ SAM3 = Family(
     image_processor="Sam3ImageProcessor",
     fill_tables=fill_tables,
     licence=SAM_LICENCE,
-    graphs=True,
 )
 """232 weights and 388 activations."""

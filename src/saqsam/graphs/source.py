@@ -13,7 +13,6 @@ import numpy.typing as npt
 from saqsam.errors import UsageError
 from saqsam.families.sam_names import SamNames
 from saqsam.graphs.graph import Array, Graph
-from saqsam.graphs.refuse import refuse_without_graphs
 from saqsam.grids.affine import Affine
 from saqsam.grids.grid import Grid
 from saqsam.grids.registry import find_grid
@@ -42,7 +41,6 @@ class Source:
     """What is between the layers of each part, by its place in the configuration, as graphs have it."""
 
     def __post_init__(self) -> None:
-        refuse_without_graphs(self.packed)
         for site, grid in self.grids.items():
             if problem := grid.refuse_graph():
                 raise UsageError(

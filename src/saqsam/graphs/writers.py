@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from saqsam.families.record import Family
 from saqsam.families.sam import SAM
 from saqsam.families.sam2 import SAM2
 from saqsam.families.sam3 import SAM3
@@ -15,8 +16,8 @@ from saqsam.graphs.decoder_model import SharedOnnxSam
 from saqsam.graphs.encoder import EncoderWriter, encoder_graph
 from saqsam.graphs.graph import Graph
 from saqsam.graphs.model import OnnxSam
+from saqsam.graphs.packed_family import packed_family
 from saqsam.graphs.portable import Portable
-from saqsam.graphs.refuse import packed_family, refuse_without_graphs
 from saqsam.graphs.sam2_decoder import sam2_decoder_graph
 from saqsam.graphs.sam2_encoder import Sam2EncoderWriter, sam2_encoder_graph
 from saqsam.graphs.sam2_model import OnnxSam2, SharedOnnxSam2
@@ -65,10 +66,10 @@ _WRITERS: Mapping[str, Writers] = {SAM.name: _SAM, SAM_HQ.name: _SAM, SAM2.name:
 
 
 def writers_of(packed: PackedModel) -> Writers:
-    """The writers of a packed model's family.
+    """The writers of a packed model's family."""
+    return writers_for(packed_family(packed))
 
-    Raises:
-        UsageError: there are none.
-    """
-    refuse_without_graphs(packed)
-    return _WRITERS[packed_family(packed).name]
+
+def writers_for(family: Family) -> Writers:
+    """The writers of a family."""
+    return _WRITERS[family.name]
