@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from saqsam.engines.choice import fastest_engine
-from saqsam.engines.compiled import compile_encoder, refuse_uncompiled
+from saqsam.engines.compiled import compile_encoder
 from saqsam.engines.names import AUTO, COMPILED, ENGINES, IN_PYTORCH, NATIVE, ONNXRUNTIME, TORCH
 from saqsam.errors import CorruptCheckpoint, UsageError
 from saqsam.extras import has_onnx, require_onnx
@@ -105,8 +105,6 @@ def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
             told, "%s: engine 'native' does not compute %s; simulated by PyTorch instead", source, family
         )
         chosen = TORCH
-    if chosen == COMPILED:
-        refuse_uncompiled(packed_family(packed))
     if chosen in (TORCH, *IN_PYTORCH):
         return _load_pytorch(packed, path, str(source), device, chosen)
     try:
