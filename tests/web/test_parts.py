@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from tests.families.sam3_models import tiny_sam3
 from tests.families.tiny_sam_hq import plain_sam_hq
 from typer.testing import CliRunner
 
@@ -62,8 +63,17 @@ def test_a_page_of_sam_hq_takes_two_tensors_from_its_encoder(tmp_path: Path) -> 
     assert names == [["images"], ["image_embeddings", "interm_embeddings"]]
 
 
+def test_a_page_of_sam_3_prepares_images_as_its_model_wants_them(tmp_path: Path) -> None:
+    tiny_sam3().save_pretrained(tmp_path / "mine")
+    done = export_web([tmp_path / "mine"], tmp_path / "page", limit=1)
+    assert [one is not None and one.mask_iou > 0.999 for one in done.parities] == [True]
+    (entry,) = json.loads((tmp_path / "page" / "manifest.json").read_text())["models"]
+    assert (entry["side"], entry["pads"], entry["mean"], entry["std"]) == (112, False, [0.5] * 3, [0.5] * 3)
+    assert entry["tensors"]["pixels"] == "image"
+
+
 def test_what_a_page_cannot_prepare_is_told() -> None:
-    refuse_preprocessing(Preprocessing(64, pads=False))
+    refuse_preprocessing(Preprocessing(64, pads=False, mean=(0.5, 0.5, 0.5)))
     with pytest.raises(UsageError, match="saqsam serve"):
         refuse_preprocessing(Preprocessing(64, bicubic=True))
 

@@ -13,26 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from saqsam.errors import UsageError
-from saqsam.families.record import Family, Model
+from saqsam.families.record import Model
 from saqsam.families.registry import encoder_of
-from saqsam.families.sam import SAM
-from saqsam.families.sam2 import SAM2
-from saqsam.families.sam_hq import SAM_HQ
-
-_COMPILED = (SAM, SAM_HQ, SAM2)
-
-
-def refuse_uncompiled(family: Family) -> None:
-    """Refuse a family whose encoder is not one module that could be compiled.
-
-    Raises:
-        UsageError: it is of one; the message says what runs it.
-    """
-    if family not in _COMPILED:
-        raise UsageError(
-            f"engine 'compiled' does not compute {family.name} yet; take the engine int8, or leave "
-            "the engine out"
-        )
 
 
 def compile_encoder(model: Model) -> None:

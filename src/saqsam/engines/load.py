@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from saqsam.engines.choice import fastest_engine
-from saqsam.engines.compiled import compile_encoder, refuse_uncompiled
+from saqsam.engines.compiled import compile_encoder
 from saqsam.engines.names import AUTO, COMPILED, ENGINES, IN_PYTORCH, NATIVE, ONNXRUNTIME, TORCH
 from saqsam.errors import CorruptCheckpoint, UsageError
 from saqsam.extras import has_onnx, require_onnx
@@ -19,7 +19,7 @@ from saqsam.families.record import Config, Model
 from saqsam.families.sam import SAM
 from saqsam.families.sam_names import SamNames
 from saqsam.graphs.build import OPSETS, build_graphs
-from saqsam.graphs.refuse import packed_family, refuse_without_graphs
+from saqsam.graphs.packed_family import packed_family
 from saqsam.native.library import LibraryMissing, UnknownLevel
 from saqsam.pack.convert import from_packed
 from saqsam.pack.file import PackedModel, is_packed, read_packed, write_packed
@@ -105,15 +105,13 @@ def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
             told, "%s: engine 'native' does not compute %s; simulated by PyTorch instead", source, family
         )
         chosen = TORCH
-    if chosen == COMPILED:
-        refuse_uncompiled(packed_family(packed))
     if chosen in (TORCH, *IN_PYTORCH):
         return _load_pytorch(packed, path, str(source), device, chosen)
     try:
         return _load_graphs(packed, path, str(source), chosen, told)
     except UnknownLevel:
         raise
-    except UsageError as reason:  # a grid or a family that no graph holds, or nothing that runs one
+    except UsageError as reason:  # a grid that no graph holds, or nothing that runs one
         if engine not in (AUTO, NATIVE):
             raise
         logger.log(told, "%s: %s; simulated by PyTorch instead", source, reason)
@@ -121,8 +119,6 @@ def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
 
 
 def _load_graphs(packed: PackedModel, path: Path, name: str, engine: str, told: int) -> Sam:
-    if engine == ONNXRUNTIME:
-        refuse_without_graphs(packed)
     require_onnx()
     found = lay_out(packed, path)
     packed = replace(packed, config=found.config.to_dict())
@@ -136,9 +132,8 @@ def _load_graphs(packed: PackedModel, path: Path, name: str, engine: str, told: 
 
 
 def _only_pytorch(packed: PackedModel) -> bool:
-    """Whether neither the kernels nor ONNX Runtime, as far as it is installed, know the model's family."""
-    family = packed_family(packed)
-    return family is not SAM and not (family.graphs and has_onnx())
+    """Whether the kernels do not know the model's family, and ONNX Runtime is not installed."""
+    return packed_family(packed) is not SAM and not has_onnx()
 
 
 def _load_pytorch(packed: PackedModel, path: Path, name: str, device: str, engine: str) -> Sam:

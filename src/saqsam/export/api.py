@@ -10,7 +10,6 @@ from saqsam.errors import UsageError
 from saqsam.export.write import Exported, export_onnx
 from saqsam.extras import require_onnx
 from saqsam.graphs.build import OPSETS
-from saqsam.graphs.refuse import refuse_without_graphs
 from saqsam.pack.convert import from_packed
 from saqsam.pack.file import is_packed, read_packed
 from saqsam.torch_state import as_documented
@@ -55,7 +54,6 @@ def export_file(
             "saqsam quantize"
         )
     packed = read_packed(path)
-    refuse_without_graphs(packed)
     model, _ = from_packed(packed, path)
     packed = replace(packed, config=model.config.to_dict())  # checked, where the file's own need not be
     cases = cases_for(images, annotations, limit) if verify else []

@@ -337,7 +337,6 @@ class Family:
         naming: how files of the family are told from others', and its published sizes.
         options: of loading, by key.
         processor: the class of ``transformers`` that prepares its images and prompts.
-        graphs: whether ONNX graphs of it can be written, and the engines built that need them.
     """
 
     name: str
@@ -359,5 +358,4 @@ class Family:
     image_processor: str = ""
     fill_tables: Callable[[Any], None] = lambda model: None
     licence: Licence | None = None
-    graphs: bool = False
     options: Mapping[str, LoadingOption] = field(default_factory=dict)

@@ -9,7 +9,13 @@ from __future__ import annotations
 from typing import Any, cast
 
 from torch import Tensor, nn
-from transformers.models.sam3.modeling_sam3 import Sam3ViTRoPEAttention, rotate_pairwise
+from transformers import Sam3ViTConfig
+from transformers.models.sam3.modeling_sam3 import (
+    Sam3ViTLayer,
+    Sam3ViTRoPEAttention,
+    Sam3ViTRotaryEmbedding,
+    rotate_pairwise,
+)
 
 from saqsam.families.attention_pieces import Pieces, by_head
 from saqsam.modules.attention import AttentionQuantizers, through
@@ -71,6 +77,12 @@ class QuantRotaryAttention(nn.Module):
         gathered = Pieces(quantizers, self.scaling).attend(query, key, value)
         gathered = gathered.unflatten(0, (batch, heads)).transpose(1, 2)
         return cast(Tensor, self.o_proj(gathered.reshape(batch, -1, width, heads * gathered.shape[-1])))
+
+
+def angles_of(backbone: Sam3ViTConfig, window: int) -> Angles:
+    """Of a block whose windows have sides of ``window`` tokens, 0 where attention is global."""
+    positions: Tensor = Sam3ViTLayer.precompute_positions(backbone, window)
+    return cast(Angles, Sam3ViTRotaryEmbedding(backbone)(positions, positions))
 
 
 def _turned(x: Tensor, angles: Angles) -> Tensor:

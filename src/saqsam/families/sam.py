@@ -168,6 +168,5 @@ SAM = Family(
     naming=SAM_NAMING,
     options=SAM_OPTIONS,
     processor="SamProcessor",
-    graphs=True,
 )
 """SAM-B has 82 weights and 158 activations (L: 130 and 254, H: 162 and 318)."""

@@ -7,7 +7,7 @@ convolutions of fine features run once for an image and count as the encoder's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from torch import nn
@@ -26,6 +26,7 @@ from saqsam.families.record import (
     MLP_OUT,
     OUTPUT,
     PROJECTION,
+    Adapter,
     Attention,
     Family,
     FloatPart,
@@ -125,16 +126,30 @@ _FLOAT_STEPS = (
 )
 
 
-def _adapt(
-    original: nn.Module, quantizers: AttentionQuantizers, row: Attention, float_rel_pos_query: bool
-) -> nn.Module:
-    del float_rel_pos_query  # there are no relative positions
-    kind: type[Any] = Sam2MultiScaleAttention if row.part == ENCODER else Sam2Attention
-    if not isinstance(original, kind):
-        raise InvariantError(row.path, f"is a {type(original).__name__}, expected a {kind.__name__}")
-    if row.part == ENCODER:
-        return QuantHieraAttention(original, quantizers)
-    return QuantDecoderAttention(original, quantizers, output="o_proj")
+def attention_adapter(
+    encoder_kind: type[Any],
+    decoder_kind: type[Any],
+    quantized: Callable[[Any, AttentionQuantizers], nn.Module],
+) -> Adapter:
+    """Of a family with SAM 2's decoder.
+
+    Args:
+        encoder_kind, decoder_kind: classes of float attentions.
+        quantized: makes the encoder's quantized.
+    """
+
+    def adapt(
+        original: nn.Module, quantizers: AttentionQuantizers, row: Attention, float_rel_pos_query: bool
+    ) -> nn.Module:
+        del float_rel_pos_query  # there are no relative positions
+        kind = encoder_kind if row.part == ENCODER else decoder_kind
+        if not isinstance(original, kind):
+            raise InvariantError(row.path, f"is a {type(original).__name__}, expected a {kind.__name__}")
+        if row.part == ENCODER:
+            return quantized(original, quantizers)
+        return QuantDecoderAttention(original, quantizers, output="o_proj")
+
+    return adapt
 
 
 SAM2 = Family(
@@ -147,13 +162,12 @@ SAM2 = Family(
     rows=_rows,
     float_parts=_float_parts,
     float_steps=_FLOAT_STEPS,
-    adapt=_adapt,
+    adapt=attention_adapter(Sam2MultiScaleAttention, Sam2Attention, QuantHieraAttention),
     encoder=Sam2Encoder,
     decoder=Sam2Decoder,
     tied=TIED,
     layout=SAM2_LAYOUT,
     naming=SAM2_NAMING,
     processor="Sam2Processor",
-    graphs=True,
 )
 """Tiny has 89 weights and 165 activations (small: 105 and 197, base+: 137 and 261, large: 233 and 453)."""

@@ -6,7 +6,7 @@ decoder past it, through two convolutions of the decoder's that run once for an 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, cast
 
@@ -25,7 +25,8 @@ from saqsam.errors import InvariantError
 from saqsam.families import sam2_names as names
 from saqsam.families.embedding import Embedding
 from saqsam.families.hiera_attention import QuantHieraAttention
-from saqsam.families.record import Model, State, Stream
+from saqsam.families.levels_encoder import LevelsEncoder, RunBlock, plain_block
+from saqsam.families.record import State, Stream
 from saqsam.families.sam_encoder import padded
 from saqsam.families.sam_rows import SamRows
 from saqsam.families.shared_decoder import is_watched
@@ -35,7 +36,7 @@ _COARSE, _COARSEST = 2, 3
 """Stages that the neck joins."""
 
 
-class Sam2Encoder:
+class Sam2Encoder(LevelsEncoder):
     """See :class:`saqsam.families.record.Encoder`.
 
     In a state, the outputs of finished stages follow the tokens.
@@ -44,32 +45,12 @@ class Sam2Encoder:
         model: float or quantized, or a stand-in with the calls of one: then only :meth:`encode` works.
     """
 
-    path = names.ENCODER_PATH
-    neck_path = names.NECK
-    turns = False
-
-    def __init__(self, model: Model) -> None:
-        self.model: Any = model
-        self.module = cast(nn.Module, self.model.vision_encoder)
-
-    @property
-    def _parts(self) -> Any:
-        return self.module
+    kind = Sam2VisionModel
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
         """The transformer blocks in order."""
         return cast(Sequence[nn.Module], self._parts.backbone.blocks)
-
-    @property
-    def neck(self) -> nn.Module:
-        """What joins the stages' outputs."""
-        return cast(nn.Module, self._parts.neck)
-
-    @property
-    def neck_parts(self) -> tuple[nn.Module, ...]:
-        """The neck, and the decoder's two convolutions of the finer stages."""
-        return self.neck, self.model.mask_decoder.conv_s0, self.model.mask_decoder.conv_s1
 
     def block_path(self, index: int) -> str:
         """Where a block is in the model."""
@@ -103,26 +84,9 @@ class Sam2Encoder:
             return self._level(_COARSE, state[0]) + self._no_memory()
         return self._joined(state[_COARSEST], state[0])
 
-    def encode(self, pixel_values: Tensor) -> Embedding:
-        """``(B, 3, S, S)`` to embeddings, without the position codes of the neck, which only video reads, and
-        without padding to whole windows where nothing watches."""
-        if not isinstance(self.module, nn.Module):
-            fine, middle, main = self.model.get_image_embeddings(pixel_values)
-            return Embedding(main, (fine, middle))
-        if not isinstance(self.module, Sam2VisionModel):  # compiled as a whole: there are no blocks to call
-            fine, middle, main = self.module(pixel_values).fpn_hidden_states
-            return Embedding(main + self._no_memory(), self._features(fine, middle))
-        return self._by_blocks(pixel_values, self.run_block if self.can_skip_padding() else _plain_block)
-
-    def plain(self, pixel_values: Tensor) -> Embedding:
-        """All blocks by their own ``forward``, then the neck."""
-        return self._by_blocks(pixel_values, _plain_block)
-
-    def _by_blocks(self, pixel_values: Tensor, run: Callable[[nn.Module, Tensor], Tensor]) -> Embedding:
-        state: State = (self.start(pixel_values),)
-        for index, block in enumerate(self.blocks):
-            state = self.carry(index, state, run(block, state[0]))
-        return self.finish(state)
+    def _cheapest(self) -> RunBlock:
+        """Without padding to whole windows where nothing watches."""
+        return self.run_block if self.can_skip_padding() else plain_block
 
     def can_skip_padding(self) -> bool:
         """Whether :meth:`run_block` gives what each block gives; not where a hook or an observer waits."""
@@ -181,22 +145,9 @@ class Sam2Encoder:
         convolutions = self._parts.neck.convs
         return cast(Tensor, convolutions[len(convolutions) - 1 - stage](x.permute(0, 3, 1, 2)))
 
-    def _features(self, fine: Tensor, middle: Tensor) -> tuple[Tensor, Tensor]:
-        """What the decoder reads of the two finer levels."""
-        decoder = self.model.mask_decoder
-        return decoder.conv_s0(fine), decoder.conv_s1(middle)
-
     def _joined(self, coarse: Tensor, coarsest: Tensor) -> Tensor:
         above = F.interpolate(self._level(_COARSEST, coarsest), scale_factor=2.0, mode="nearest")
         return self._level(_COARSE, coarse) + above + self._no_memory()
-
-    def _no_memory(self) -> Tensor:
-        """Stands for earlier frames, of which an image has none: ``(1, C, 1, 1)``."""
-        return cast(Tensor, self.model.no_memory_embedding).reshape(1, -1, 1, 1)
-
-
-def _plain_block(block: nn.Module, x: Tensor) -> Tensor:
-    return cast(Tensor, block(x))
 
 
 def _by_parts(attention: Any) -> QuantHieraAttention:

@@ -10,15 +10,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
 from transformers import Sam3TrackerConfig, Sam3TrackerModel
 from transformers.models.sam3.modeling_sam3 import Sam3ViTRoPEAttention
 from transformers.models.sam3_tracker.modeling_sam3_tracker import Sam3TrackerAttention
 
-from saqsam.errors import InvariantError
 from saqsam.families import sam2_names
 from saqsam.families import sam3_names as names
-from saqsam.families.decoder_attention import QuantDecoderAttention
 from saqsam.families.licence import SAM_LICENCE
 from saqsam.families.record import (
     CONVOLUTION,
@@ -35,6 +32,7 @@ from saqsam.families.sam2 import (
     DECODER_STEPS,
     NORM,
     POSITION,
+    attention_adapter,
     biases,
     decoder_float_parts,
     decoder_rows,
@@ -46,7 +44,6 @@ from saqsam.families.sam3_config import SAM3_RULES, sam3_sizes
 from saqsam.families.sam3_encoder import Sam3Encoder, fill_tables
 from saqsam.families.sam3_layout import SAM3_LAYOUT
 from saqsam.families.sam3_sizes import SAM3_NAMING
-from saqsam.modules.attention import AttentionQuantizers
 
 _FIRST = "first layer: reads pixels, 0.1 % of the multiplications"
 _SCALE = "enlarges the tokens for a finer level, once for an image: 2x2 transposed convolution"
@@ -81,18 +78,6 @@ _FLOAT_STEPS = (
 )
 
 
-def _adapt(
-    original: nn.Module, quantizers: AttentionQuantizers, row: Attention, float_rel_pos_query: bool
-) -> nn.Module:
-    del float_rel_pos_query  # there are no relative positions
-    kind: type[Any] = Sam3ViTRoPEAttention if row.part == ENCODER else Sam3TrackerAttention
-    if not isinstance(original, kind):
-        raise InvariantError(row.path, f"is a {type(original).__name__}, expected a {kind.__name__}")
-    if row.part == ENCODER:
-        return QuantRotaryAttention(original, quantizers)
-    return QuantDecoderAttention(original, quantizers, output="o_proj")
-
-
 SAM3 = Family(
     name="SAM 3",
     model_types=("sam3_tracker", "sam3_tracker_video", "sam3_video"),
@@ -103,7 +88,7 @@ SAM3 = Family(
     rows=_rows,
     float_parts=_float_parts,
     float_steps=_FLOAT_STEPS,
-    adapt=_adapt,
+    adapt=attention_adapter(Sam3ViTRoPEAttention, Sam3TrackerAttention, QuantRotaryAttention),
     encoder=Sam3Encoder,
     decoder=Sam2Decoder,
     tied=TIED,

@@ -10,49 +10,31 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from torch import Tensor, nn
+from transformers.models.sam3.modeling_sam3 import Sam3VisionModel
 
 from saqsam.errors import InvariantError
 from saqsam.families import sam3_names as names
 from saqsam.families.embedding import Embedding
-from saqsam.families.record import Model, State, Stream
+from saqsam.families.levels_encoder import LevelsEncoder, plain_block
+from saqsam.families.record import State, Stream
 from saqsam.families.sam_rows import SamRows
 
 _FINE, _MIDDLE, _COARSE = range(names.LEVELS)
 
 
-class Sam3Encoder:
+class Sam3Encoder(LevelsEncoder):
     """See :class:`saqsam.families.record.Encoder`.
 
     Args:
-        model: float or quantized.
+        model: float or quantized, or a stand-in with the calls of one: then only :meth:`encode` works.
     """
 
-    path = names.ENCODER_PATH
-    neck_path = names.NECK
-    turns = False
-
-    def __init__(self, model: Model) -> None:
-        self.model: Any = model
-        self.module = cast(nn.Module, self.model.vision_encoder)
-
-    @property
-    def _parts(self) -> Any:
-        return self.module
+    kind = Sam3VisionModel
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
         """The transformer blocks in order."""
         return cast(Sequence[nn.Module], self._parts.backbone.layers)
-
-    @property
-    def neck(self) -> nn.Module:
-        """What makes the levels of the last block's tokens."""
-        return cast(nn.Module, self._parts.neck)
-
-    @property
-    def neck_parts(self) -> tuple[nn.Module, ...]:
-        """The neck, and the decoder's two convolutions of the finer levels."""
-        return self.neck, self.model.mask_decoder.conv_s0, self.model.mask_decoder.conv_s1
 
     def block_path(self, index: int) -> str:
         """Where a block is in the model."""
@@ -73,8 +55,7 @@ class Sam3Encoder:
     def finish(self, state: State) -> Embedding:
         """The embedding ``(B, C, g, g)`` with levels ``(B, C/8, 4g, 4g)`` and ``(B, C/4, 2g, 2g)``."""
         (x,) = state
-        decoder = self.model.mask_decoder
-        features = decoder.conv_s0(self._level(_FINE, x)), decoder.conv_s1(self._level(_MIDDLE, x))
+        features = self._features(self._level(_FINE, x), self._level(_MIDDLE, x))
         return Embedding(self._coarse(x), features)
 
     def reaches_neck(self, after: int) -> bool:
@@ -87,20 +68,9 @@ class Sam3Encoder:
         del after
         return self._coarse(state[0])
 
-    def encode(self, pixel_values: Tensor) -> Embedding:
-        """``(B, 3, S, S)`` to embeddings, without the position codes of the neck, which only video reads."""
-        return self.plain(pixel_values)
-
-    def plain(self, pixel_values: Tensor) -> Embedding:
-        """All blocks by their own ``forward``, then the neck."""
-        state: State = (self.start(pixel_values),)
-        for index, block in enumerate(self.blocks):
-            state = self.carry(index, state, block(state[0]))
-        return self.finish(state)
-
     def run_block(self, block: nn.Module, x: Tensor) -> Tensor:
         """``block(x)``: ``(B, H, W, C)`` to the same."""
-        return cast(Tensor, block(x))
+        return plain_block(block, x)
 
     def stage_ends(self) -> list[int]:
         """A stage ends with a global block; what follows the last one is one more."""
@@ -121,9 +91,7 @@ class Sam3Encoder:
         return cast(Tensor, self._parts.neck.fpn_layers[level](x.permute(0, 3, 1, 2)))
 
     def _coarse(self, x: Tensor) -> Tensor:
-        """With what stands for earlier frames, of which an image has none."""
-        nothing: Tensor = self.model.no_memory_embedding
-        return self._level(_COARSE, x) + nothing.reshape(1, -1, 1, 1)
+        return self._level(_COARSE, x) + self._no_memory()
 
 
 class RotaryRows(SamRows):

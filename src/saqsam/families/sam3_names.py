@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from saqsam.families.record import ENCODER, VALUE_FOLDS, Attention
+from saqsam.families.sam2_names import NECK
 
 _BACKBONE = "vision_encoder.backbone"
 _ROTARY = frozenset((VALUE_FOLDS,))
@@ -14,8 +15,6 @@ commute with turning their pair."""
 
 LEVELS = 3
 """Of the neck, the finest first; published files hold a fourth, coarser one, which prompts never reach."""
-ENCODER_PATH = "vision_encoder"
-NECK = f"{ENCODER_PATH}.neck"
 NECK_CONVOLUTIONS = tuple(
     f"{NECK}.fpn_layers.{level}.{name}" for level in range(LEVELS) for name in ("proj1", "proj2")
 )

@@ -74,8 +74,8 @@ class EncoderWriter:
     def block(self, x: str, index: int) -> str:
         """One transformer block, ``(B, g, g, C)`` to the same."""
         names = self.names.blocks[index]
-        is_global = index in self.source.vision["global_attn_indexes"]
-        window = self.source.grid if is_global else int(self.source.vision["window_size"])
+        is_global = index in self.source.backbone["global_attn_indexes"]
+        window = self.source.grid if is_global else int(self.source.backbone["window_size"])
         self.graph.scope = names.attention.path
         attended = self.attention(self.norm(x, names.norms[0]), names, window)
         x = self.graph.add("Add", x, attended)
@@ -86,7 +86,7 @@ class EncoderWriter:
     def norm(self, x: str, path: str, epsilon: float | None = None) -> str:
         """Normalisation over the last side."""
         weight, bias = (self.source.parameter(self.graph, f"{path}.{kind}") for kind in ("weight", "bias"))
-        epsilon = float(self.source.vision["layer_norm_eps"]) if epsilon is None else epsilon
+        epsilon = float(self.source.backbone["layer_norm_eps"]) if epsilon is None else epsilon
         return self.graph.add("LayerNormalization", x, weight, bias, axis=-1, epsilon=epsilon)
 
     def attention(self, x: str, names: EncoderBlockNames, side: int) -> str:
@@ -94,30 +94,42 @@ class EncoderWriter:
 
         Tokens are rounded before they are padded, and projected back without the padding.
         """
-        graph, tokens = self.graph, side * side
-        heads = int(self.source.vision["num_attention_heads"])
-        width = int(self.source.vision["hidden_size"])
+        graph, width = self.graph, int(self.source.backbone["hidden_size"])
         (fused,) = names.attention.projections
         projected = self.arithmetic.linear(
             x, fused, lambda y, zero: windows(graph, y, zero, self.source.grid, side, width)
         )
-        qkv = graph.split(projected, 3, 3)
-        query, key, value = (graph.reshape(part, -1, tokens, heads, width // heads) for part in qkv)
+        query, key, value = graph.split(projected, 3, 3)
+        output = self.gathered(query, key, value, names, side)
+        joined = unwindowed(graph, output, self.source.grid, side, self.heads, width)
+        return self.arithmetic.linear(joined, names.attention.output)
+
+    @property
+    def heads(self) -> int:
+        """Of each attention."""
+        return int(self.source.backbone["num_attention_heads"])
+
+    def gathered(self, query: str, key: str, value: str, names: EncoderBlockNames, side: int) -> str:
+        """What is between the projections: ``(n, ..., C)`` of ``side * side`` tokens to ``(n, h, N, d)``."""
+        graph, tokens, heads = self.graph, side * side, self.heads
+        width = int(self.source.backbone["hidden_size"])
+        query, key, value = (
+            graph.reshape(part, -1, tokens, heads, width // heads) for part in (query, key, value)
+        )
         query, value = (graph.transpose(part, 0, 2, 1, 3) for part in (query, value))
         key = graph.transpose(key, 0, 2, 3, 1)
-        parts = heads if heads * tokens * tokens > LARGEST_MAP else 1
+        count = -(-self.source.grid // side)  # of windows along a side
+        parts = heads if heads * (count * tokens) ** 2 > LARGEST_MAP else 1
         split = [graph.split(whole, 1, parts) for whole in (query, key, value)]
         outputs = [self._attend(q, k, v, names, side) for q, k, v in zip(*split, strict=True)]
-        output = graph.add("Concat", *outputs, axis=1) if parts > 1 else outputs[0]
-        joined = unwindowed(graph, output, self.source.grid, side, heads, width)
-        return self.arithmetic.linear(joined, names.attention.output)
+        return graph.add("Concat", *outputs, axis=1) if parts > 1 else outputs[0]
 
     def _attend(self, query: str, key: str, value: str, names: EncoderBlockNames, side: int) -> str:
         """``query, value (B, h, N, d)`` and ``key (B, h, d, N)`` -> ``(B, h, N, d)``."""
-        heads_width = int(self.source.vision["hidden_size"]) // int(self.source.vision["num_attention_heads"])
         path = names.attention.path
+        heads_width = int(self.source.backbone["hidden_size"]) // self.heads
         scores = self.arithmetic.scores(query, key, path, heads_width**-0.5)
-        if self.source.vision["use_rel_pos"]:
+        if self.source.backbone.get("use_rel_pos"):
             quantized = self.source.packed.recipe.get("rel_pos_query") != "float"
             origin = self.arithmetic.quantize(query, f"{path}:query") if quantized else query
             bias = self._positions(origin, names.tables, side)
@@ -130,7 +142,7 @@ class EncoderWriter:
     def _positions(self, query: str, tables: tuple[str, str], side: int) -> str:
         """Relative-position scores ``(maps, side, side, side, side)`` of ``query (B, h, N, d)``."""
         graph = self.graph
-        width = int(self.source.vision["hidden_size"]) // int(self.source.vision["num_attention_heads"])
+        width = int(self.source.backbone["hidden_size"]) // self.heads
         rows = graph.reshape(query, -1, side, side, width)  # (maps, y, x, d)
         by_row = graph.add("MatMul", rows, self._table(tables[0], side))
         columns = graph.transpose(rows, 0, 2, 1, 3)  # (maps, x, y, d)
@@ -159,5 +171,5 @@ class EncoderWriter:
         self.graph.scope = self.names.neck
         (first, second), norms = self.names.neck_convolutions, self.names.neck_norms
         x = self.norm(self.arithmetic.linear(x, first), norms[0], 1e-6)
-        x = self.norm(self.arithmetic.convolution(x, second), norms[1], 1e-6)
+        x = self.norm(self.arithmetic.convolution(x, second, self.source.grid), norms[1], 1e-6)
         return self.graph.transpose(x, 0, 3, 1, 2)

@@ -76,12 +76,12 @@ class Integer(Portable):
         """As of ``Portable``; its bias follows a sum of integers."""
         return self.linear(x, path)
 
-    def convolution(self, x: str, path: str) -> str:
+    def convolution(self, x: str, path: str, side: int) -> str:
         """As of ``Portable``: nine shifted copies side by side are multiplied as a linear layer."""
         grid, packed = self.source.affine(f"{path}:input"), self.source.weight(path)
         if grid is None or packed is None:
-            return super().convolution(x, path)
-        graph, side = self.graph, self.source.grid
+            return super().convolution(x, path, side)
+        graph = self.graph
         operand = self.unsigned(x, f"{path}:input", grid)
         pads = graph.shape(0, 1, 1, 0, 0, 1, 1, 0)
         padded = graph.add("Pad", operand.codes, pads, operand.zero_point)  # a border of zeros

@@ -69,9 +69,12 @@ class Portable:
         A bias that is added right before ``QuantizeLinear`` ONNX Runtime rounds to the grid of the products,
         which changes codes. One that is subtracted it leaves alone.
         """
-        if not self.source.has(f"{path}.bias"):
-            return self.linear(x, path)
         product = self.graph.add("MatMul", self.quantize(x, f"{path}:input"), self.matrix(path))
+        return self._biased_to_round(product, path)
+
+    def _biased_to_round(self, product: str, path: str) -> str:
+        if not self.source.has(f"{path}.bias"):
+            return product
         bias = self.source.parameter(self.graph, f"{path}.bias")
         return self.graph.add("Sub", product, self.graph.add("Neg", bias))
 
@@ -94,8 +97,9 @@ class Portable:
             return product
         return self.graph.add("Add", product, self.source.parameter(self.graph, f"{path}.bias"))
 
-    def convolution(self, x: str, path: str) -> str:
-        """3x3 convolution with a border of one zero: ``(B, h, w, in) -> (B, h, w, out)``, no bias."""
+    def convolution(self, x: str, path: str, side: int) -> str:
+        """3x3 convolution with a border of one zero: ``(B, side, side, in) -> (B, side, side, out)``."""
+        del side  # standard operators find it out
         rounded = self.graph.transpose(self.quantize(x, f"{path}:input"), 0, 3, 1, 2)
         packed = self.source.weight(path)
         if packed is None:
@@ -103,7 +107,7 @@ class Portable:
         else:
             weight = self._dequantized(path, packed.codes.numpy(), 0)
         product = self.graph.add("Conv", rounded, weight, pads=[1, 1, 1, 1], kernel_shape=[3, 3])
-        return self.graph.transpose(product, 0, 2, 3, 1)
+        return self._biased_to_round(self.graph.transpose(product, 0, 2, 3, 1), path)
 
     def matrix(self, path: str) -> str:
         """A layer's weight as float32 ``(in, out)``, its integers in the file."""

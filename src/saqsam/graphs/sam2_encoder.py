@@ -10,6 +10,7 @@ from saqsam.graphs.encoder import LARGEST_MAP
 from saqsam.graphs.graph import Graph
 from saqsam.graphs.portable import Portable
 from saqsam.graphs.sam2_source import HieraBlock, Sam2Source
+from saqsam.graphs.source import Source
 from saqsam.graphs.windows import unwindowed, windows
 
 FINE, MIDDLE, MAIN = "high_res_feats_0", "high_res_feats_1", "image_embed"
@@ -27,18 +28,21 @@ def sam2_encoder_graph(graph: Graph, source: Sam2Source, arithmetic: Portable) -
     (B, C, g, g)``.
     """
     writer = Sam2EncoderWriter(graph, source, arithmetic)
-    side, grid = source.image_size, source.grid
+    side = source.image_size
     x = writer.start(graph.input("image", ("batch", 3, side, side)))
     blocks, state = source.blocks, list[str]()
     for index, block in enumerate(blocks):
         x = writer.block(x, index)
         if index + 1 == len(blocks) or blocks[index + 1].stage > block.stage:
             state.append(x)
-    width = int(source.vision["fpn_hidden_size"])
+    level_outputs(graph, source, writer.levels(*state))
+
+
+def level_outputs(graph: Graph, source: Source, levels: tuple[str, str, str]) -> None:
+    """Declare the levels of an embedding, finest first."""
+    width, grid = int(source.vision["fpn_hidden_size"]), source.grid
     shapes = ((width // 8, 4 * grid), (width // 4, 2 * grid), (width, grid))
-    for name, level, (channels, length) in zip(
-        (FINE, MIDDLE, MAIN), writer.levels(*state), shapes, strict=True
-    ):
+    for name, level, (channels, length) in zip((FINE, MIDDLE, MAIN), levels, shapes, strict=True):
         graph.output(name, level, ("batch", channels, length, length))
 
 

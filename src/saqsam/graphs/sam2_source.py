@@ -1,4 +1,4 @@
-"""What a SAM 2's graphs are built from."""
+"""What a SAM 2's graphs are built from; of a SAM 3, what is of SAM 2."""
 
 from __future__ import annotations
 
@@ -41,27 +41,25 @@ class HieraBlock:
 
 
 @dataclass(frozen=True)
-class Sam2Source(Source):
-    """See :class:`Source`; what its encoder is made of lies one level deeper in the configuration."""
+class LevelsSource(Source):
+    """See :class:`Source`; of a family with SAM 2's decoder, whose encoder's blocks are described one level
+    deeper in the configuration."""
 
-    activations: ClassVar[Mapping[str, str]] = {"vision_config": "gelu", "prompt_encoder_config": "gelu"}
+    activations: ClassVar[Mapping[str, str]] = {
+        "vision_config.backbone_config": "gelu",
+        "prompt_encoder_config": "gelu",
+    }
 
     @property
     def backbone(self) -> dict[str, Any]:
-        """Configuration of Hiera."""
-        found: dict[str, Any] = self.vision["backbone_config"]
-        return found
+        """Configuration of the encoder's blocks."""
+        return self.part("vision_config.backbone_config")
 
     @property
     def image_size(self) -> int:
         """Side of the model's square input in pixels."""
         side = self.backbone["image_size"]
         return int(side if isinstance(side, int) else side[0])
-
-    @property
-    def grid(self) -> int:
-        """Side of the embedding in tokens."""
-        return self.image_size // _PATCH
 
     @property
     def names(self) -> SamNames:
@@ -85,6 +83,16 @@ class Sam2Source(Source):
     def pads(self) -> bool:
         """Pictures are squashed."""
         return False
+
+
+@dataclass(frozen=True)
+class Sam2Source(LevelsSource):
+    """With the blocks of Hiera."""
+
+    @property
+    def grid(self) -> int:
+        """Side of the embedding in tokens."""
+        return self.image_size // _PATCH
 
     @cached_property
     def blocks(self) -> tuple[HieraBlock, ...]:

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from saqsam.errors import UsageError
 from saqsam.families.sam_names import SamNames
 from saqsam.graphs.graph import Array, Graph
-from saqsam.graphs.refuse import refuse_without_graphs
 from saqsam.grids.affine import Affine
 from saqsam.grids.grid import Grid
 from saqsam.grids.registry import find_grid
@@ -39,10 +38,9 @@ class Source:
         "prompt_encoder_config": "gelu",
         "mask_decoder_config": "relu",
     }
-    """What is between the layers of each part, as graphs have it."""
+    """What is between the layers of each part, by its place in the configuration, as graphs have it."""
 
     def __post_init__(self) -> None:
-        refuse_without_graphs(self.packed)
         for site, grid in self.grids.items():
             if problem := grid.refuse_graph():
                 raise UsageError(
@@ -58,14 +56,22 @@ class Source:
                 )
 
     def part(self, name: str) -> dict[str, Any]:
-        """One of ``vision_config``, ``prompt_encoder_config``, ``mask_decoder_config``."""
-        found: dict[str, Any] = self.packed.config[name]
+        """One of ``vision_config``, ``prompt_encoder_config``, ``mask_decoder_config``, or with a point
+        between them a section of one."""
+        found: dict[str, Any] = self.packed.config
+        for section in name.split("."):
+            found = found[section]
         return found
 
     @property
     def vision(self) -> dict[str, Any]:
         """Configuration of the image encoder."""
         return self.part("vision_config")
+
+    @property
+    def backbone(self) -> dict[str, Any]:
+        """Configuration of its blocks."""
+        return self.vision
 
     @property
     def decoder(self) -> dict[str, Any]:
@@ -85,7 +91,7 @@ class Source:
     @property
     def grid(self) -> int:
         """Side of the embedding in tokens."""
-        return self.image_size // int(self.vision["patch_size"])
+        return self.image_size // int(self.backbone["patch_size"])
 
     @property
     def early_block(self) -> int | None:

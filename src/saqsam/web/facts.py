@@ -43,6 +43,8 @@ def model_facts(
         "clip_to_box": own.clip_to_box,
         "side": sizes.preprocessing.side,
         "pads": sizes.preprocessing.pads,
+        "mean": list(sizes.preprocessing.mean),
+        "std": list(sizes.preprocessing.std),
         "grid": sizes.embedding[0][-1],
         "packed_bytes": None if file is None else file.stat().st_size,
         "float_bytes": _FLOAT_BYTES * numbers,

@@ -16,18 +16,16 @@ from torch import Tensor
 from saqsam.errors import PromptError, UsageError
 from saqsam.families.record import Config
 from saqsam.families.registry import family_of_config
-from saqsam.families.sam2 import SAM2
 from saqsam.families.sam_names import SamNames
 from saqsam.graphs.build import OPSETS, build_graphs
 from saqsam.graphs.graph import Array, Graph
 from saqsam.graphs.model import OnnxSam
 from saqsam.graphs.portable import Portable
-from saqsam.graphs.refuse import packed_family
 from saqsam.graphs.sam2_model import OnnxSam2
 from saqsam.graphs.session import open_session, run_session
 from saqsam.graphs.source import Source
 from saqsam.graphs.split import split_graph
-from saqsam.graphs.writers import writers_of
+from saqsam.graphs.writers import writers_for, writers_of
 from saqsam.images.frame import Preprocessing
 from saqsam.pack.file import PackedModel
 from saqsam.web.compact import Compact
@@ -73,11 +71,8 @@ def web_graphs(packed: PackedModel) -> WebGraphs:
     """Build and cut the graphs of a model.
 
     Raises:
-        UsageError: a part of the model is not supported in graphs, or its family has none.
+        UsageError: a part of the model is not supported in graphs.
     """
-    family = packed_family(packed)
-    if not family.graphs:
-        raise UsageError(f"{family.name} has no ONNX graph yet, of which a page could be made; {_SERVE}")
     image_names = writers_of(packed).model.image_names
 
     def arithmetic(graph: Graph, source: Source) -> Portable:
@@ -102,8 +97,8 @@ def refuse_preprocessing(how: Preprocessing) -> None:
     Raises:
         UsageError: it is one; the message says what shows it.
     """
-    if how != Preprocessing(how.side, how.pads):
-        raise UsageError(f"preprocessing: a page prepares images as SAM and SAM 2 want them only; {_SERVE}")
+    if how != Preprocessing(how.side, how.pads, how.mean, how.std):
+        raise UsageError(f"preprocessing: a page prepares images as published models want them; {_SERVE}")
 
 
 def described(packed: PackedModel) -> dict[str, Any]:
@@ -172,10 +167,10 @@ class WebSam(OnnxSam):
 
 
 class WebSam2(WebSam, OnnxSam2):
-    """As of ``WebSam``, behind the calls of ``Sam2Model``."""
+    """As of ``WebSam``, behind the calls of ``Sam2Model`` and of SAM 3's tracker."""
 
 
 def web_sam(config: Config, graphs: WebGraphs, name: str) -> WebSam:
     """The graphs of a page behind the calls of its model's family; arguments as of ``WebSam``."""
-    kind = WebSam2 if family_of_config(config) is SAM2 else WebSam
-    return kind(config, graphs, name)
+    levels = issubclass(writers_for(family_of_config(config)).model, OnnxSam2)
+    return (WebSam2 if levels else WebSam)(config, graphs, name)

@@ -2,8 +2,7 @@
 // Pillow's bilinear resize in its 22-bit integers, float32 normalisation, zeros on the right and below.
 
 const PRECISION = 22;
-const MEAN = [0.485, 0.456, 0.406].map(Math.fround);
-const STD = [0.229, 0.224, 0.225].map(Math.fround);
+const IMAGENET_MEAN = [0.485, 0.456, 0.406], IMAGENET_STD = [0.229, 0.224, 0.225];
 
 /** Size of the picture inside the model's square input, of which it fills all unless the model pads. */
 export function frameFor(width, height, side, pads = true) {
@@ -98,15 +97,16 @@ export function resize(rgba, width, height, newWidth, newHeight) {
   return pixels;
 }
 
-/** The model's input (3, side, side) float32 of RGBA pixels. */
-export function preprocess(rgba, frame) {
+/** The model's input (3, side, side) float32 of RGBA pixels; mean and deviation are of values in 0..1. */
+export function preprocess(rgba, frame, { mean = IMAGENET_MEAN, std = IMAGENET_STD } = {}) {
   const { width, height, resizedWidth, resizedHeight, side } = frame;
   const pixels = resize(rgba, width, height, resizedWidth, resizedHeight);
   const values = new Float32Array(3 * side * side);
   for (let channel = 0; channel < 3; channel++) {
+    const [taken, divided] = [mean, std].map((each) => Math.fround(each[channel]));
     // Each of the 256 values is computed once, rounded to float32 after every step as PyTorch does.
     const table = Float32Array.from({ length: 256 }, (_, value) =>
-      Math.fround(Math.fround(Math.fround(value / 255) - MEAN[channel]) / STD[channel]));
+      Math.fround(Math.fround(Math.fround(value / 255) - taken) / divided));
     for (let y = 0; y < resizedHeight; y++) {
       let into = channel * side * side + y * side;
       let place = y * resizedWidth * 4 + channel;

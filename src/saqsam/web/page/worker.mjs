@@ -71,7 +71,7 @@ async function holds({ part }) { return imageSides.has(part); }
 async function encode({ part, first, pixels, width, height }) {
   const began = performance.now();
   const { side, pads } = model;
-  const input = preprocess(pixels, frameFor(width, height, side, pads));
+  const input = preprocess(pixels, frameFor(width, height, side, pads), model);
   if (first) imageSides.clear();
   latest = await sessions.encoder.run({ [tensors.pixels]: new ort.Tensor("float32", input, [1, 3, side, side]) });
   const wanted = Object.entries(latest).filter(([name]) => sessions.image.inputNames.includes(name));

@@ -1,8 +1,9 @@
-"""SAM 2 as ONNX: the names that its users know, the model's codes and masks, and the engine on the graphs."""
+"""SAM 2 and 3 as ONNX: the names that users of SAM 2 know, the model's codes and masks, and the engines."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,19 @@ import onnxruntime
 import pytest
 import torch
 from tests.families.sam2_models import SIDE, tiny_sam2
+from tests.families.sam3_models import tiny_sam3
 
 from saqsam import api
 from saqsam.bench.measure import measure
 from saqsam.bench.rows import row_problem
-from saqsam.checkpoints.official import write_official
 from saqsam.export.api import export_file
 from saqsam.export.cases import generated_cases
 from saqsam.export.codes import encoder_codes, total_share
 from saqsam.families.framing import preprocess
-from saqsam.families.registry import decoder_of
+from saqsam.families.registry import decoder_of, family_of
 from saqsam.graphs.exactness import Exactness
 from saqsam.graphs.integer import Integer
-from saqsam.graphs.sam2_source import Sam2Source
+from saqsam.graphs.writers import writers_of
 from saqsam.pack.file import read_packed
 from saqsam.sam import Sam
 from saqsam.scenes import make_scene, write_scenes
@@ -37,7 +38,7 @@ LEVELS = ["high_res_feats_0", "high_res_feats_1", "image_embed"]
 
 @dataclass(frozen=True)
 class Exported:
-    """A quantized tiny SAM 2, its file, and the folder of its graphs."""
+    """A quantized tiny model, its file, and the folder of its graphs."""
 
     sam: Sam
     path: Path
@@ -47,13 +48,16 @@ class Exported:
         return onnxruntime.InferenceSession(self.folder / name, providers=["CPUExecutionProvider"])
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    root = tmp_path_factory.mktemp("sam2-graphs")
+MODELS: dict[str, Callable[[], Any]] = {"SAM 2": tiny_sam2, "SAM 3": tiny_sam3}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    root = tmp_path_factory.mktemp("graphs")
     annotations = write_scenes(root / "scenes", 1, 12)
-    write_official(tiny_sam2(), root / "mine.pt")
+    MODELS[request.param]().save_pretrained(root / "mine")
     path = root / "mine-w6a6.safetensors"
-    sam = api.quantize(api.load(root / "mine.pt"), "rtn-w6a6", root / "scenes" / "images", annotations)
+    sam = api.quantize(api.load(root / "mine"), "rtn-w6a6", root / "scenes" / "images", annotations)
     sam.save(path)
     export_file(path, root / "onnx", limit=1)
     return Exported(sam, path, root / "onnx")
@@ -89,7 +93,8 @@ def test_parity_is_proved_for_every_activation(exported: Exported) -> None:
 
 
 def test_products_of_integers_make_the_same_codes(exported: Exported) -> None:
-    source = Sam2Source(read_packed(exported.path))
+    packed = read_packed(exported.path)
+    source = writers_of(packed).source(packed)
     pixels, _ = preprocess(exported.sam.model, generated_cases(1)[0].pixels)
     shares = encoder_codes(
         exported.sam.model, source, lambda graph, own: Integer(graph, own, Exactness()), pixels, 21
@@ -97,6 +102,7 @@ def test_products_of_integers_make_the_same_codes(exported: Exported) -> None:
     assert total_share(shares) > 0.9995
 
 
+@pytest.mark.parametrize("exported", ["SAM 2"], indirect=True)
 @pytest.mark.parametrize("threshold", [0.0, 1.0])
 def test_a_stranger_gets_the_masks_the_scores_and_the_choice_of_the_setting(
     exported: Exported, tmp_path: Path, threshold: float
@@ -149,9 +155,9 @@ def test_a_stranger_gets_the_masks_the_scores_and_the_choice_of_the_setting(
 def test_the_next_engine_computes_what_native_does_not(
     exported: Exported, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """``native`` knows no Hiera, and says so; masks are those of the packed file."""
+    """``native`` knows the first SAM only, and says so; masks are those of the packed file."""
     sam, other = exported.sam, api.load(exported.path, engine="native")
-    assert "it is of the family SAM 2" in caplog.text
+    assert f"it is of the family {family_of(sam.model).name}" in caplog.text
     assert "computed by the engine onnxruntime instead" in caplog.text
     picture, boxes = make_scene(np.random.default_rng(5), (96, 128)).image, BOXES.tolist()
     masks = sam.segment(picture, boxes=boxes).low_res_logits
@@ -174,5 +180,5 @@ def test_float_graphs_are_the_float_model_and_bench_knows_who_computes_it(export
     _, masks = measure("onnxruntime float", exported.path, 1)
     assert (masks[0] == expected[0]).mean() > 0.9999
     packed = read_packed(exported.path)
-    assert "family SAM 2" in row_problem("native", packed, exported.path)
+    assert "of the family SAM" in row_problem("native", packed, exported.path)
     assert not row_problem("integer", packed, exported.path)
