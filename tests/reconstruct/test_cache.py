@@ -114,6 +114,9 @@ def test_the_budget_comes_back_with_what_is_dropped(tmp_path: Path) -> None:
     first = cache.keep((torch.zeros(100),) for _ in range(2))
     second = cache.keep([(torch.ones(100),)])
     assert (cache.in_memory, cache.in_files) == (800, 400)
+    first.drop(0)
+    first.drop(0)
+    assert (cache.in_memory, len(first), first[0]) == (400, 2, ())
     del first
     gc.collect()
     assert cache.in_memory == 0

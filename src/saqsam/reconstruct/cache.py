@@ -36,6 +36,7 @@ class Kept(Sequence[State]):
         self._cache = cache
         self._states: list[State] = []
         self._devices: list[torch.device] = []
+        self._held: list[int] = []
         self._in_memory = [0]
         weakref.finalize(self, cache.release, self._in_memory)
 
@@ -50,9 +51,18 @@ class Kept(Sequence[State]):
         self._devices.append(own[0].device)
         if self._cache.take(size):
             self._in_memory[0] += size
+            self._held.append(size)
             self._states.append(own)
         else:
+            self._held.append(0)
             self._states.append(tuple(self._cache.in_file(tensor) for tensor in own))
+
+    def drop(self, image: int) -> None:
+        """Give up one image's state, and the memory that it takes; asked for again, it is an empty tuple."""
+        if self._held[image]:
+            self._in_memory[0] -= self._held[image]
+            self._cache.release([self._held[image]])
+        self._held[image], self._states[image] = 0, ()
 
     def __len__(self) -> int:
         return len(self._states)

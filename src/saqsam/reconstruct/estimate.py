@@ -112,20 +112,22 @@ class Estimate:
             self._held(held + 2 * size(after), 0, 0)  # float and quantized outputs
             return after
         if step.how is How.CLOSED_FORM:
-            return self._one_pass(step, quantizers, state, held)
+            return self._one_pass(step, quantizers, state, held, beside + size(state))
         if step.how is How.LAYERS:
             return self._layers(step, quantizers, state, held)
         if step.how is How.TUNED:
             return self._tuned(step, quantizers, state)
         return self._steps(step, quantizers, state, held)
 
-    def _one_pass(self, step: Step, quantizers: UnitQuantizers, state: State, held: int) -> State:
+    def _one_pass(
+        self, step: Step, quantizers: UnitQuantizers, state: State, at_first: int, behind: int
+    ) -> State:
         unit = step.unit
         after, seconds = timed(lambda: unit.run(state))
         self.units[unit.name] = Cost(0, 0.0, 3 * self.images * seconds)
         self.codes += sum(layer_of(unit, q).weight.numel() for s, q in quantizers.items() if s.role == WEIGHT)
-        # Float and quantized outputs, those with nearest rounding and those in closed form.
-        self._held(held + 3 * size(after), 0, self._moments(step, quantizers))
+        # Of each image float outputs take the place of float inputs; then come the quantized ones.
+        self._held(max(at_first, behind + 2 * size(after)), 0, self._moments(step, quantizers))
         return after
 
     def _steps(self, step: Step, quantizers: UnitQuantizers, state: State, held: int) -> State:

@@ -28,7 +28,7 @@ from saqsam.modules.quantizer import Quantizer
 from saqsam.prompts.prompts import Prompts
 from saqsam.recipe import Recipe, Reconstruct
 from saqsam.reconstruct.acceptance import UnitRecord
-from saqsam.reconstruct.cache import Cache, opened_cache
+from saqsam.reconstruct.cache import Cache, Kept, opened_cache
 from saqsam.reconstruct.durations import in_words
 from saqsam.reconstruct.end_to_end import masks_and_scores
 from saqsam.reconstruct.estimate import Estimate, size
@@ -110,9 +110,7 @@ def looked_ahead(model: Model, recipe: Recipe, image: CalibrationImage, count: i
     return walk.estimate
 
 
-def begin(
-    model: Model, images: Sequence[CalibrationImage], cache: Cache
-) -> tuple[list[Asked], Sequence[State]]:
+def begin(model: Model, images: Sequence[CalibrationImage], cache: Cache) -> tuple[list[Asked], Kept]:
     """What is asked of each image, and the tokens that enter the encoder's first block."""
     encoder = encoder_of(model)
     asked, patches = [], cache.new()
@@ -133,8 +131,8 @@ class Reached:
         pending: quantizers that take no part in the quantized path yet.
     """
 
-    quantized: Sequence[State]
-    float: Sequence[State]
+    quantized: Kept
+    float: Kept
     pending: frozenset[Quantizer]
 
 
@@ -206,12 +204,12 @@ class Walk:
         stored = None if self.directory is None else self.directory.bytes()
         return self.estimate.said(self.cache.budget, stored)
 
-    def records(self, patches: Sequence[State]) -> Iterator[UnitRecord]:
+    def records(self, start: Kept) -> Iterator[UnitRecord]:
         """Do all of the plan: encoder, then decoder from what the encoder left, then all parts together."""
         tuning = self.plan.tuning
-        reached = Reached(patches, patches, frozenset(self.quantizers.values()))
-        if tuning is None:
-            patches = ()
+        reached = Reached(start, start, frozenset(self.quantizers.values()))
+        patches: Sequence[State] = () if tuning is None else start
+        del start  # what nobody asks for any more leaves memory
         for step in self.plan.encoder:
             reached = yield from self._unit(step, reached)
         embeddings: Sequence[State] = ()
@@ -231,7 +229,7 @@ class Walk:
     def _quantizers_of(self, unit: Unit) -> UnitQuantizers:
         return unit.quantizers(self.quantizers)
 
-    def _started(self, embeddings: Sequence[State]) -> Sequence[State]:
+    def _started(self, embeddings: Sequence[State]) -> Kept:
         """The decoder's states before its first layer."""
         return self.cache.keep(
             self.prompting.start(Embedding.of(state), [image]) for image, state in enumerate(embeddings)
@@ -288,7 +286,7 @@ class Walk:
 
     def _targets(
         self, step: Step, quantizers: UnitQuantizers, references: Sequence[State]
-    ) -> tuple[Sequence[State], Rows]:
+    ) -> tuple[Kept, Rows]:
         """What leaves the float unit, of each image, and what enters its layers, where that is needed."""
         unit = step.unit
         if not step.sees_layers:
@@ -306,8 +304,6 @@ class Walk:
         """Closed form from one pass; see ``one_pass``."""
         unit = step.unit
         later = reached.pending - set(quantizers.values())
-        targets: Sequence[State]
-        outputs: Sequence[State]
         part = self.solver.stored(unit.name)
         if part is not None:
             with overridden(unquantized(reached.pending)):
