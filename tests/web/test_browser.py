@@ -170,6 +170,8 @@ def test_clicks_boxes_masks_and_what_is_saved(browser: Any, site: str, exported:
     assert "--point" in prompts["objects"][0]["command"]
     box = prompts["objects"][1]["boxes"][0]
     assert box == pytest.approx([2, 178, 166, 382], abs=2)
+    assert visit.page.is_hidden("#zoom")  # nano is not made for crops
+    names_are_typed_and_drags_survive_another_size(visit)
     assert "pixels, IoU" in visit.page.inner_text("#figures")  # of the two models
     visit.page.fill("#split", "520")
     shoot(visit.page, "compare-wide")
@@ -177,6 +179,35 @@ def test_clicks_boxes_masks_and_what_is_saved(browser: Any, site: str, exported:
     shoot(visit.page, "facts-wide")
     everything_is_found_and_can_be_undone_or_stopped(visit, shoot)
     visit.close()
+
+
+def names_are_typed_and_drags_survive_another_size(visit: Page) -> None:
+    """Answers and other objects may come in between."""
+    visit.page.click("#objects li:nth-child(1) input")
+    visit.answered()
+    visit.page.keyboard.press("End")
+    visit.page.keyboard.type(" left")
+    visit.page.keyboard.press("Tab")
+    assert visit.page.evaluate("document.activeElement.getAttribute('aria-label')") == "Remove Object 1 left"
+    visit.page.keyboard.press("z")
+    assert visit.page.input_value("#objects li:nth-child(1) input") == "Object 1"
+    visit.page.keyboard.press("n")
+    visit.page.mouse.move(*visit.place(100, 100))
+    visit.page.mouse.down()
+    visit.page.mouse.move(*visit.place(150, 150))
+    visit.page.set_viewport_size({"width": 900, "height": 700})
+    visit.page.mouse.move(*visit.place(300, 250))
+    visit.page.mouse.up()
+    visit.answered()
+    assert visit.prompts()[2]["box"] == pytest.approx([100, 100, 300, 250], abs=2)
+    visit.page.set_viewport_size({"width": 1280, "height": 800})
+    visit.page.mouse.move(*visit.place(100, 100))
+    visit.page.mouse.down()
+    visit.page.mouse.move(*visit.place(150, 150))
+    visit.page.keyboard.press("Escape")
+    visit.page.mouse.up()
+    assert visit.prompts()[2]["box"] == pytest.approx([100, 100, 300, 250], abs=2)
+    visit.page.click("#objects li:nth-child(3) .remove")
 
 
 def everything_is_found_and_can_be_undone_or_stopped(visit: Page, shoot: Shoot) -> None:

@@ -50,7 +50,15 @@ def opened(browser: Any, packed_small: Sam, tmp_path: Path) -> Iterator[Page]:
 def test_a_box_is_answered_on_its_crop(opened: Page, packed_small: Sam, shoot: Shoot) -> None:
     photo = scene(opened)
     windows_are_those_of_segment(opened)
+    opened.page.evaluate(
+        "() => { window.said = []; const status = document.getElementById('status');"
+        " const note = () => window.said.push(status.textContent);"
+        " new MutationObserver(note).observe(status, { childList: true }); }"
+    )
     opened.drag(*BOX)
+    opened.page.wait_for_selector("#progress", state="hidden")
+    first, *_, last = opened.page.evaluate("window.said")
+    assert ("Looking closer" in first, "pixels" in last) == (True, True)
     box = opened.prompts()[0]["box"]
     expected = packed_small.segment(photo, boxes=[box]).masks[0]
     whole = packed_small.segment(photo, boxes=[box], zoom=False, clip_to_box=False).masks[0]
@@ -59,6 +67,7 @@ def test_a_box_is_answered_on_its_crop(opened: Page, packed_small: Sam, shoot: S
     the_input_is_the_crop(opened, packed_small, photo, box)
     (saved,) = json.loads(opened.saved("#save-prompts"))["objects"]
     assert "zoom" not in saved["command"]
+    it_can_be_switched_off(opened, packed_small, photo, box)
 
     seen = opened.page.evaluate("window.inside().engines[0].embedding()")
     opened.page.keyboard.press("1")
@@ -76,13 +85,29 @@ def test_a_box_is_answered_on_its_crop(opened: Page, packed_small: Sam, shoot: S
     shoot(opened.page, "crops-wide")
 
 
+def it_can_be_switched_off(opened: Page, sam: Sam, photo: Any, box: Any) -> None:
+    opened.page.uncheck("#zoom")
+    opened.answered()
+    expected = sam.segment(photo, boxes=[box], zoom=False).masks[0]
+    assert iou(saved_mask(opened), expected) > 0.97
+    (saved,) = json.loads(opened.saved("#save-prompts"))["objects"]
+    assert (saved["zoom"], "--no-zoom" in saved["command"].split()) == (False, True)
+    opened.page.check("#zoom")
+    opened.answered()
+
+
 @pytest.mark.slow
 def test_the_server_answers_it_so_too(browser: Any) -> None:
     for address in run(start(["small"], port=0)):
         visit = Page(browser, address).open().example(2)
         visit.drag(*BOX)
         box = visit.prompts()[0]["box"]
-        assert np.array_equal(saved_mask(visit), load("small").segment(scene(visit), boxes=[box]).masks[0])
+        small = load("small")
+        assert np.array_equal(saved_mask(visit), small.segment(scene(visit), boxes=[box]).masks[0])
+        visit.page.uncheck("#zoom")
+        visit.answered()
+        whole = small.segment(scene(visit), boxes=[box], zoom=False).masks[0]
+        assert np.array_equal(saved_mask(visit), whole)
         visit.close()
 
 

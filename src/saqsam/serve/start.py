@@ -21,7 +21,7 @@ from saqsam.serve.answers import Decoder
 from saqsam.serve.encodings import Encodings
 from saqsam.serve.gate import LOOPBACK, Gate
 from saqsam.serve.http import Server
-from saqsam.serve.routes import Routes
+from saqsam.serve.routes import MOST_BYTES, Routes
 from saqsam.serve.site import folder_site, page_site
 from saqsam.web.facts import count_numbers, model_facts
 from saqsam.web.write import MANIFEST
@@ -129,7 +129,7 @@ def _manifest(entries: Sequence[dict[str, Any]], titles: dict[str, str]) -> byte
         "format": "saqsam-web",
         "version": 1,
         "saqsam": __version__,
-        "engine": {"kind": "server", "name": "saqsam"},
+        "engine": {"kind": "server", "name": "saqsam", "most_bytes": MOST_BYTES},
         "models": list(entries),
         "examples": [{"path": f"examples/{name}", "title": title} for name, title in titles.items()],
     }

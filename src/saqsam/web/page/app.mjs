@@ -65,7 +65,7 @@ async function begin() {
   const served = manifest.engine.kind === "server";
   if (!served && !hasSimd()) throw new Fault("simd");
   engines = manifest.models.map((model) => (served
-    ? new ServedEngine(model, model.engine, ask) : new BrowserEngine(model, manifest.engine.name)));
+    ? new ServedEngine(model, manifest.engine.most_bytes, ask) : new BrowserEngine(model, manifest.engine.name)));
   find("model").textContent = manifest.models.map(chipText).join("  |  ");
   find("model").hidden = false;
   if (served) {
@@ -133,9 +133,11 @@ async function refresh() {
   render();
   if (!answers) return;
   const mine = answers;
+  let told = false;
+  const heard = (progress) => { if (mine === answers) { tell(progress); told = true; } };
   waiting++;
   try {
-    for (const object of session.asked) await mine.ask(object, (progress) => { if (mine === answers) tell(progress); });
+    for (const object of session.asked) await mine.ask(object, heard);
   } catch (error) {
     if (mine === answers) complain(error);
     return;
@@ -147,6 +149,7 @@ async function refresh() {
   render();
   // Another click may have come meanwhile; its own answer will tell.
   if (isAsked(session.object) && mine.known(session.object)) say(`${session.object.name}: ${mine.figures(session.object)}.`);
+  else if (told) hint();
   facts();
 }
 
@@ -226,6 +229,13 @@ const act = {
   hover: hovering(view, () => ({ engines, session, answers, mode })),
 };
 
+/** Answer boxes on crops from now on, or on the whole photo; models that were not made for crops do so anyway. */
+function look(closer) {
+  zoom = closer;
+  if (answers) answers.zoom = zoom;
+  refresh();
+}
+
 function compared() {
   view.split = engines.length === 2 ? find("split").value / 1000 : null;
   if (engines.length === 2) {
@@ -246,9 +256,9 @@ function setMode(name) {
   find("canvas").classList.toggle("move", name === "move");
 }
 
-/** A button; after a click by hand the keys mean the photo again, not the button. */
+/** A button or a box to tick; after a click by hand the keys mean the photo again, not the button. */
 const press = (id, act) => find(id).addEventListener("click", (event) => {
-  act();
+  act(event.target);
   if (event.detail) find("canvas").focus({ preventScroll: true });
 });
 
@@ -270,17 +280,13 @@ function wire() {
     everything, undo: act.undo, redo: act.redo, clear: act.cancel, next: act.next,
     fit: () => view.fit(), larger: () => view.enlarge(1.25), smaller: () => view.enlarge(0.8),
     choose: () => find("file").click(), another: () => find("file").click(),
+    zoom: (box) => look(box.checked),
     "save-mask": () => saveMask(view.photo, answers.mask(session.object), session.object),
     "save-cutout": () => saveCutOut(view.photo, answers.mask(session.object), session.object),
     "save-coco": () => saveCoco(view.photo, answers.found(session)),
     "save-prompts": () => savePrompts(manifest.models[0], view.photo, answers.found(session)),
   })) press(id, does);
   find("split").addEventListener("input", compared);
-  find("zoom").addEventListener("change", ({ target }) => {
-    zoom = target.checked;
-    if (answers) answers.zoom = zoom;
-    refresh();
-  });
   find("file").addEventListener("change", ({ target }) => {
     if (target.files[0]) take(target.files[0], target.files[0].name);
     target.value = "";

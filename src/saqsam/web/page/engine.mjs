@@ -99,15 +99,18 @@ export class BrowserEngine {
 const POLL = 250;
 
 export class ServedEngine {
-  constructor(model, about, ask) {
+  constructor(model, mostBytes, ask) {
     this.model = model;
+    this.mostBytes = mostBytes;
     this.ask = ask;
-    this.about = { engine: about, threads: model.threads, why: "", load: 0 };
+    this.about = { engine: model.engine, threads: model.threads, why: "", load: 0 };
   }
 
   async start() {}
 
   async encode(photo, tell) {
+    // A server that refuses a body before it has read it looks to browsers as if it were gone.
+    if (photo.blob.size > this.mostBytes) throw new Fault("heavy", photo.name);
     this.photo = photo;
     this.whole = [0, 0, photo.width, photo.height];
     this.frame = placeOn(this.whole, this.model, null, photo).frame;

@@ -12,6 +12,7 @@ const SENTENCES = {
   token: () => "This server wants a token. Open the page with the whole address that saqsam printed.",
   photo: (name) => `${name || "This file"} could not be read as a picture. Take a JPEG, PNG, WebP, GIF or AVIF file.`,
   huge: (name) => `${name || "This picture"} has more pixels than this page takes (89 million). Make it smaller first.`,
+  heavy: (name) => `${name} is a larger file than the server takes (100 MB). Make it smaller first.`,
   server: (detail) => `The saqsam server did not answer as it should: ${detail}`,
   gone: () => "The saqsam server does not answer any more. Start it again with: saqsam serve",
   worker: () => "The page's worker could not be started. Reload; an extension may have blocked it.",
