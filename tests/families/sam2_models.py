@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
+from tests.families.levels_models import WIDTH, decoder_config, filled
 from transformers import Sam2Config, Sam2Model
 
 SIDE = 128
@@ -30,16 +30,10 @@ def tiny_config(side: int = SIDE, **decoder: Any) -> Sam2Config:
             },
             "backbone_channel_list": [128, 64, 32, 16],
             "backbone_feature_sizes": [[side // scale] * 2 for scale in (4, 8, 16)],
-            "fpn_hidden_size": 32,
+            "fpn_hidden_size": WIDTH,
         },
-        prompt_encoder_config={"hidden_size": 32, "image_size": side},
-        mask_decoder_config={
-            "hidden_size": 32,
-            "mlp_dim": 64,
-            "num_attention_heads": 2,
-            "iou_head_hidden_dim": 32,
-            **decoder,
-        },
+        prompt_encoder_config={"hidden_size": WIDTH, "image_size": side},
+        mask_decoder_config=decoder_config(**decoder),
     )
 
 
@@ -47,14 +41,6 @@ def tiny_sam2(seed: int = 0, side: int = SIDE, **decoder: Any) -> Sam2Model:
     """Random weights large enough that every part matters, the same for the same seed."""
     config = tiny_config(side, **decoder)
     config._attn_implementation = "sdpa"
-    model = Sam2Model(config).eval().requires_grad_(False)
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        spread = 0.3 if parameter.ndim > 1 else 0.1
-        parameter.copy_(spread * torch.randn(parameter.shape, generator=generator))
-        if "norm" in name and name.endswith("weight"):
-            parameter.add_(1.0)
-    table = torch.randn((2, 16), generator=generator)
-    for embedding in (model.shared_image_embedding, model.prompt_encoder.shared_embedding):
-        embedding.positional_embedding.copy_(table)
+    model = Sam2Model(config)
+    filled(model, model.named_parameters(), seed)
     return model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
+from tests.families.levels_models import WIDTH, decoder_config, filled
 from transformers import Sam3TrackerConfig, Sam3TrackerModel
 
 SIDE = 112
@@ -31,18 +31,12 @@ def tiny_config(*, levels: int = 3, **decoder: Any) -> Sam3TrackerConfig:
                 "global_attn_indexes": [1],
                 "pretrain_image_size": 42,
             },
-            "fpn_hidden_size": 32,
+            "fpn_hidden_size": WIDTH,
             "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]],
             "scale_factors": [4.0, 2.0, 1.0, 0.5][:levels],
         },
-        prompt_encoder_config={"hidden_size": 32, "image_size": SIDE},
-        mask_decoder_config={
-            "hidden_size": 32,
-            "mlp_dim": 64,
-            "num_attention_heads": 2,
-            "iou_head_hidden_dim": 32,
-            **decoder,
-        },
+        prompt_encoder_config={"hidden_size": WIDTH, "image_size": SIDE},
+        mask_decoder_config=decoder_config(**decoder),
     )
 
 
@@ -50,14 +44,6 @@ def tiny_sam3(seed: int = 0, *, levels: int = 3, **decoder: Any) -> Sam3TrackerM
     """Random weights large enough that every part matters, the same for the same seed."""
     config = tiny_config(levels=levels, **decoder)
     config._attn_implementation = "sdpa"
-    model = Sam3TrackerModel(config).eval().requires_grad_(False)
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in sorted(model.named_parameters()):
-        spread = 0.3 if parameter.ndim > 1 else 0.1
-        parameter.copy_(spread * torch.randn(parameter.shape, generator=generator))
-        if "norm" in name and name.endswith("weight"):
-            parameter.add_(1.0)
-    table = torch.randn((2, 16), generator=generator)
-    for embedding in (model.shared_image_embedding, model.prompt_encoder.shared_embedding):
-        embedding.positional_embedding.copy_(table)
+    model = Sam3TrackerModel(config)
+    filled(model, sorted(model.named_parameters()), seed)
     return model
