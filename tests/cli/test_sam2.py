@@ -77,8 +77,7 @@ def test_engines_that_know_it_run_and_others_say_what_does(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     image, box = ground.images / "000001.png", ("--box", "10,10,60,60")
-    for engine in ("int8", "onnxruntime"):
-        assert saqsam("segment", packed, image, *box, "--engine", engine).code == 0
+    assert saqsam("segment", packed, image, *box, "--engine", "int8").code == 0
     done = saqsam("export", packed, "--format", "web", "--out", tmp_path / "page", "--no-verify")
     assert "not verified" in done.out  # of random weights not even the model agrees with itself
     (entry,) = json.loads((tmp_path / "page" / "manifest.json").read_text())["models"]

@@ -175,6 +175,7 @@ def test_the_next_engine_computes_what_native_does_not(
             np.testing.assert_allclose(one.object_scores, two.object_scores, atol=1e-5)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("exported", ["SAM 2"], indirect=True)
 def test_float_graphs_are_the_float_model_and_bench_knows_who_computes_it(exported: Exported) -> None:
     _, expected = measure("torch float", exported.path, 1)
     _, masks = measure("onnxruntime float", exported.path, 1)
