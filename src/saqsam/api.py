@@ -92,7 +92,7 @@ def load(source: str | Path, device: str = "cpu", engine: str = "torch") -> Sam:
 @as_documented
 def quantize(
     sam: Sam | Model,
-    recipe: Recipe | str,
+    recipe: Recipe | str | Path,
     images: Images,
     annotations: str | Path | None = None,
     prompts: str | Path | None = None,
@@ -107,7 +107,7 @@ def quantize(
 
     Args:
         sam: a float model from ``load``, or a plain ``transformers.SamModel`` (or one of another family).
-        recipe: a ``Recipe``, or a name such as ``"saq-sam-star-w4a4"``.
+        recipe: a ``Recipe``, a name such as ``"saq-sam-star-w4a4"``, or a YAML file.
         images: folder of calibration images, searched with the folders in it and without hidden files; or the
             paths of the files. In all paths ``~`` is the home directory.
         annotations: COCO instances file; its boxes or clicks serve as prompts. Masks are not used.
@@ -170,7 +170,7 @@ def calibration_images(
 @as_documented
 def dry_run(
     sam: Sam | Model,
-    recipe: Recipe | str,
+    recipe: Recipe | str | Path,
     images: Images,
     annotations: str | Path | None = None,
     prompts: str | Path | None = None,
@@ -191,11 +191,15 @@ def dry_run(
 
 
 def _prepared(
-    sam: Sam | Model, recipe: Recipe | str, images: Images, *where: Any
+    sam: Sam | Model, recipe: Recipe | str | Path, images: Images, *where: Any
 ) -> tuple[Sam, Recipe, CalibrationSet]:
     """What ``quantize`` begins with; ``where``: as ``calibration_set`` goes on after ``images``."""
     sam = float_sam(sam)
-    chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    chosen = load_recipe(str(recipe)) if isinstance(recipe, str | Path) else recipe
+    if not isinstance(chosen, Recipe):
+        raise UsageError(
+            f"recipe: expected a Recipe, the name of one or a YAML file, got {type(chosen).__name__}"
+        )
     found = calibration_set(chosen, images, *where)
     found.log()
     return sam, chosen, found
@@ -226,7 +230,7 @@ def calibration_set(
             )
         paths = calibration_files(images)
         where = str(images) if isinstance(images, str | Path) else "the list of files"
-        chosen = grid_of_points(paths, settings, generator)
+        chosen = grid_of_points(paths, settings, generator, policy(on_error))
         return CalibrationSet(chosen, len(paths), where, settings.images, notes_on(chosen))
     if not isinstance(images, str | Path):
         raise UsageError("with annotations, images must be the directory that their file names refer to")

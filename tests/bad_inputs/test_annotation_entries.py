@@ -114,6 +114,15 @@ def test_ids_that_come_twice(tmp_path: Path, document: dict[str, Any]) -> None:
         assert f"used by an earlier {word}" in refused(tmp_path, broken)
 
 
+@pytest.mark.parametrize(("area", "noted"), [(1e12, 1), (1201, 1), (0.4, 1), (1200, 0), (1, 0)])
+def test_areas_that_count_no_pixels_are_noted(
+    tmp_path: Path, document: dict[str, Any], area: float, noted: int
+) -> None:
+    document["annotations"][0]["area"] = area
+    notes = read(tmp_path, document).notes
+    assert sum("area is below a pixel or above all pixels" in note for note in notes) == noted
+
+
 def test_what_may_be_missing_is_supplied_and_noted(tmp_path: Path, document: dict[str, Any]) -> None:
     document["annotations"][1] = annotation(0, segmentation=compressed(square_mask()))
     for key in ("area", "bbox", "iscrowd"):

@@ -5,6 +5,7 @@ Several of these make the usual metric code crash, or report a plausible wrong f
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from collections.abc import Callable
@@ -80,6 +81,10 @@ def test_bytes_that_are_not_text(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(b'{"images": "\xff\xfe"}')
     with pytest.raises(AnnotationError, match="not UTF-8"):
         read_instances(tmp_path / "a.json", tmp_path)
+    for packed in (gzip.compress(b"{}"), b"PK\x03\x04"):
+        (tmp_path / "a.json").write_bytes(packed)
+        with pytest.raises(AnnotationError, match="an archive, not JSON; unpack it"):
+            read_instances(tmp_path / "a.json", tmp_path)
     (tmp_path / "a.json").write_bytes("{}".encode("utf-16"))
     with pytest.raises(AnnotationError, match="not UTF-8"):
         read_instances(tmp_path / "a.json", tmp_path)

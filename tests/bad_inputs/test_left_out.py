@@ -16,7 +16,7 @@ from saqsam.api import calibration_images, evaluate
 from saqsam.datasets.bad_entries import BadEntries, left_out_lines
 from saqsam.datasets.coco import read_instances
 from saqsam.datasets.instances import InstanceSet
-from saqsam.errors import AnnotationError, InputError, UsageError
+from saqsam.errors import AnnotationError, ImageError, InputError, UsageError
 from saqsam.prompts.from_dataset import prompts_for
 from saqsam.recipe import load_recipe
 from saqsam.sam import Sam
@@ -204,6 +204,14 @@ def test_calibration_draws_another_picture_for_one_that_cannot_be_read(
     other.path.write_bytes(b"torn")
     with pytest.raises(InputError, match="no image could be used"):
         calibration_images(recipe, tmp_path, tmp_path / "a.json", on_error="skip")
+    Image.new("RGB", (WIDTH, HEIGHT)).save(other.path)  # without annotations, by a grid of clicks, as well
+    for chance in range(3):
+        seeded = load_recipe("rtn-w8a8", settings=("calibration.images=1", f"calibration.seed={chance}"))
+        bad = BadEntries("skip")
+        assert [one.path for one in calibration_images(seeded, tmp_path, on_error=bad)] == [other.path]
+        assert {left.entry for left in bad.left_out} <= {chosen.path.name}
+    with pytest.raises(ImageError, match="not an image"):
+        calibration_images(load_recipe("rtn-w8a8"), tmp_path)
 
 
 def test_label_files_and_maps_follow_the_same_policy(tmp_path: Path) -> None:

@@ -118,11 +118,13 @@ def refusal_in(directory: Path) -> str:
         ({"weight_map": {"a": 5}}, "has no 'weight_map'"),
         ({"weight_map": []}, "has no 'weight_map'"),
         ({}, "has no 'weight_map'"),
+        ({"weight_map": {"a": "part.safetensors", "b": "again.safetensors"}}, "in two of its shards"),
         ({"weight_map": {"a": "part.safetensors"}}, "asks for 4 layers, more than there are tensors"),
     ],
 )
 def test_an_index_of_shards_that_is_wrong(directory: Path, index: dict[str, Any], words: str) -> None:
     (directory / "model.safetensors").unlink()
     save_file({"vision_encoder.pos_embed": torch.ones(1, 8, 8, 48)}, directory / "part.safetensors")
+    save_file({"vision_encoder.pos_embed": torch.zeros(1, 8, 8, 48)}, directory / "again.safetensors")
     (directory / "model.safetensors.index.json").write_text(json.dumps(index))
     assert words in refusal_in(directory)

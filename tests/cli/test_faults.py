@@ -173,3 +173,12 @@ def test_a_pipe_that_closes_early_is_met_with_silence(command: str) -> None:
     os.close(writer)
     _, said = run.communicate(timeout=240)
     assert (run.returncode, said) == (1, "")
+
+
+def test_closed_streams_do_not_end_the_work(command: str) -> None:
+    closed = subprocess.run(["sh", "-c", f"'{command}' recipe list >&- 2>&-"], check=False, timeout=240)
+    assert closed.returncode == 0
+    kept = subprocess.run(
+        ["sh", "-c", f"'{command}' recipe list >&-"], stderr=subprocess.PIPE, check=False, timeout=240
+    )
+    assert (kept.returncode, kept.stderr) == (0, b"")

@@ -74,12 +74,15 @@ QUANTIZE = ("quantize", "nano", *IMAGES, "--out", "{tmp}/new.safetensors")
 EVALUATE = ("evaluate", "nano", *IMAGES, *ANNOTATIONS)
 COMPARE = ("compare", "nano", "{packed}", *IMAGES, *ANNOTATIONS)
 SEGMENT = ("segment", "nano", "{images}/000001.png")
+BOX = ("--box", "1,2,30,40")
 FOLDER = ("segment", "nano", "{images}", "--detections", "{detections}", "--out", "{tmp}/new.json")
 
 WRONG_USAGE = [
     # a verb or an option that does not exist
     (("evaluat",), "Did you mean 'evaluate'?"),
     ((*EVALUATE, "--imagse", "x"), "No such option: --imagse"),
+    ((*EVALUATE[:3], "", *ANNOTATIONS), "nothing after --images: is a variable of the shell not set?"),
+    ((*EVALUATE, "--show-dir="), "nothing after --show-dir"),
     # something required is missing
     (("quantize", "nano", *IMAGES), "'--out'"),
     (("quantize",), "'MODEL'"),
@@ -113,6 +116,10 @@ WRONG_USAGE = [
     ((*FOLDER, "--box", "1,2,30,40"), "a folder is segmented with --detections"),
     (("segment", "nano", "{images}"), "--detections FILE"),
     ((*FOLDER[:-1], "{tmp}/new.png"), "written as .json"),
+    (
+        (*SEGMENT, *BOX, "--out", "{images}/m.png", "--overlay", "{images}/../images/m.png"),
+        "--out and --overlay name the same file",
+    ),
     # a recipe that does not exist, or does not mean anything
     ((*QUANTIZE, "--set", "clip.focus_treshold=0.5"), "did you mean 'focus_threshold'?"),
     ((*QUANTIZE, "--set", "clip.focus_threshold=warm"), "clip.focus_threshold"),
@@ -126,6 +133,7 @@ WRONG_USAGE = [
     ((*EVALUATE, "--calibration", "{images}"), "goes with --as-published"),
     (("recipe", "show", "rtnn"), "did you mean 'rtn'?"),
     (("recipe", "show", "{tmp}/none.yaml"), "none.yaml"),
+    ((*QUANTIZE, "--run", "{annotations}"), "this is a file; name a directory"),
     # files that are not there, or not what they should be
     ((*EVALUATE, "--device", "meta"), "device 'meta': cannot be used here"),
     ((*EVALUATE[:2], "--images", "{tmp}/none", *ANNOTATIONS), "there is no such directory"),

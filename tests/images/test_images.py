@@ -104,6 +104,10 @@ def test_sixteen_bit_colour(tmp_path: Path) -> None:
     red, green, blue = open_image(tmp_path / "deep.ppm").pixels[0, 0].tolist()
     assert (red, blue) == (255, 0)
     assert green in (127, 128)
+    assert open_image(tmp_path / "deep.ppm").notes == ()
+    (tmp_path / "deep.ppm").write_bytes(b"P6 1 1 65535\n" + bytes((15, 255, 2, 0, 0, 9)))
+    (note,) = open_image(tmp_path / "deep.ppm").notes
+    assert "nearly black" in note
 
 
 def test_transparent_pixels_keep_their_colour(tmp_path: Path) -> None:

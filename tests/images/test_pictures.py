@@ -25,6 +25,13 @@ ALPHA = np.concatenate([PIXELS, GREY[..., None]], axis=2)
 FLOATS = PIXELS.astype(np.float32)
 
 
+class Whole(np.ndarray):
+    """Has ways of its own, as subclasses of arrays do; numpy has crashed on repeating ``np.matrix``."""
+
+    def __getitem__(self, key: object) -> Any:
+        raise TypeError(f"not to be taken apart by {key}")
+
+
 def chw(values: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(values, 2, 0)))
 
@@ -44,6 +51,8 @@ def chw(values: np.ndarray) -> torch.Tensor:
         (chw(PIXELS), PIXELS),
         (chw(ALPHA), PIXELS),
         (chw(FLOATS / 255).requires_grad_(), PIXELS),
+        (GREY.view(Whole), np.repeat(GREY[..., None], 3, 2)),
+        (np.asfortranarray(PIXELS[::-1])[::-1], PIXELS),
         (torch.from_numpy(GREY)[None], np.repeat(GREY[..., None], 3, 2)),
         (Image.fromarray(PIXELS), PIXELS),
         (Image.fromarray(ALPHA, "RGBA"), PIXELS),
@@ -114,6 +123,14 @@ def test_a_pillow_image_keeps_its_own_pixel_frame(tmp_path: Path) -> None:
         found = as_pixels(image)
     assert np.array_equal(found.pixels, PIXELS)
     assert "not applied" in found.notes[0]
+
+
+def test_pictures_that_are_nearly_black_say_so() -> None:
+    (note,) = as_pixels(PIXELS // 128).notes
+    assert note.startswith("nearly black: no value reaches 17 of 255")
+    assert as_pixels(Image.fromarray(PIXELS // 128)).notes == (note,)
+    assert as_pixels(torch.ones(3, 6, 6).to(torch.float8_e4m3fn)).pixels.min() == 255
+    assert as_pixels(np.zeros((4, 4), np.uint8)).notes == ()
 
 
 def test_a_pipe_and_a_device_are_named(tmp_path: Path) -> None:

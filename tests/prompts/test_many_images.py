@@ -116,7 +116,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"labels": []}, "2 images, but labels has 0 entries"),
     ({"boxes": "ab"}, "boxes must be a list with one entry for each image, got str"),
     ({"boxes": iter([None, None])}, "boxes must be a list with one entry for each image"),
-    ({"batch": 0}, "batch 0: encode at least 1 image"),
+    ({"batch": 0}, "batch 0: give the images to encode at a time, 1 or more"),
+    ({"batch": 1.5}, "batch 1.5: give the images"),
 ]
 
 

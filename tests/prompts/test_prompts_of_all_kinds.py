@@ -100,7 +100,13 @@ def test_one_box_and_one_click_need_no_second_bracket(float_sam: Sam) -> None:
         ({"points": [[[1, 1]], []]}, "prompt 1 has neither a box nor a click"),
         ({"points": [[1, 1], [2, 2]], "labels": [1, -1]}, "prompt 1 has neither"),
         ({"boxes": [[1, 1, 9, 9]], "masks": np.zeros((2, 64, 64))}, "every prompt needs its own row"),
+        ({"boxes": [1, 1, 9, 9], "points": [[1, 1], [2, 2]]}, r"one object have shape \(1, K, 2\)"),
+        ({"boxes": np.ma.masked_less([[1, 1, 9, 9], [0, 0, 9, 9]], 1)}, "masked"),
+        ({"boxes": torch.zeros(1, 4, device="meta")}, "four numbers x0, y0, x1, y1, got Tensor"),
+        ({"boxes": torch.zeros(1, 4).to_sparse()}, "four numbers x0, y0, x1, y1, got Tensor"),
         ({"masks": np.zeros((1, 96, 128))}, "low-resolution logits"),
+        ({"masks": np.full((64, 64), 1e300)}, "not a finite number in float32"),
+        ({"masks": np.eye(64)}, "holds 0 and 1 alone, but logits are negative"),
         ({"points": [[1, 1]], "zoom": True}, "no boxes"),
         ({"points": [[1, 1]], "clip_to_box": True}, "no boxes"),
         ({"boxes": [1, 1, 9, 9], "masks": np.zeros((64, 64)), "zoom": True}, "frame of the whole image"),
@@ -109,6 +115,13 @@ def test_one_box_and_one_click_need_no_second_bracket(float_sam: Sam) -> None:
 def test_prompts_that_contradict_each_other(float_sam: Sam, given: dict[str, Any], words: str) -> None:
     with pytest.raises(PromptError, match=words):
         float_sam.segment(SCENE.image, **given)
+
+
+def test_tensors_in_lists_and_of_short_floats(float_sam: Sam) -> None:
+    corners = torch.tensor(SCENE.boxes[0], dtype=torch.float32)
+    expected = float_sam.segment(SCENE.image, boxes=corners).low_res_logits
+    for boxes in ([corners.clone().requires_grad_()], corners.to(torch.bfloat16)[None], [tuple(corners)]):
+        assert torch.equal(float_sam.segment(SCENE.image, boxes=boxes).low_res_logits, expected)
 
 
 def test_files_of_masks(float_sam: Sam, tmp_path: Path) -> None:
@@ -120,6 +133,8 @@ def test_files_of_masks(float_sam: Sam, tmp_path: Path) -> None:
     found = read_masks([tmp_path / "logits.npy", tmp_path / "mask.png"], frame, 64)
     assert np.array_equal(found[:2], logits)
     assert np.array_equal(found[2], logits_of_mask(mask, frame, 64))
+    Image.fromarray(mask.astype(np.uint8) * 3).save(tmp_path / "label.png")
+    assert np.array_equal(read_masks([tmp_path / "label.png"], frame, 64)[0], found[2])
     answer = float_sam.segment(SCENE.image, boxes=SCENE.boxes[0], masks=found[2]).masks[0]
     assert (answer & mask).sum() / (answer | mask).sum() > 0.7
 
@@ -135,6 +150,13 @@ def test_files_that_hold_no_mask(tmp_path: Path, float_sam: Sam) -> None:
     for name in ("objects", "cut"):
         with pytest.raises(PromptError, match="not a numpy file"):
             read_masks([tmp_path / f"{name}.npy"], frame, 64)
+    np.savez(tmp_path / "several.npz", a=np.zeros((64, 64)))
+    with pytest.raises(PromptError, match="archive of several arrays"):
+        read_masks([(tmp_path / "several.npz").rename(tmp_path / "several.npy")], frame, 64)
+    for name, values in (("black", [0]), ("grey", [0, 40, 99])):
+        Image.fromarray(np.resize(np.array(values, np.uint8), (96, 128))).save(tmp_path / f"{name}.png")
+        with pytest.raises(ImageError, match="give one with the object in white"):
+            read_masks([tmp_path / f"{name}.png"], frame, 64)
     Image.new("L", (64, 64)).save(tmp_path / "small.png")
     with pytest.raises(ImageError, match="64 x 64 pixels, the image 128 x 96"):
         read_masks([tmp_path / "small.png"], frame, 64)

@@ -13,7 +13,7 @@ from transformers import SamModel
 
 import saqsam as sq
 from saqsam.api import calibration_set
-from saqsam.errors import UsageError
+from saqsam.errors import RecipeError, UsageError
 from saqsam.images.files import open_image
 from saqsam.recipe import load_recipe
 from saqsam.shipped.embedded import embedded_sam
@@ -96,6 +96,10 @@ def test_pictures_as_people_name_them(tmp_path: Path, monkeypatch: pytest.Monkey
         assert [one.path for one in calibration_set(RECIPE, images).images] == [path]
     with pytest.raises(UsageError, match=r"images\[0\]: expected the path of a file, got ndarray"):
         calibration_set(RECIPE, [np.zeros((4, 4, 3), np.uint8)])  # type: ignore[list-item]
+    with pytest.raises(UsageError, match="a YAML file, got int"):
+        sq.quantize(sq.load("nano"), 7, path)  # type: ignore[arg-type]
+    with pytest.raises(RecipeError, match=r"absent\.yaml"):
+        sq.quantize(sq.load("nano"), tmp_path / "absent.yaml", path)
     with pytest.raises(UsageError, match="images: expected a folder or a list of files, got int"):
         calibration_set(RECIPE, 7)  # type: ignore[arg-type]
 

@@ -197,6 +197,22 @@ def test_boxes_past_the_image_are_counted(nano: SamModel, scene_set: InstanceSet
     assert evaluate_instances(Sam(nano, "nano"), scene_set, prompts).clipped_boxes == 1
 
 
+def test_dark_pictures_and_masks_without_a_pixel_are_noted(
+    nano: SamModel, scene_set: InstanceSet, tmp_path: Path
+) -> None:
+    one = scene_set.first(1)
+    (image,) = one.images
+    first, *others = one.instances_of(image.id)
+    thin = dataclasses.replace(first, outline=[[1, 2, 9, 2, 5, 2]])
+    Image.fromarray(open_image(image.path).pixels // 20).save(tmp_path / "dark.png")
+    dark = dataclasses.replace(image, path=tmp_path / "dark.png")
+    changed = dataclasses.replace(one, images=(dark,), instances={image.id: [thin, *others]})
+    notes = evaluate_instances(Sam(nano, "nano"), changed, prompts_for(one, "boxes")).notes
+    assert any(note.startswith("1 of 1 pictures are nearly black") for note in notes)
+    assert any(note.startswith("1 annotated masks hold no pixel") for note in notes)
+    assert not evaluate_instances(Sam(nano, "nano"), one, prompts_for(one, "boxes")).notes
+
+
 def test_seconds_are_those_of_the_evaluated_model(
     nano: SamModel, scene_set: InstanceSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

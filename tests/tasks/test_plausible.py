@@ -194,6 +194,13 @@ def test_little_or_nothing_to_ask(scene_set: InstanceSet, tmp_path: Path) -> Non
     assert "no image has an annotated object" in implausible(bare, {}, "boxes")[0]
 
 
+def test_scores_that_turn_the_order_of_masks(scene_set: InstanceSet, tmp_path: Path) -> None:
+    found = [
+        row | {"score": -1.5 if place else 0.7} for place, row in enumerate(rows(scene_set, as_it_is, same))
+    ]
+    assert "16 of 17 (94 %) scores are 0 or less" in noted(scene_set, tmp_path / "d.json", found)
+
+
 def test_real_detections_of_a_kind_are_not_suspected(scene_set: InstanceSet, tmp_path: Path) -> None:
     """Boxes that stray, miss objects and name wrong categories, as those of a weak detector do."""
     rng = np.random.default_rng(0)
@@ -250,10 +257,16 @@ def counts(truth: Sequence[int], labels: Sequence[int]) -> np.ndarray[Any, Any]:
         (list(range(256)), list(range(256)), None),
         ([1, 2, 3, 4], [0, 1, 2, 3], "labels look one too low"),
         ([0, 1, 2, 3], [1, 2, 3, 4], "labels look one too high"),
-        ([1, 1, 1, 1], [0, 0, 0, 0], None),
+        ([1, 1, 1, 1], [0, 0, 0, 0], "agree on no pixel: labels there are 0, true ones 1"),
+        ([1, 2, 3, 3], [9, 9, 7, 7], "labels there are 7, 9, true ones 1, 2, 3"),
     ],
 )
 def test_numbers_of_label_maps(truth: Sequence[int], labels: Sequence[int], words: str | None) -> None:
     found = list(label_notes(counts(truth, labels)))
     assert len(found) == (words is not None)
     assert words is None or words in found[0]
+
+
+def test_a_truth_without_a_counted_pixel() -> None:
+    (note,) = label_notes(np.zeros((3, 3), np.int64))
+    assert "no pixel of the truth is counted" in note

@@ -10,11 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from saqsam.calibrate.images import CalibrationImage, opened
-from saqsam.images.files import NEARLY_BLACK, Pixels
+from saqsam.images.files import Pixels
 
 logger = logging.getLogger("saqsam")
-DARK = 16
-"""Of 255: a picture without any value as high is nearly black."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +86,7 @@ def notes_on(images: Sequence[CalibrationImage]) -> tuple[str, ...]:
     first: dict[bytes, str] = {}
     for image in images:
         name, picture = image.path.name, opened(image)
-        known = any(note.startswith(NEARLY_BLACK) for note in picture.notes)
-        for note in (*picture.notes, *(() if known else _looks(picture.pixels))):
+        for note in (*picture.notes, *_looks(picture.pixels)):
             told[note].append(name)
         twin = first.setdefault(_digest(picture.pixels), name)
         if twin is not name:
@@ -100,8 +97,6 @@ def notes_on(images: Sequence[CalibrationImage]) -> tuple[str, ...]:
 def _looks(pixels: Pixels) -> tuple[str, ...]:
     if (pixels == pixels[0, 0]).all():
         return ("all pixels have one colour, so ranges and scales mean little; use photographs",)
-    if pixels.max() < DARK:
-        return (f"{NEARLY_BLACK}: no value reaches {DARK} of 255; stretch it to the full range first",)
     return ()
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from saqsam.datasets.bad_entries import BadEntries
 from saqsam.datasets.instances import ImageRecord, can_be_read, open_listed
-from saqsam.errors import UsageError
+from saqsam.errors import ImageError, UsageError
 from saqsam.families.embedding import Embedding
 from saqsam.families.framing import preprocess
 from saqsam.families.record import Model
@@ -170,11 +170,30 @@ def chosen_images(
 
 
 def grid_of_points(
-    paths: Sequence[Path], settings: Calibration, generator: torch.Generator
+    paths: Sequence[Path], settings: Calibration, generator: torch.Generator, bad: BadEntries
 ) -> list[CalibrationImage]:
-    """At most ``settings.images`` of the files, drawn without replacement, each with a grid of clicks."""
-    order = torch.randperm(len(paths), generator=generator)[: settings.images].tolist()
-    return [CalibrationImage(path, _grid(path, settings.prompts)) for path in (paths[i] for i in order)]
+    """At most ``settings.images`` of the files, drawn without replacement, each with a grid of clicks.
+
+    Args:
+        paths: the files.
+        settings: how many images, and how many clicks on each.
+        generator: everything random comes from it.
+        bad: where it leaves bad entries out, files that cannot be read are listed there, and others are drawn
+            in their place.
+
+    Raises:
+        ImageError: a file cannot be read. InputError: none can.
+    """
+    chosen: list[CalibrationImage] = []
+    for index in torch.randperm(len(paths), generator=generator).tolist():
+        if len(chosen) == settings.images:
+            break
+        try:
+            chosen.append(CalibrationImage(paths[index], _grid(paths[index], settings.prompts)))
+        except ImageError as error:
+            bad.leave_out_image(error)
+    bad.refuse_nothing(len(chosen))
+    return chosen
 
 
 def calibration_files(images: str | Path | Iterable[str | Path]) -> list[Path]:

@@ -94,6 +94,9 @@ def read_shards(index_path: Path) -> Checkpoint:
         if not (index_path.parent / file).exists():
             raise CheckpointError(index_path, f"names the shard '{file}', which is not beside it", _COPY)
         shard = read_checkpoint(index_path.parent / file)
+        twice = sorted(tensors.keys() & shard.tensors.keys())
+        if twice:
+            raise CheckpointError(index_path, f"the tensor {twice[0]!r} stands in two of its shards", _COPY)
         tensors.update(shard.tensors)
         size += shard.size
     return Checkpoint(index_path, tensors, {}, size=size)

@@ -257,7 +257,11 @@ def _check_archive(path: Path, also: Sequence[type]) -> None:
                     path, "its parts are compressed, which PyTorch never does", _REDOWNLOAD
                 )
             if pickles[0].file_size > MAX_PICKLE:
-                raise CorruptCheckpoint(path, "its table of tensors is far too large for a SAM", _REDOWNLOAD)
+                raise CorruptCheckpoint(
+                    path,
+                    "its table of tensors is far too large for a SAM",
+                    f"If its values are arrays of numpy, make them tensors. {_SAVE_STATE}",
+                )
             if not is_official_file(path):
                 check_records(path, archive)
             refuse_globals(path, read_record(archive, pickles[0]), also)

@@ -32,7 +32,7 @@ from saqsam.cli import (
 from saqsam.cli.details import details
 from saqsam.cli.renamed import with_present_names
 from saqsam.cli.sections import SectionedCommand
-from saqsam.errors import SaqsamError
+from saqsam.errors import SaqsamError, UsageError
 from saqsam.files import NO_ROOM
 from saqsam.visible import visible
 
@@ -107,6 +107,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     for note in notes:
         typer.echo(f"note: {note}", err=True)
     try:
+        _refuse_empty(words)
         code = app(words, prog_name="saqsam", standalone_mode=False, obj=options)
     except (KeyboardInterrupt, typer.Abort):
         code = 130
@@ -136,6 +137,21 @@ def _explain(error: Exception, debug: bool, words: Sequence[str]) -> tuple[int, 
         return 1, f"saqsam: {name}{error.strerror}; check the path and who may read and write there"
     where = "" if debug else "; run with 'saqsam --debug ...' to see where"
     return 1, f"saqsam: unexpected {type(error).__name__}: {_one_line(str(error))[:300]}{where}"
+
+
+def _refuse_empty(words: Sequence[str]) -> None:
+    """Refuse what a variable of the shell that is not set leaves: as a path it would be the folder one is in.
+
+    Raises:
+        UsageError: a word is empty, or an option's value is.
+    """
+    for place, word in enumerate(words):
+        before = words[place - 1] if place else "saqsam"
+        if not word.strip() or (word.startswith("--") and word.find("=") == len(word) - 1 > 2):
+            after = word.rstrip("=") if word.strip() else before
+            raise UsageError(
+                f"there is nothing after {after}: is a variable of the shell not set? give its value"
+            )
 
 
 def _at_home(word: str) -> str:

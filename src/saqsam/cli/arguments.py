@@ -219,10 +219,10 @@ def check_outputs(paths: Iterable[tuple[Path | None, str]], force: bool) -> None
         if path is None:
             continue
         check_output(path, option, force)
-        absolute = path.absolute()
-        if absolute in seen:
-            raise UsageError(f"{seen[absolute]} and {option} name the same file {path}")
-        seen[absolute] = option
+        place = path.resolve()
+        if place in seen:
+            raise UsageError(f"{seen[place]} and {option} name the same file {path}; give each its own")
+        seen[place] = option
 
 
 def make_directory(path: Path, option: str, force: bool) -> Path:

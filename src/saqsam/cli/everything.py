@@ -116,6 +116,7 @@ def everything(
     written.check(image)
 
     from saqsam.everything import EverythingOptions
+    from saqsam.images.files import dark_pictures
     from saqsam.report.show import make_show_directory
 
     options = EverythingOptions(**asdict(clicks))
@@ -131,7 +132,7 @@ def everything(
         )
     with atomic_write(written.out) as temporary:
         temporary.write_text(run.document(), encoding="utf-8")
-    notes = (*notes, *_advice(run, options))
+    notes = (*notes, *dark_pictures(run.dark, len(run.images)), *_advice(run, options))
     for error in run.failures if bad.skip else ():
         bad.leave_out_image(error)
     _print(model, written.out, run, time.perf_counter() - started, notes, bad, json)
@@ -150,6 +151,7 @@ class _Run:
     images: list[dict[str, Any]] = field(default_factory=list)
     masks: list[dict[str, Any]] = field(default_factory=list)
     failures: list[ImageError] = field(default_factory=list)
+    dark: int = 0
 
     def add(self, image: ListedImage, found: Everything) -> None:
         height, width = found.size
@@ -199,6 +201,8 @@ def _run(
 
 
 def _readable(images: list[ListedImage], run: _Run, report: Report) -> Iterator[tuple[ListedImage, Any]]:
+    from saqsam.images.files import is_nearly_black
+
     for done, image in enumerate(images):
         report("images", done, len(images))
         try:
@@ -206,6 +210,7 @@ def _readable(images: list[ListedImage], run: _Run, report: Report) -> Iterator[
         except ImageError as error:
             run.failures.append(error)
             continue
+        run.dark += is_nearly_black(pixels)
         yield image, pixels
     report("images", len(images), len(images))
 

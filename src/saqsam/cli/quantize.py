@@ -124,7 +124,10 @@ def carry_out(command: Command, run: Path | None, *, json: bool) -> None:
                 exif=command.exif,
             )
         except ImageError as error:
-            hint = "calibration stops here, since other images give other ranges: mend or remove this one"
+            hint = (
+                "calibration stops here, since other images give other ranges: mend or remove this one, or "
+                "add --on-error skip to draw another"
+            )
             raise ImageError(error.path, f"{error.reason}; {hint}") from error
         quantized.save(out)
     if run is not None:

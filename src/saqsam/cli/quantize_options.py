@@ -153,6 +153,8 @@ class WrittenOptions:
             raise UsageError("option '--out' is missing: name the packed file to write, or give --dry-run")
         if self.out.suffix != ".safetensors":
             raise UsageError(f"--out {self.out}: a packed file's name ends in .safetensors")
+        if self.run is not None and self.run.exists() and not self.run.is_dir():
+            raise UsageError(f"--run {self.run}: this is a file; name a directory")
         if self.run is not None and not self.force:
             check_unfinished(self.run, self.out)
         return check_output(self.out, "--out", self.force)

@@ -52,7 +52,7 @@ def show(
     if half is not None:
         recipe = only(recipe, half)
     if diff is not None:
-        _show_differences(recipe, load_recipe(diff), json)
+        _show_differences((name, recipe), (diff, load_recipe(diff)), json)
         return
     if json:
         print_json({"recipe": recipe.to_dict(), "recipe_hash": recipe.recipe_hash})
@@ -60,21 +60,23 @@ def show(
         typer.echo(recipe.to_yaml(), nl=False)
 
 
-def _show_differences(recipe: Recipe, other: Recipe, json: bool) -> None:
-    differing = differences(recipe, other)
+def _show_differences(one: tuple[str, Recipe], other: tuple[str, Recipe], json: bool) -> None:
+    """Two recipes under the names that they were asked for by: their own may be the same."""
+    names = [one[0], other[0]]
+    differing = differences(one[1], other[1])
     if json:
         print_json(
             {
-                "recipes": [recipe.name, other.name],
-                "differences": [{"key": one.key, "values": [one.one, one.other]} for one in differing],
+                "recipes": names,
+                "differences": [{"key": each.key, "values": [each.one, each.other]} for each in differing],
             }
         )
         return
     if not differing:
-        print_lines([f"{recipe.name} and {other.name} differ in nothing"])
+        print_lines([f"{names[0]} and {names[1]} differ in nothing"])
         return
-    rows = [[one.key, _short(one.one), _short(one.other)] for one in differing]
-    print_table("", ["key", recipe.name, other.name], rows, right=3)
+    rows = [[each.key, _short(each.one), _short(each.other)] for each in differing]
+    print_table("", ["key", *names], rows, right=3)
 
 
 def _short(value: object) -> str:

@@ -61,6 +61,7 @@ class _Run:
     without_detections: int = 0
     clipped: int = 0
     encoder_passes: int = 0
+    dark: int = 0
     duplicates: int | None = None
 
 
@@ -99,6 +100,7 @@ def segment_folder(
             )
         check_output(out, "--out", force)
 
+    from saqsam.images.files import dark_pictures
     from saqsam.many.work import Item
     from saqsam.prompts.from_dataset import prompts_for
     from saqsam.prompts.plausible import implausible
@@ -128,6 +130,7 @@ def segment_folder(
         temporary.write_text(_lines(run.results), encoding="utf-8")
     for error in run.failures if bad.skip else ():
         bad.leave_out_image(error)
+    notes += dark_pictures(run.dark, run.images - run.without_detections)
     _print(request.by.model, out, run, seconds, notes, bad, json)
     if run.failures and not bad.skip:
         raise InputError(
@@ -240,6 +243,7 @@ def _gathered(rows: Sequence[Row]) -> _Run:
         without_detections=sum(not row["asked"] for row in read),
         clipped=sum(row["clipped"] for row in read),
         encoder_passes=sum(row.get("encoder_passes", 0) for row in read),
+        dark=sum(row.get("dark", False) for row in read),
     )
 
 

@@ -182,6 +182,11 @@ class ObjectEntries:
         elif area is None:
             area = mask_area(rasterise(outline, record.height, record.width))
             self.bad.note("annotations without area: counted from the mask")
+        elif area > record.width * record.height or 0 < area < 1:
+            self.bad.note(
+                "annotations whose area is below a pixel or above all pixels of the image: small, medium and "
+                "large go by it; write pixels, or leave area out"
+            )
         if area == 0:  # COCO train2017 itself has one, on image 200365
             self.bad.note("annotations of area 0: no model can find them")
         crowd = entry.get("iscrowd")

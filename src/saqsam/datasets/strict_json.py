@@ -20,6 +20,8 @@ MAX_BYTES = 1 << 30
 
 _NOT_A_FILE = "is not a file; give the path of a json file"
 _ABSENT = "no such file; check the path"
+_PACKED = (b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"\x28\xb5\x2f\xfd")
+"""How zip, gzip, bzip2, xz, 7z and zstd begin."""
 
 
 class _Refused(ValueError):
@@ -45,6 +47,8 @@ def read_json(path: str | Path, *, max_bytes: int = MAX_BYTES, keep_nan: bool = 
         raise AnnotationError(path, ["the file is empty; fetch or write it again"])
     if content.lstrip()[:1] == b"<":
         raise AnnotationError(path, ["this is a web page or XML, not JSON; did the download fail?"])
+    if content.startswith(_PACKED):
+        raise AnnotationError(path, ["this is an archive, not JSON; unpack it and give the json file in it"])
     if is_lfs_pointer(content):
         raise AnnotationError(path, [LFS_POINTER])
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -35,6 +35,8 @@ IMAGE_SUFFIXES = frozenset(
 """Lower-case endings by which a folder's images are found; what a file is, its content decides."""
 NEARLY_BLACK = "nearly black"
 """How the note on a picture begins that was read with too wide a scale."""
+DARK = 17
+"""Of 255: a picture without any value as high is nearly black."""
 _DARK_16_BIT = 1 << 12
 """Data of 12 bits in a file of 16 stays below this value."""
 
@@ -111,7 +113,7 @@ def open_image(path: str | Path, *, max_pixels: int | None = None, apply_exif: b
             raise ImageError(
                 path, f"damaged or truncated image ({type(error).__name__}: {error}); copy it again"
             ) from error
-    return LoadedImage(pixels, (*notes, *_notes_from_warnings(said)))
+    return LoadedImage(pixels, (*notes, *_notes_from_warnings(said), *dark_note(pixels, notes)))
 
 
 def image_file(path: str | Path) -> Path:
@@ -209,7 +211,27 @@ def from_pillow(image: Image.Image, where: str = "image") -> LoadedImage:
         raise ImageError(path, f"has no pixels ({image.width} x {image.height}); pass a picture")
     if orientation in ORIENTATIONS and image.format != "TIFF":
         notes.append(f"EXIF orientation {orientation} not applied: coordinates count the image's own pixels")
-    return LoadedImage(pixels, (*notes, *converted))
+    return LoadedImage(pixels, (*notes, *converted, *dark_note(pixels, converted)))
+
+
+def dark_note(pixels: Pixels, notes: Iterable[str] = ()) -> tuple[str, ...]:
+    """A note on a picture that is nearly black but not all black, unless one of ``notes`` says so."""
+    if not is_nearly_black(pixels) or any(note.startswith(NEARLY_BLACK) for note in notes):
+        return ()
+    return (f"{NEARLY_BLACK}: no value reaches {DARK} of 255; stretch it to the full range first",)
+
+
+def is_nearly_black(pixels: Pixels) -> bool:
+    """Whether a picture is so dark that its values were probably read with too wide a scale."""
+    return 0 < int(pixels.max()) < DARK
+
+
+def dark_pictures(count: int, total: int) -> tuple[str, ...]:
+    """A note on the nearly black pictures of a set, where there are any."""
+    if not count:
+        return ()
+    said = f"{count} of {total} pictures are {NEARLY_BLACK}: no value reaches {DARK} of 255"
+    return (f"{said}; stretch them to the full range first, such as 12-bit data in files of 16 bits",)
 
 
 def _to_rgb(path: Path, image: Image.Image) -> tuple[Pixels, list[str]]:

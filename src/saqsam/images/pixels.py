@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from saqsam.errors import ImageError
-from saqsam.images.files import LoadedImage, Pixels, from_pillow, open_image
+from saqsam.images.files import LoadedImage, Pixels, dark_note, from_pillow, open_image
 
 Picture = str | Path | Image.Image | npt.NDArray[Any] | Tensor
 """A file; a Pillow image; ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` or ``(H, W, 4)``; or channels first."""
@@ -46,7 +46,8 @@ def as_pixels(picture: Picture, where: str = "image") -> LoadedImage:
     if isinstance(picture, Tensor):
         return _from_array(_array(picture, where), where, channels_first=True)
     if isinstance(picture, np.ndarray):
-        return _from_array(picture, where, channels_first=False)
+        # A subclass goes its own ways: numpy itself has crashed on repeating a np.matrix.
+        return _from_array(np.asarray(picture), where, channels_first=False)
     if isinstance(picture, bytes | bytearray | memoryview):
         raise ImageError(
             where, "these are bytes; open them with PIL.Image.open(io.BytesIO(...)) and pass that"
@@ -62,11 +63,22 @@ def as_pixels(picture: Picture, where: str = "image") -> LoadedImage:
 
 
 def _array(tensor: Tensor, where: str) -> npt.NDArray[Any]:
+    values = tensor_values(tensor)
+    if values is None:
+        raise ImageError(where, f"a tensor of {tensor.dtype}, {tensor.layout} on {tensor.device}; {_INSTEAD}")
+    return values
+
+
+def tensor_values(tensor: Tensor) -> npt.NDArray[Any] | None:
+    """A dense tensor of real numbers as an array, short floats as float32; None for any other tensor."""
     values = tensor.detach()
-    if values.is_sparse or values.is_complex() or values.is_quantized or values.is_meta:
-        raise ImageError(where, f"a tensor of {values.dtype}, {values.layout} on {values.device}; {_INSTEAD}")
+    if values.layout != torch.strided or values.is_nested:
+        return None
+    if values.is_complex() or values.is_quantized or values.is_meta:
+        return None
     values = values.cpu()
-    return (values.float() if values.dtype in (torch.bfloat16, torch.float16) else values).numpy()
+    known = values.dtype in (torch.float32, torch.float64) or not values.is_floating_point()
+    return (values if known else values.float()).numpy()
 
 
 def _from_array(values: npt.NDArray[Any], where: str, *, channels_first: bool) -> LoadedImage:
@@ -78,6 +90,7 @@ def _from_array(values: npt.NDArray[Any], where: str, *, channels_first: bool) -
         notes.append("transparency dropped")
         planes = planes[..., :3]
     pixels = _bytes(planes, where, notes)
+    notes += dark_note(pixels)
     if pixels.shape[2] == 1:
         pixels = np.repeat(pixels, 3, axis=2)
     return LoadedImage(np.ascontiguousarray(pixels), tuple(notes))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from saqsam.errors import ImageError
+from saqsam.images.files import is_nearly_black
 from saqsam.many.work import Item, Row
 from saqsam.sam import Sam
 from saqsam.segment.zoom import segment_parts
@@ -50,16 +51,17 @@ class EvaluateJob:
 def segment_row(sam: Sam, item: Item) -> Row:
     """``results``, ``clipped`` boxes, ``encoder_passes`` and ``nan_count`` of one image.
 
-    ``asked`` says if it had prompts.
+    ``asked`` says if it had prompts, ``dark`` if it was read and is nearly black.
     """
     row = _row(item) | {"asked": item.asked is not None, "clipped": 0, "nan_count": 0, "results": []}
-    row["encoder_passes"] = 0
+    row |= {"encoder_passes": 0, "dark": False}
     if item.asked is None:
         return row
     try:
         pixels = item.image.pixels()
     except ImageError as error:
         return row | {"unreadable": error.reason, "file": error.path}
+    row["dark"] = is_nearly_black(pixels)
     row["clipped"] = item.asked.clipped
     start = 0
     for part in segment_parts(sam.model, pixels, item.asked.prompts, sam.answering()):

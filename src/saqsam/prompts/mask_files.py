@@ -23,7 +23,8 @@ def read_masks(paths: Sequence[Path], frame: Frame, side: int) -> npt.NDArray[np
 
     Args:
         paths: ``.npy`` files of ``(P, side, side)``, ``(P, 1, side, side)`` or ``(side, side)`` logits, or
-            pictures of one mask each, white on the object, at the size of the image.
+            pictures of one mask each, white (or the one other value than 0) on the object, at the size of
+            the image.
         frame: of the image.
         side: of the model's low-resolution masks.
 
@@ -58,13 +59,16 @@ def _logits(path: Path, side: int) -> npt.NDArray[np.float32]:
         values: Any = np.load(path.expanduser(), mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise PromptError(f"{path}: not a numpy file ({error}); expected {wanted}") from error
+    if not isinstance(values, np.ndarray):
+        raise PromptError(f"{path}: an archive of several arrays; expected one array of {wanted}")
     if values.ndim == 4 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim == 2:
         values = values[None]
     if values.ndim != 3 or values.shape[1:] != (side, side) or values.dtype.kind not in "iuf":
         raise PromptError(f"{path}: holds {values.dtype} of shape {values.shape}; expected {wanted}")
-    return np.array(values, dtype=np.float32)
+    with np.errstate(over="ignore"):  # what is not finite is refused where all prompts are
+        return np.array(values, dtype=np.float32)
 
 
 def _mask(path: Path, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
@@ -75,5 +79,12 @@ def _mask(path: Path, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
             path,
             f"the mask is {width} x {height} pixels, the image {size[1]} x {size[0]}; give one of its size",
         )
-    mask: npt.NDArray[np.bool_] = pixels.max(axis=2) > 127
+    values = pixels.max(axis=2)
+    if (largest := int(values.max())) == 0:
+        raise ImageError(path, "no pixel of this mask is on an object; give one with the object in white")
+    # A mask written as 0 and 1, or as 0 and the number of a class, shows its object as plainly.
+    alone = bool(((values == 0) | (values == largest)).all())
+    mask: npt.NDArray[np.bool_] = values > (0 if alone else 127)
+    if not mask.any():
+        raise ImageError(path, "no pixel of this mask is above 127 of 255; give one with the object in white")
     return mask

@@ -86,6 +86,7 @@ def implausible_boxes(
     if source != BOXES:
         # What is misread meets no object: its categories tell nothing.
         notes += () if misread else _categories(images, dataset.categories)
+        notes += _scored(prompts)
         notes += _named(dataset, source)
         if len(prompts) < len(dataset.images) / 2:
             notes.append(f"only {len(prompts)} of {len(dataset.images)} images have detections")
@@ -194,6 +195,17 @@ def _remedy(pairs: npt.NDArray[np.int64], ids: Sequence[int]) -> str | None:
 def offset_words(offset: int) -> str:
     """An offset of ids as the beginning of a sentence."""
     return f"{abs(offset)} {'added to' if offset > 0 else 'taken from'} every category_id makes"
+
+
+def _scored(prompts: Mapping[int, ImagePrompts]) -> Iterator[str]:
+    """Whether scores put the better of two masks last: they are multiplied by its predicted IoU."""
+    scores = np.concatenate([np.asarray(one.scores, dtype=np.float64) for one in prompts.values()])
+    low = scores <= 0
+    if low.any():
+        yield (
+            f"{_share(low)} scores are 0 or less: multiplied by predicted IoU they sort masks wrongly; write "
+            "probabilities in place of logits"
+        )
 
 
 def _named(dataset: InstanceSet, source: str | Path) -> Iterator[str]:

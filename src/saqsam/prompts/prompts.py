@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from saqsam.errors import PromptError
+from saqsam.images.pixels import tensor_values
 from saqsam.prompts.clicks import PADDING, padded
 
 FOREGROUND, BACKGROUND = 1, 0
@@ -56,8 +57,9 @@ class Prompts:
         lengths = {name: len(field) for name, field in self._given()}
         if len(set(lengths.values())) > 1:
             listed = ", ".join(f"{count} {name}" for name, count in lengths.items())
+            hint = "" if self.points is None else "; several clicks on one object have shape (1, K, 2)"
             raise PromptError(
-                f"prompts: every prompt needs its own row in each field, but there are {listed}"
+                f"prompts: every prompt needs its own row in each field, but there are {listed}{hint}"
             )
 
     def _given(self) -> list[tuple[str, Tensor]]:
@@ -268,20 +270,28 @@ def checked_masks(masks: Any, side: int | None, *, where: str) -> Tensor:
             f"{where}: a mask prompt is the model's own low-resolution logits, "
             f"shape (P, 1, {wanted}, {wanted}), got {table.shape}; give low_res_logits of an earlier answer"
         )
-    finite = np.isfinite(table).all(axis=(1, 2, 3))
+    with np.errstate(over="ignore"):
+        logits = table.astype(np.float32)
+    finite = np.isfinite(logits).all(axis=(1, 2, 3))
     if not finite.all():
         raise PromptError(
-            f"{where}: mask {int(np.argmin(finite))} holds a value that is not a finite number; "
+            f"{where}: mask {int(np.argmin(finite))} holds a value that is not a finite number in float32; "
             "give finite logits"
         )
-    return torch.from_numpy(table.astype(np.float32))
+    for index, one in enumerate(logits):
+        if one.min() == 0 and len(levels := np.unique(one)) == 2:
+            raise PromptError(
+                f"{where}: mask {index} holds 0 and {levels[1]:g} alone, but logits are negative beside an "
+                "object; give 8 on it and -8 beside it"
+            )
+    return torch.from_numpy(logits)
 
 
 def _numbers(values: Any, where: str, noun: str, meaning: str) -> npt.NDArray[np.float64]:
     """A float64 array with at least one dimension, or an error that says what it should have been."""
-    if isinstance(values, Tensor):
-        values = values.detach().cpu()
-        values = values.float().numpy() if values.dtype == torch.bfloat16 else values.numpy()
+    values = _as_arrays(values)
+    if np.ma.is_masked(values):
+        raise PromptError(f"{where}: some entries are masked; leave those rows out")
     if not isinstance(values, np.ndarray | Sequence) or isinstance(values, str | bytes):
         raise PromptError(f"{where}: {meaning}, got {type(values).__name__}")
     for index, row in enumerate(values if isinstance(values, Sequence) else ()):
@@ -297,13 +307,23 @@ def _numbers(values: Any, where: str, noun: str, meaning: str) -> npt.NDArray[np
         raise PromptError(f"{where}: {meaning}, got something else ({error})") from error
 
 
+def _as_arrays(values: Any, depth: int = 0) -> Any:
+    """The same nested lists with arrays in place of tensors; numpy alone refuses those with gradients."""
+    if isinstance(values, Tensor):
+        plain = tensor_values(values)
+        return values if plain is None else plain
+    if isinstance(values, list | tuple) and depth <= 3:
+        return [_as_arrays(value, depth + 1) for value in values]
+    return values
+
+
 def _first_strange(value: Any, depth: int = 0) -> str | None:
     """The first thing in nested lists that is no number, in words: numpy would read "7" as 7."""
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         if depth > 3:
             return "lists nested too deeply"
         return next((found for item in value if (found := _first_strange(item, depth + 1))), None)
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Real | np.ndarray | Tensor):
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real | np.ndarray):
         return f"{value!r:.40}, which is no number"
     return None
 

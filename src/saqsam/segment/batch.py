@@ -93,8 +93,8 @@ def _check(images: Any, given: dict[str, Any], batch: int | None) -> None:
         )
     if not images:
         raise UsageError("segment_many: the list of images is empty; give at least one")
-    if batch is not None and batch < 1:
-        raise UsageError(f"segment_many: batch {batch}: encode at least 1 image at a time")
+    if batch is not None and (not isinstance(batch, int) or batch < 1):
+        raise UsageError(f"segment_many: batch {batch!r}: give the images to encode at a time, 1 or more")
     for name, entries in given.items():
         if entries is not None and not _is_list(entries):
             raise UsageError(

@@ -19,7 +19,7 @@ from saqsam.datasets.bad_entries import BadEntries, LeftOut
 from saqsam.datasets.instances import ImageRecord, Instance, InstanceSet, open_listed
 from saqsam.datasets.masks import Rle, encode_mask, mask_area, pairwise_iou
 from saqsam.errors import ImageError
-from saqsam.images.files import Pixels
+from saqsam.images.files import Pixels, dark_pictures, is_nearly_black
 from saqsam.prompts.from_dataset import ImagePrompts
 from saqsam.prompts.plausible import implausible
 from saqsam.segment.zoom import segment_parts
@@ -99,6 +99,7 @@ class ImageFigures:
         clipped: boxes that reached past the image.
         seconds: from opening the file to full-size masks.
         encoder_passes: images or crops that were encoded.
+        dark: the image was read and is nearly black.
     """
 
     results: list[dict[str, Any]] = field(default_factory=list)
@@ -109,6 +110,7 @@ class ImageFigures:
     clipped: int = 0
     seconds: float = 0.0
     encoder_passes: int = 0
+    dark: bool = False
 
 
 @as_documented
@@ -170,6 +172,12 @@ def summary(
     bad = BadEntries(offered=False) if bad is None else bad
     truth = [value for one in found for value in one.truth]
     agreement = [value for one in found for value in one.agreement]
+    notes = (
+        *dataset.notes,
+        *implausible(dataset, prompts, source),
+        *dark_pictures(sum(one.dark for one in found), len(found)),
+        *_without_pixels(dataset),
+    )
     figures = coco_mask_ap(coco_truth(dataset), [entry for one in found for entry in one.results])
     return InstanceResult(
         model=sam.name,
@@ -184,12 +192,20 @@ def summary(
         clipped_boxes=sum(one.clipped for one in found),
         images_without_prompts=sum(image.id not in prompts for image in dataset.images),
         seconds=round(sum(one.seconds for one in found), 3),
-        notes=bad.notes_beside((*dataset.notes, *implausible(dataset, prompts, source))),
+        notes=bad.notes_beside(notes),
         left_out=tuple(bad.left_out),
         zoom=sam.zoom,
         clip_to_box=sam.clip_to_box,
         encoder_passes=sum(one.encoder_passes for one in found),
     )
+
+
+def _without_pixels(dataset: InstanceSet) -> Iterator[str]:
+    """A note on outlines too thin to hold a pixel; of those with area 0 it is told where they are read."""
+    objects = [one for image in dataset.images for one in dataset.instances_of(image.id)]
+    empty = sum(one.area > 0 and mask_area(one.segmentation) == 0 for one in objects)
+    if empty:
+        yield f"{empty} annotated masks hold no pixel: no model can find them; mend their outlines"
 
 
 def image_figures(
@@ -211,6 +227,7 @@ def image_figures(
     start = time.perf_counter()
     pixels = open_listed(image).pixels
     figures.seconds += time.perf_counter() - start
+    figures.dark = is_nearly_black(pixels)
     found = _answers(sam, pixels, asked, figures)
     figures.instances = len(found)
     figures.nan_count = sum(one.mask is None for one in found)

@@ -18,7 +18,7 @@ import torch
 from saqsam.datasets.bad_entries import BadEntries, LeftOut
 from saqsam.datasets.instances import ImageRecord, open_listed
 from saqsam.errors import ImageError
-from saqsam.images.files import Pixels
+from saqsam.images.files import Pixels, dark_pictures, is_nearly_black
 from saqsam.prompts.from_dataset import ImagePrompts
 from saqsam.prompts.plausible import implausible_boxes
 from saqsam.prompts.prompts import Prompts
@@ -98,7 +98,7 @@ class _Tally:
     def __init__(self) -> None:
         self.detections: list[OrientedDetection] = []
         self.overlaps: list[float] = []
-        self.instances = self.empty = self.nan_count = self.clipped = 0
+        self.instances = self.empty = self.nan_count = self.clipped = self.dark = 0
         self.seconds = 0.0
 
 
@@ -172,7 +172,13 @@ def evaluate_oriented(
         nan_count=tally.nan_count,
         clipped_boxes=tally.clipped,
         seconds=round(tally.seconds, 3),
-        notes=bad.notes_beside((*dataset.listing.notes, *_implausible(dataset, prompts, source))),
+        notes=bad.notes_beside(
+            (
+                *dataset.listing.notes,
+                *_implausible(dataset, prompts, source),
+                *dark_pictures(tally.dark, len(read)),
+            )
+        ),
         left_out=tuple(bad.left_out),
     )
     return result, tally.detections
@@ -197,6 +203,7 @@ def _evaluate_image(
 ) -> None:
     start = time.perf_counter()
     pixels = open_listed(image).pixels
+    tally.dark += is_nearly_black(pixels)
     boxes = np.asarray(asked.prompts.boxes, dtype=np.float64)
     corners: dict[int, Corners] = {}
     for window, rows in assigned(boxes, image.height, image.width, patching).items():

@@ -14,7 +14,7 @@ import numpy as np
 from saqsam.datasets.bad_entries import BadEntries, LeftOut
 from saqsam.errors import ImageError, UsageError
 from saqsam.everything import EverythingOptions, segment_everything
-from saqsam.images.files import Pixels
+from saqsam.images.files import Pixels, dark_pictures, is_nearly_black
 from saqsam.tasks.semantic_iou import Confusion, SemanticFigures
 from saqsam.tasks.semantic_maps import (
     LabelMap,
@@ -189,7 +189,7 @@ def evaluate_semantic(
         ImageError: an image or label map cannot be read, or their sizes differ.
     """
     before, after = (Confusion(ignore_zero=ignore_zero, ignore=ignore) for _ in range(2))
-    masks = nan_count = images = 0
+    masks = nan_count = images = dark = 0
     seconds = 0.0
     bad = BadEntries(offered=False) if bad is None else bad
     for done, image in enumerate(dataset.images):
@@ -202,6 +202,7 @@ def evaluate_semantic(
             bad.leave_out_image(error)
             continue
         images += 1
+        dark += is_nearly_black(pixels)
         started = time.perf_counter()
         found = segment_everything(sam.model, pixels, options or SSA_OPTIONS)
         better = refined(labels, found)
@@ -228,8 +229,22 @@ def evaluate_semantic(
         classes=_by_class(first, last),
         nan_count=nan_count,
         seconds=round(seconds, 3),
-        notes=bad.notes_beside((*dataset.notes, *label_notes(before.counts))),
+        notes=bad.notes_beside(
+            (
+                *dataset.notes,
+                *label_notes(before.counts),
+                *dark_pictures(dark, images),
+                *_without_masks(masks),
+            )
+        ),
         left_out=tuple(bad.left_out),
+    )
+
+
+def _without_masks(masks: int) -> tuple[str, ...]:
+    said = "no mask passed the thresholds, so the maps stayed as they were; try lower ones, such as"
+    return (
+        () if masks else (f"{said} --everything pred_iou_thresh=0.7 --everything stability_score_thresh=0.8",)
     )
 
 

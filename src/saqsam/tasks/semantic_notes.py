@@ -21,12 +21,26 @@ def label_notes(counts: npt.NDArray[np.int64]) -> Iterator[str]:
     """
     true = counts.sum(1)
     total = int(true.sum())
+    if not total:
+        yield "no pixel of the truth is counted: all are 0 or left out; is it the folder of label maps?"
+        return
     if len(true) > _VOID and true[_VOID] and not true[_VOID - _GAP : _VOID].any():
         yield (
             f"label 255 is counted as a class, on {100 * true[_VOID] / total:.1f} % of the pixels: if it "
             "marks pixels without a class, pass --ignore-label 255"
         )
     usual = _hits(counts, 0)
+    shifts = list(_shifted(counts, usual))
+    yield from shifts
+    if not usual.any() and not shifts:
+        ours, theirs = (", ".join(map(str, np.flatnonzero(one)[:5])) for one in (counts.sum(0), true))
+        yield (
+            f"labels and truth agree on no pixel: labels there are {ours}, true ones {theirs}; are they of "
+            "the same images and classes?"
+        )
+
+
+def _shifted(counts: npt.NDArray[np.int64], usual: npt.NDArray[np.float64]) -> Iterator[str]:
     for offset, word, remedy in (
         (-1, "low", "pass --reduce-zero-label if --labels counts classes from 0 and the truth from 1"),
         (1, "high", "lower the maps of --labels by one"),
