@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -28,7 +29,7 @@ from saqsam.segment.zoom import crops_for
 from saqsam.serve.anylabeling import outlines
 from saqsam.serve.gate import Gate
 from saqsam.serve.routes import MOST_BYTES
-from saqsam.serve.start import Serving, start
+from saqsam.serve.start import Serving, reachable, start
 
 SCENE = make_scene(np.random.default_rng(40), (96, 128)).image
 
@@ -213,6 +214,14 @@ def test_an_open_address_wants_its_token(serving: Serving) -> None:
         assert ask(serving, "/v1/models", Authorization=f"Basic {basic}").status == 200
     finally:
         serving.server.gate = Gate(None)
+
+
+def test_the_address_shown_can_be_reached() -> None:
+    assert reachable("localhost") == "localhost"
+    shown = reachable("0.0.0.0")
+    assert shown != "0.0.0.0"
+    with socket.create_server(("0.0.0.0", 0)) as server:
+        socket.create_connection((shown, server.getsockname()[1]), timeout=5).close()
 
 
 def test_x_anylabeling_gets_outlines(serving: Serving, packed_sam: Sam) -> None:

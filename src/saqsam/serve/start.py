@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from saqsam.serve.site import folder_site, page_site
 from saqsam.web.facts import count_numbers, model_facts
 from saqsam.web.write import MANIFEST
 
+_ALL = {"0.0.0.0": "192.0.2.1", "::": "2001:db8::1"}  # noqa: S104 - looked up here, not listened at
+"""Words for all addresses of a machine, each with an address outside, from the ranges for documentation."""
 _PORTS = 10
 """So many are tried from the usual one on, where none was asked for."""
 
@@ -86,9 +89,27 @@ def start(
         encodings = Encodings(sams, max_pixels)
         routes = Routes(site, encodings, Decoder(encodings), _names(entries))
     server = _listen(host, port, routes, Gate(token))
-    shown = f"[{host}]" if ":" in host else host
+    shown = reachable(host)
+    shown = f"[{shown}]" if ":" in shown else shown
     address = f"http://{shown}:{server.server_address[1]}/" + (f"?token={token}" if token else "")
     return Serving(server, address, used, encodings)
+
+
+def reachable(host: str) -> str:
+    """An address at which other machines find this one, where ``host`` stands for all that it has.
+
+    Of several the one that leads outside. Nothing is sent: a datagram socket only looks up its way.
+    """
+    if host not in _ALL:
+        return host
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as found:
+        try:
+            found.connect((_ALL[host], 9))
+        except OSError:  # no way outside
+            return socket.gethostname()
+        address: str = found.getsockname()[0]
+    return address
 
 
 def _listen(host: str, port: int | None, routes: Routes, gate: Gate) -> Server:
