@@ -15,6 +15,9 @@ DEMO_ARGS ?=
 PYTEST_ARGS ?=
 WORKERS ?= logical
 
+# Tests start many processes; without caches each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 BIN := $(VENV)/bin
 PINS := pyproject.toml constraints.txt setup.py $(wildcard src/saqsam/native/csrc/*)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --constraint constraints.txt

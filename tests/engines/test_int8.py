@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from saqsam.api import evaluate, load
-from saqsam.engines.int8 import Int8Linear, can_convert
+from saqsam.engines.int8 import Int8Linear, can_convert, float_product
 from saqsam.errors import UsageError
 from saqsam.modules.layers import QuantLinear
 from saqsam.modules.quantizer import Quantizer
@@ -82,3 +82,15 @@ def test_a_model_gives_the_simulations_masks_from_less_memory(
 def test_it_wants_a_packed_file() -> None:
     with pytest.raises(UsageError, match="engine 'int8' runs packed files"):
         load("nano", engine="int8")
+
+
+@given(st.sampled_from([8, 1024, 3080]), st.integers(0, 99))
+@settings(max_examples=10, deadline=None)
+def test_a_float_product_of_whole_numbers_is_exact(inside: int, seed: int) -> None:
+    """As on processors whose int8 product saturates; half of the numbers are the ends of the range."""
+    generator = torch.Generator().manual_seed(seed)
+    left, right = (
+        torch.randint(-400, 400, size, generator=generator).clamp(-128, 127).to(torch.int8)
+        for size in ((5, inside), (inside, 8))
+    )
+    assert torch.equal(float_product(left, right), (left.long() @ right.long()).to(torch.int32))

@@ -176,27 +176,23 @@ def test_a_run_below_a_missing_directory_is_refused(
 
 
 def test_surroundings_do_not_matter(words: Callable[..., list[str]], tmp_path: Path) -> None:
+    """A process with another hash seed, language, time zone and mask, beside this one."""
     code = "import sys, torch; torch.set_num_threads(1)\nfrom saqsam.cli.app import run; sys.exit(run())"
-    found = []
     short = ("reconstruct.iterations=1", "reconstruct.batch=1", "calibration.images=1")
-    for name, hash_seed, language, zone, mask in (
-        ("one", "1", "C", "UTC", 0o022),
-        ("two", "4242", "tr_TR.UTF-8", "Pacific/Kiritimati", 0o077),
-    ):
-        out = tmp_path / f"{name}.safetensors"
-        surroundings = {**os.environ, "PYTHONHASHSEED": hash_seed, "LC_ALL": language, "TZ": zone}
-        run = subprocess.run(
-            [sys.executable, "-c", code, *words(tmp_path / name, out, *short)],
-            env=surroundings,
-            umask=mask,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert run.returncode == 0, run.stderr
-        assert out.stat().st_mode & 0o777 == 0o666 & ~mask
-        found.append(out.read_bytes())
-    assert found[0] == found[1]
+    here, there = tmp_path / "here.safetensors", tmp_path / "there.safetensors"
+    assert command_line(words(tmp_path / "here", here, *short)) == 0
+    elsewhere = {"PYTHONHASHSEED": "4242", "LC_ALL": "tr_TR.UTF-8", "TZ": "Pacific/Kiritimati"}
+    run = subprocess.run(
+        [sys.executable, "-c", code, *words(tmp_path / "there", there, *short)],
+        env={**os.environ, **elsewhere},
+        umask=0o077,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert there.stat().st_mode & 0o777 == 0o600
+    assert here.read_bytes() == there.read_bytes()
 
 
 def test_another_number_of_threads_moves_hardly_any_integer(

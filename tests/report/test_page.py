@@ -56,7 +56,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
     for seed in (1, 2):
         packed.append(str(root / f"seed{seed}.safetensors"))
         words = ["quantize", "nano", *where, "--recipe", "saq-sam-fast-w4a4", "--out", packed[-1]]
-        words += ["--set", "reconstruct.iterations=2", "--set", f"calibration.seed={seed}"]
+        for setting in ("reconstruct.iterations=2", "calibration.prompts=4", "clip.prompts=2"):
+            words += ["--set", setting]
+        words += ["--set", f"calibration.seed={seed}"]
         assert run([*words, *(["--run", str(root / "run")] if seed == 1 else [])]) == 0
     words = [
         "compare",

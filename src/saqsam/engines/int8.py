@@ -4,9 +4,15 @@ The layers give the very numbers of the simulation, which multiplies the same wh
 (:mod:`saqsam.modules.products`), on weights of a quarter of the memory. Attention, the convolutions of the
 neck and whatever the recipe leaves float are computed as in the simulation. PyTorch's int8 product runs on
 CPUs and on NVIDIA GPUs; on a GPU it has not been tried by us.
+
+On a CPU without VNNI oneDNN, which computes that product for PyTorch, adds two products in 16 bits and lets
+them saturate. So it is asked once whether its sums are right; where they are not, whole numbers are
+multiplied as float32, exactly.
 """
 
 from __future__ import annotations
+
+import functools
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +25,8 @@ from saqsam.modules.quantizer import Quantizer
 _MIDDLE = 128
 _FEWEST_ROWS, _MULTIPLE = 17, 8
 """What the product asks for on a GPU: so many rows, and inner and outer sizes that this divides."""
+_EXACT = (1 << 24) // _MIDDLE**2
+"""So many products of two int8 numbers add up exactly in float32, in any order."""
 
 
 class Int8Linear(nn.Module):
@@ -51,6 +59,7 @@ class Int8Linear(nn.Module):
         self.register_buffer("offset", offset)
         self.register_buffer("constant", constant.to(torch.int32))
         self.moves = bool(offset.any())
+        self.exact_on_cpu = is_exact_on_cpu()
 
     def forward(self, x: Tensor) -> Tensor:
         grid = self.input_quantizer.affine
@@ -59,13 +68,31 @@ class Int8Linear(nn.Module):
         rows = len(left)
         if left.is_cuda and rows < _FEWEST_ROWS:
             left = nn.functional.pad(left, (0, 0, 0, _FEWEST_ROWS - rows))
-        sums = torch._int_mm(left, self.weight.t())[:rows] + self.constant
+        whole = torch._int_mm if left.is_cuda or self.exact_on_cpu else float_product
+        sums = whole(left, self.weight.t())[:rows] + self.constant
         if self.moves:
             sums += left[:rows].sum(1, dtype=torch.int32)[:, None] * self.offset
         product = sums.to(torch.float32).mul_(grid.scale * self.weight_quantizer.affine.scale)
         product = product if self.bias is None else product.add_(self.bias)
         output: Tensor = product.unflatten(0, x.shape[:-1])
         return output
+
+
+@functools.cache
+def is_exact_on_cpu() -> bool:
+    """Whether PyTorch's int8 product adds up the largest and smallest numbers right on this CPU."""
+    ends = torch.tensor([127, -128], dtype=torch.int8)
+    left = ends.repeat_interleave(_FEWEST_ROWS)[:, None].repeat(1, 8 * _MULTIPLE)
+    right = ends.repeat_interleave(_MULTIPLE).repeat(8 * _MULTIPLE, 1)
+    return torch.equal(torch._int_mm(left, right), float_product(left, right))
+
+
+def float_product(left: Tensor, right: Tensor) -> Tensor:
+    """``left (n, k) @ right (k, m)`` of int8, int32 ``(n, m)``, by sums of float32 that stay exact."""
+    sums = torch.zeros(len(left), right.shape[1], dtype=torch.int32, device=left.device)
+    for some, others in zip(left.split(_EXACT, 1), right.split(_EXACT, 0), strict=True):
+        sums += (some.float() @ others.float()).to(torch.int32)
+    return sums
 
 
 def _grids(layer: QuantLinear) -> tuple[Quantizer, Quantizer]:
