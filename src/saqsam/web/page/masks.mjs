@@ -23,6 +23,37 @@ function taps(low, side, resized, to) {
   return { at, weights };
 }
 
+/** For each place among `low` x `low` logits: 1 where it and the three to the right and below are all above 0, -1 where
+ *  none is, else 0. A mean of them is on the same side, so most of a photo needs no mean. */
+function sidesOfCut(logits, low) {
+  const sides = new Int8Array(low * low);
+  for (let y = 0; y < low; y++) {
+    for (let x = 0; x < low; x++) {
+      let above = false, below = false;
+      for (let j = y; j < Math.min(low, y + 4); j++) {
+        for (let i = x; i < Math.min(low, x + 4); i++) {
+          if (logits[j * low + i] > 0) above = true;
+          else below = true;
+        }
+      }
+      sides[y * low + x] = above === below ? 0 : above ? 1 : -1;
+    }
+  }
+  return sides;
+}
+
+/** Where runs of places on the same side begin and end, and that side; those below 0 are left out. */
+function runsOf(sides, at) {
+  const runs = [];
+  for (let from = 0, to = 1; from < at.length; to++) {
+    const side = sides[at[from]];
+    if (to < at.length && sides[at[to]] === side) continue;
+    if (side >= 0) runs.push([from, to, side]);
+    from = to;
+  }
+  return runs;
+}
+
 /** A mask of 0 and 1 at `width` x `height` from `low` x `low` logits, cut at 0.
  *  At the photograph's own size this is the mask that `saqsam segment` writes. */
 export function enlarge(logits, frame, width = frame.width, height = frame.height) {
@@ -44,15 +75,26 @@ export function enlarge(logits, frame, width = frame.width, height = frame.heigh
     }
   }
   const mask = new Uint8Array(width * height);
+  const sides = sidesOfCut(logits, low);
+  let runs = [];
   for (let y = 0; y < height; y++) {
-    const base = down.at[y] * width;
+    const base = down.at[y] * width, row = y * width;
+    if (y === 0 || down.at[y] !== down.at[y - 1]) {
+      runs = runsOf(sides.subarray(down.at[y] * low, (down.at[y] + 1) * low), across.at);
+    }
     const [a, b, c, d] = down.weights.subarray(y * 4, y * 4 + 4);
-    for (let x = 0; x < width; x++) {
-      let sum = a * rows[base + x];
-      if (b !== 0) sum += b * rows[base + width + x];
-      if (c !== 0) sum += c * rows[base + 2 * width + x];
-      if (d !== 0) sum += d * rows[base + 3 * width + x];
-      if (sum > 0) mask[y * width + x] = 1;
+    for (const [from, to, side] of runs) {
+      if (side > 0) {
+        mask.fill(1, row + from, row + to);
+        continue;
+      }
+      for (let x = from; x < to; x++) {
+        let sum = a * rows[base + x];
+        if (b !== 0) sum += b * rows[base + width + x];
+        if (c !== 0) sum += c * rows[base + 2 * width + x];
+        if (d !== 0) sum += d * rows[base + 3 * width + x];
+        if (sum > 0) mask[row + x] = 1;
+      }
     }
   }
   return mask;
