@@ -63,8 +63,10 @@ def load(source: str | Path, device: str = "cpu", engine: str = "torch") -> Sam:
 
     Raises:
         CheckpointError: the file is damaged, foreign or unsafe; the message says what to do.
+        UsageError: ``source`` is no path and no name.
     """
     check_device(device)
+    expanded(source)
     given = source
     named, options = split_options(source)
     source = at_hand(named)

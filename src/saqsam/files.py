@@ -38,8 +38,10 @@ def expanded(path: str | Path) -> Path:
     """The path with ``~`` as the home directory.
 
     Raises:
-        UsageError: there is no such home directory.
+        UsageError: this is no path at all, or there is no such home directory.
     """
+    if not isinstance(path, str | Path):
+        raise UsageError(f"{path!r}: expected a path or a name, got {type(path).__name__}")
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
@@ -73,10 +75,15 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
     The temporary file lives in the same directory, is flushed to disk before it is renamed, and
     gets the permissions an ordinary new file would have.
+
+    Raises:
+        UsageError: the folder does not exist.
     """
     path = Path(path)
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:32]}.", suffix=".part")
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: its folder does not exist; create it first") from error
     except OSError as error:
         error.filename = str(path)
         raise

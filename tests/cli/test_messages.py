@@ -290,3 +290,15 @@ def test_python_dash_m_is_the_command(command: str) -> None:
     assert answers[0] == answers[1]
     assert answers[0].splitlines()[0] == f"saqsam {saqsam.__version__}"
     assert answers[0].splitlines()[1].startswith("native kernels: ")
+
+
+def test_a_current_folder_that_was_deleted_is_told(
+    saqsam: Saqsam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    shown = saqsam("recipe", "list")
+    assert shown.code == 2
+    assert shown.err == "saqsam: the current folder was deleted; change to one that exists\n"

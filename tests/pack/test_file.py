@@ -12,6 +12,7 @@ import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,8 @@ from safetensors import safe_open
 from transformers import SamModel
 
 import saqsam.pack
-from saqsam.errors import InvariantError
+from saqsam.api import load
+from saqsam.errors import InvariantError, UsageError
 from saqsam.pack.container import locate_sections, parse_header
 from saqsam.pack.file import (
     PackedActivation,
@@ -365,3 +367,14 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
         write_packed(path, broken)
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["packed"]
+
+
+def test_a_folder_that_does_not_exist_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"none/packed: its folder does not exist; create it first"):
+        write_packed(tmp_path / "none" / "packed", example())
+
+
+@pytest.mark.parametrize("source", [3, None, b"nano", ["nano"]])
+def test_what_is_no_path_is_told(source: Any) -> None:
+    with pytest.raises(UsageError, match="expected a path or a name, got"):
+        load(source)

@@ -107,6 +107,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     for note in notes:
         typer.echo(f"note: {note}", err=True)
     try:
+        _refuse_deleted_folder()
         _refuse_empty(words)
         code = app(words, prog_name="saqsam", standalone_mode=False, obj=options)
     except (KeyboardInterrupt, typer.Abort):
@@ -137,6 +138,18 @@ def _explain(error: Exception, debug: bool, words: Sequence[str]) -> tuple[int, 
         return 1, f"saqsam: {name}{error.strerror}; check the path and who may read and write there"
     where = "" if debug else "; run with 'saqsam --debug ...' to see where"
     return 1, f"saqsam: unexpected {type(error).__name__}: {_one_line(str(error))[:300]}{where}"
+
+
+def _refuse_deleted_folder() -> None:
+    """Refuse to start where the current folder is gone, since no path can be found from there.
+
+    Raises:
+        UsageError: it was deleted.
+    """
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise UsageError("the current folder was deleted; change to one that exists") from error
 
 
 def _refuse_empty(words: Sequence[str]) -> None:
