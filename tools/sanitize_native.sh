@@ -15,6 +15,7 @@ for file in "$sources"/*.cpp tests/native/check_levels.cpp; do
     x86_64-level_avx2.cpp) own="-mavx2 -mfma" ;;
     x86_64-level_avxvnni.cpp) own="-mavx2 -mfma -mavxvnni" ;;
     x86_64-level_avx512vnni.cpp) own="-mavx2 -mfma -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni" ;;
+    aarch64-level_neondotprod.cpp | arm64-level_neondotprod.cpp) own="-march=armv8.2-a+dotprod" ;;
     *) own="" ;;
   esac
   # shellcheck disable=SC2086
