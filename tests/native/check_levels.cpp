@@ -60,7 +60,10 @@ bool sums_are_exact(int levels, unsigned seed) {
     const int shift = drawn(0, 3);
     auto in = codes(shift + job.rows * job.code_stride, job.largest_code);
     std::vector<uint8_t> weight(job.columns * job.inner);
-    for (auto& step : weight) step = (uint8_t)(middle + (drawn(0, 2) ? (drawn(0, 1) ? -half : half - 1) : drawn(-half, half - 1)));
+    for (auto& code : weight) {
+      const int step = drawn(-half, half - 1), extreme = step < 0 ? -half : half - 1;
+      code = (uint8_t)(middle + (drawn(0, 2) ? extreme : step));
+    }
     if (all_largest) {
       std::fill(in.begin(), in.end(), (uint8_t)job.largest_code);
       std::fill(weight.begin(), weight.end(), (uint8_t)(middle - half));
