@@ -4,6 +4,7 @@
 # make browser  the driver of Chromium that the tests of the page use
 # make lint   formatting, lint and types
 # make sanitize   the C++ kernels under the address and undefined-behaviour sanitizers; needs g++ or clang++
+# make arm   the C++ kernels for 64-bit ARM, emulated; needs aarch64-linux-gnu-g++ and qemu-aarch64
 #
 # Variables: PYTHON (3.11 or newer), VENV, PIP_ARGS (for example an index of CPU-only torch wheels),
 # DEMO_ARGS, PYTEST_ARGS, WORKERS (processes that share the suite's files; 0 for a debugger).
@@ -22,7 +23,7 @@ BIN := $(VENV)/bin
 PINS := pyproject.toml constraints.txt setup.py $(wildcard src/saqsam/native/csrc/*)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --constraint constraints.txt
 
-.PHONY: help demo test slow-tests lint format browser sanitize clean
+.PHONY: help demo test slow-tests lint format browser sanitize arm clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -43,6 +44,9 @@ lint: $(VENV)/installed-dev
 
 sanitize:
 	bash tools/sanitize_native.sh
+
+arm:
+	bash tools/check_arm.sh
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff format .

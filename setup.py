@@ -28,11 +28,13 @@ X86 = {
         *("-mavx512dq", "-mavx512vl", "-mavx512vnni"),
     ),
 }
+ARM = {"level_neondotprod": ("-march=armv8.2-a+dotprod",)}
+INSTRUCTIONS = {"x86_64": X86, "amd64": X86, "aarch64": ARM, "arm64": ARM}
 
 
 def flags_for(source: str) -> tuple[str, ...]:
     """Instructions that a file is compiled for; a file without its instructions says that it has no level."""
-    return X86.get(Path(source).stem, ()) if platform.machine().lower() in ("x86_64", "amd64") else ()
+    return INSTRUCTIONS.get(platform.machine().lower(), {}).get(Path(source).stem, ())
 
 
 class BuildKernels(build_ext):

@@ -13,7 +13,7 @@ from saqsam.graphs.source import Source
 from saqsam.grids.affine import Affine
 from saqsam.native.attention import Attention, Levels, Operands, position_table
 from saqsam.native.jobs import NormJob
-from saqsam.native.kernels import Kernels, codes_buffer
+from saqsam.native.kernels import Kernels, codes_buffer, torch_norm_lanes
 from saqsam.native.layer import Columns, Layer, top_of
 from saqsam.native.parts import Parts
 
@@ -42,6 +42,7 @@ class Norm:
         job = NormJob(rows=x.shape[0], inner=x.shape[1], epsilon=self.epsilon)
         job.x, job.x_stride = x.data_ptr(), x.stride(0)
         job.weight, job.bias = self.weight.data_ptr(), self.bias.data_ptr()
+        job.lanes = torch_norm_lanes()
         if self.grid is None:
             out = torch.empty_like(x)
             job.values, job.value_stride = out.data_ptr(), out.stride(0)

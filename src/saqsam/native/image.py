@@ -11,7 +11,7 @@ from torch import Tensor
 
 from saqsam.native.crossing import Crossing, Projection
 from saqsam.native.jobs import ImageJob
-from saqsam.native.kernels import Kernels, codes_buffer
+from saqsam.native.kernels import Kernels, codes_buffer, torch_norm_lanes
 from saqsam.native.layer import top_of
 from saqsam.native.parts import Parts
 
@@ -105,7 +105,7 @@ class ImageStep:
         job.attention, job.output = ctypes.pointer(attention), ctypes.pointer(output)
         job.residual, job.residual_rows = side.tokens.data_ptr(), len(side.tokens)
         job.weight, job.bias = self.norm.weight.data_ptr(), self.norm.bias.data_ptr()
-        job.epsilon = self.norm.epsilon
+        job.epsilon, job.lanes = self.norm.epsilon, torch_norm_lanes()
         self.kernels.run("image", job)
 
     def _job(self, prompts: int, into: ImageSide) -> ImageJob:

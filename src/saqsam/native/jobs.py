@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from ctypes import c_float, c_int32, c_int64, c_void_p
 
-VERSION = 2
+VERSION = 3
 """Of the header that these structures follow; a library of another version is not used."""
 
 
@@ -51,6 +51,7 @@ class NormJob(ctypes.Structure):
         ("weight", c_void_p),
         ("bias", c_void_p),
         ("epsilon", c_float),
+        ("lanes", c_int32),
         ("values", c_void_p),
         ("value_stride", c_int64),
         ("out", c_void_p),
@@ -193,6 +194,7 @@ class ImageJob(ctypes.Structure):
         ("weight", c_void_p),
         ("bias", c_void_p),
         ("epsilon", c_float),
+        ("lanes", c_int32),
         ("values", c_void_p),
         ("projections", c_int32),
         ("projection", ImageProjection * 3),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import platform
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,5 +87,13 @@ def load_kernels(cap: str | None = None) -> Kernels:
 
 
 def torch_lanes() -> int:
-    """How many floats PyTorch adds side by side on this processor: its order of additions."""
-    return 16 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 8
+    """How many floats PyTorch's softmax adds side by side on this processor: its order of additions."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    if platform.machine().lower() in ("aarch64", "arm64"):
+        return 8 if capability == "SVE256" else 4
+    return 16 if capability == "AVX512" else 8
+
+
+def torch_norm_lanes() -> int:
+    """The same of its layer norm, which has no more than eight."""
+    return min(torch_lanes(), 8)

@@ -111,8 +111,7 @@ void map_codes(const saqsam_attention_job& job, const Shape& shape, const Part& 
   for (int r = 0; r < part.rows; ++r) {
     float* row = s.scores + r * s.score_stride;
     uint8_t* codes = s.codes + r * s.code_stride;
-    const float factor = job.lanes == 16 ? exponentials<Lanes16>(row, shape.keys)
-                                         : exponentials<Lanes8>(row, shape.keys);
+    const float factor = exponentials(row, shape.keys, job.lanes);
     for (int64_t i = 0; i < shape.keys; i += Wide::width)
       codes_of(Wide::load(row + i) * Wide::set(factor), grid).store_bytes(codes + i);
     memset(codes + shape.keys, 0, s.code_stride - shape.keys);
@@ -125,8 +124,7 @@ void map_codes(const saqsam_attention_job& job, const Shape& shape, const Part& 
 void map_levels(const saqsam_attention_job& job, const Shape& shape, const Part& part, Scratch& s) {
   for (int r = 0; r < part.rows; ++r) {
     float* row = s.scores + r * s.score_stride;
-    const float factor = job.lanes == 16 ? exponentials<Lanes16>(row, shape.keys)
-                                         : exponentials<Lanes8>(row, shape.keys);
+    const float factor = exponentials(row, shape.keys, job.lanes);
     for (int64_t i = 0; i < shape.keys; i += Lanes8::width) {  // what is beyond the last key is not read again
       const Lanes8 x = Lanes8::load(row + i) * Lanes8::set(factor);
       const Lanes8 high = looked_up(job.level_high, x), low = looked_up(job.level_low, x);

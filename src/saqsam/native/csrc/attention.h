@@ -80,6 +80,7 @@ const uint8_t* token_codes(const saqsam_attention_job& job, const Window& w, int
 
 // A byte panel as what the tiles of `kind` take, in place: words are made from the end.
 void settle_panel(Kind kind, int8_t* bytes, int64_t count) {
+  for (int64_t i = 0; i < count && kFlip; ++i) bytes[i] = (int8_t)((uint8_t)bytes[i] ^ kFlip);
   if (kind != kWords) return;
   int16_t* words = (int16_t*)bytes;
   for (int64_t at = count - 64; at >= 0; at -= 64) {

@@ -31,6 +31,29 @@ int32_t supported() {
 }
 
 }  // namespace
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+
+namespace {
+
+const unsigned long kDotProduct = 1UL << 20;  // HWCAP_ASIMDDP, which old headers do not name
+
+int32_t supported() { return getauxval(AT_HWCAP) & kDotProduct ? 1 | 1 << 4 : 1; }
+
+}  // namespace
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
+
+namespace {
+
+int32_t supported() {
+  int32_t found = 0;
+  size_t size = sizeof(found);
+  if (sysctlbyname("hw.optional.arm.FEAT_DotProd", &found, &size, nullptr, 0)) return 1;
+  return found ? 1 | 1 << 4 : 1;
+}
+
+}  // namespace
 #else
 namespace {
 int32_t supported() { return 1; }
@@ -42,6 +65,7 @@ const Level* level_of(int index) {
     case 1: return level_avx2();
     case 2: return level_avxvnni();
     case 3: return level_avx512vnni();
+    case 4: return level_neondotprod();
     default: return level_plain();
   }
 }
@@ -50,7 +74,7 @@ int32_t saqsam_version(void) { return SAQSAM_VERSION; }
 
 int32_t saqsam_levels(void) {
   int32_t levels = supported();
-  for (int index = 0; index < 4; ++index)
+  for (int index = 0; index < SAQSAM_LEVELS; ++index)
     if (!level_of(index)) levels &= ~(1 << index);
   return levels;
 }

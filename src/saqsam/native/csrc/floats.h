@@ -1,8 +1,8 @@
 // The steps between integer products that stay float: layer norm, softmax, GELU, and rounding to codes.
 //
 // A value that a rounding error moves over the middle between two codes sets off others. So norm and softmax add
-// up in the very order of PyTorch's CPU kernels, lane by lane (norm 8 of them, softmax as many as its vectors
-// have), and use the same polynomial for exp: their results are PyTorch's, bit for bit. Nothing is contracted into
+// up in the very order of PyTorch's CPU kernels, lane by lane (softmax as many as its vectors have, norm 8 of them
+// at most), and use the same polynomial for exp: their results are PyTorch's, bit for bit. Nothing is contracted into
 // fused operations by the compiler (-ffp-contract=off); where PyTorch's is, `fused` is written.
 #pragma once
 #include "simd.h"
@@ -165,12 +165,12 @@ inline void scaled(const float* x, long n, float mean, float factor, const float
   for (; i < n; ++i) out[i] = __builtin_fmaf((x[i] + -mean) * factor, weight[i], bias[i]);
 }
 
-// The same with the moments of x.
+// The same with the moments of x, added up in the lanes of V.
 template <class V>
 inline void normalize(const float* x, long n, const float* weight, const float* bias, float epsilon, float* out) {
   float mean, factor;
   moments<V, 1>(x, 0, n, epsilon, &mean, &factor);
-  scaled<V>(x, n, mean, factor, weight, bias, out);
+  scaled<Wide>(x, n, mean, factor, weight, bias, out);
 }
 
 // Replaces scores by exp(score - largest); returns one over their sum, added up as PyTorch adds.
@@ -206,6 +206,10 @@ inline float exponentials(float* scores, long n) {
   for (width /= 2; width; width /= 2)
     for (int j = 0; j < width; ++j) lanes[j] += lanes[j + width];
   return 1.0f / lanes[0];
+}
+inline float exponentials(float* scores, long n, int32_t lanes) {
+  return lanes == 16 ? exponentials<Lanes16>(scores, n)
+                     : lanes == 8 ? exponentials<Lanes8>(scores, n) : exponentials<Lanes4>(scores, n);
 }
 
 }  // namespace

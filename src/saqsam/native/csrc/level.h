@@ -24,6 +24,7 @@ struct Level {
   int rows, columns;  // of a tile
   int float_columns;  // of a panel of floats
   Tile tiles[kKinds][kMostRows + 1];
+  uint8_t flip;       // which bits of a step are turned over in a panel: none, or the sign, so that steps are unsigned
   Kind (*kind)(int largest_code, int largest_step);
   void (*unpack)(const uint8_t* nibbles, int8_t* bytes, int64_t count);
   void (*widen)(const uint8_t* codes, int16_t* words, int64_t count);
@@ -52,6 +53,7 @@ const Level* level_plain();
 const Level* level_avx2();
 const Level* level_avxvnni();
 const Level* level_avx512vnni();
+const Level* level_neondotprod();
 const Level* level_of(int index);
 
 inline int64_t padded(int64_t inner) { return (inner + 31) / 32 * 32; }

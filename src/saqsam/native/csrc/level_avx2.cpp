@@ -9,6 +9,7 @@
 namespace {
 
 const int kTileRows = 6, kTileColumns = 16;
+const uint8_t kFlip = 0;
 
 // The compiler must not keep products to add them up in another order: it would run out of registers.
 inline void in_order(__m256i& sum) { __asm__("" : "+x"(sum)); }

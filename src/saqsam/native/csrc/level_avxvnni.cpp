@@ -9,6 +9,7 @@
 namespace {
 
 const int kTileRows = 6, kTileColumns = 16;
+const uint8_t kFlip = 0;
 
 template <int R>
 void tile_bytes(const void* codes, ptrdiff_t stride, const void* panel, int64_t groups, int32_t* sums) {

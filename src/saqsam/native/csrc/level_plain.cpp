@@ -1,9 +1,11 @@
 // Plain C++: what every other level is compared with, and what runs where there is none.
+#define SAQSAM_PLAIN
 #include "level.h"
 
 namespace {
 
 const int kTileRows = 4, kTileColumns = 16;
+const uint8_t kFlip = 0;
 
 template <int R>
 void tile_bytes(const void* codes, ptrdiff_t stride, const void* panel, int64_t groups, int32_t* sums) {

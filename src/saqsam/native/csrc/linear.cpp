@@ -98,13 +98,13 @@ int64_t saqsam_pack_weight(int32_t index, int32_t bits, const uint8_t* codes, in
   const int64_t panel = panel_bytes(level, inner), count = panels(level, columns);
   const int64_t size = count * panel * bits / 8;
   if (!out) return size;
-  memset(out, bits == 4 ? 0x88 : 0, size);
+  memset(out, bits == 4 ? 0x88 : level.flip, size);
   for (int64_t n = 0; n < columns; ++n)
     for (int64_t k = 0; k < inner; ++k) {
       const int64_t place = (k / 4 * level.columns + n % level.columns) * 4 + k % 4;
       const uint8_t code = codes[n * inner + k];
       if (bits == 8) {
-        out[n / level.columns * panel + place] = (uint8_t)(code - 128);
+        out[n / level.columns * panel + place] = (uint8_t)((code - 128) ^ level.flip);
         continue;
       }
       // Of 64 steps, the first 32 are in the low halves of 32 bytes, the others in the high halves.

@@ -1,9 +1,9 @@
 /* The plain C interface of saqsam's kernels; README.md explains each by its arithmetic.
  *
  * Every function is safe to call from several threads at once. Levels are numbered: 0 plain C++, 1 AVX2,
- * 2 AVX-VNNI, 3 AVX-512 VNNI. A level that this processor or this build lacks must not be asked for: ask
- * saqsam_levels() first. Strides and sizes count elements; every buffer of codes needs 64 readable
- * bytes after its last one.
+ * 2 AVX-VNNI, 3 AVX-512 VNNI, 4 NEON with dot product. A level that this processor or this build lacks must not
+ * be asked for: ask saqsam_levels() first. Strides and sizes count elements; every buffer of codes needs 64
+ * readable bytes after its last one.
  */
 #ifndef SAQSAM_NATIVE_H
 #define SAQSAM_NATIVE_H
@@ -19,7 +19,8 @@
 extern "C" {
 #endif
 
-#define SAQSAM_VERSION 2
+#define SAQSAM_VERSION 3
+#define SAQSAM_LEVELS 5
 
 /* Rises whenever this file changes: what calls must have been written for what answers. */
 SAQSAM_API int32_t saqsam_version(void);
@@ -62,6 +63,7 @@ typedef struct {
   int64_t x_stride;
   const float *weight, *bias;
   float epsilon;
+  int32_t lanes; /* 4 or 8: how many floats PyTorch's layer norm adds side by side */
   float *values; /* NULL, or (rows, value_stride) */
   int64_t value_stride;
   uint8_t *out; /* NULL, or (rows, out_stride) */
@@ -85,7 +87,7 @@ typedef struct {
   int64_t query_stride;
   const float *table_rows, *table_columns; /* NULL, or (window, width, padded window) relative positions */
   int64_t table_stride;                    /* padded window: a multiple of 16 */
-  int32_t lanes;                           /* 8 or 16: how many floats PyTorch's softmax adds side by side */
+  int32_t lanes;                           /* 4, 8 or 16: how many floats PyTorch's softmax adds side by side */
   float map_scale, map_zero, map_top;      /* affine map */
   const float *level_limits;               /* NULL, or logarithmic map: see attention.h */
   const float *level_low, *level_high;
@@ -114,7 +116,7 @@ typedef struct {
   float value_zero;
   float value_factor; /* 1 for an affine map; the values' scale for a logarithmic one */
   float score_scale;
-  int32_t lanes;                      /* 8 or 16: how many floats PyTorch's softmax adds side by side */
+  int32_t lanes;                      /* 4, 8 or 16: how many floats PyTorch's softmax adds side by side */
   float map_scale, map_zero, map_top; /* affine map */
   const float *level_limits;          /* NULL, or logarithmic map: as of saqsam_attention_job */
   const float *level_low, *level_high;
@@ -162,6 +164,7 @@ typedef struct {
   int64_t position_rows;
   const float *weight, *bias; /* NULL, or (inner) */
   float epsilon;
+  int32_t lanes; /* as of saqsam_norm_job */
   float *values; /* NULL, or (prompts * rows, inner), which may be x or the residual */
   int32_t projections;
   struct {

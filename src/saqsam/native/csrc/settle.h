@@ -21,12 +21,13 @@ void round_row(const float* x, const float* position, int64_t count, const Grid&
 }
 
 // At most kSettledRows rows, in place.
+template <class V>
 void norm_rows(const saqsam_image_job& job, float* x, int64_t rows) {
   const int64_t inner = job.inner;
   float mean[kSettledRows], factor[kSettledRows];
-  if (rows == kSettledRows) moments<Lanes8, kSettledRows>(x, inner, inner, job.epsilon, mean, factor);
+  if (rows == kSettledRows) moments<V, kSettledRows>(x, inner, inner, job.epsilon, mean, factor);
   else
-    for (int64_t r = 0; r < rows; ++r) moments<Lanes8, 1>(x + r * inner, 0, inner, job.epsilon, mean + r, factor + r);
+    for (int64_t r = 0; r < rows; ++r) moments<V, 1>(x + r * inner, 0, inner, job.epsilon, mean + r, factor + r);
   for (int64_t r = 0; r < rows; ++r)
     scaled<Wide>(x + r * inner, inner, mean[r], factor[r], job.weight, job.bias, x + r * inner);
 }
@@ -41,7 +42,8 @@ void settle(const saqsam_image_job& job, int64_t first, int64_t rows, float* x, 
       const float* more = job.residual + (first + r) % job.residual_rows * inner;
       for (int64_t i = 0; i < inner; ++i) x[r * inner + i] += more[i];
     }
-    if (job.weight) norm_rows(job, x + at * inner, end - at);
+    if (job.weight && job.lanes == 8) norm_rows<Lanes8>(job, x + at * inner, end - at);
+    else if (job.weight) norm_rows<Lanes4>(job, x + at * inner, end - at);
     for (int32_t p = 0; p < job.projections; ++p) {
       const auto& to = job.projection[p];
       const Grid grid = {to.scale, 1.0f / to.scale, to.zero, to.top};

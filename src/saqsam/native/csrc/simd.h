@@ -9,6 +9,8 @@
 
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__ARM_FEATURE_DOTPROD)
+#include "simd_neon.h"
 #endif
 
 namespace {
@@ -223,6 +225,13 @@ struct Pair {
   static Pair set(float x) { return {H::set(x), H::set(x)}; }
   static Pair load(const float* p) { return {H::load(p), H::load(p + H::width)}; }
   static Pair load_bytes(const uint8_t* p) { return {H::load_bytes(p), H::load_bytes(p + H::width)}; }
+  static Pair load_sums(const int32_t* sums, const int32_t* offset, const int32_t* zero, int32_t row) {
+    return {H::load_sums(sums, offset, zero, row),
+            H::load_sums(sums + H::width, offset + H::width, zero + H::width, row)};
+  }
+  static Pair load_sums(const int32_t* sums, const int32_t* offset, int32_t minus) {
+    return {H::load_sums(sums, offset, minus), H::load_sums(sums + H::width, offset + H::width, minus)};
+  }
   void store(float* p) const {
     low.store(p);
     high.store(p + H::width);
@@ -257,23 +266,43 @@ inline Pair<H> zero_below(Pair<H> value, Pair<H> x, float limit) {
   return {zero_below(value.low, x.low, limit), zero_below(value.high, x.high, limit)};
 }
 template <class H>
+inline Pair<H> looked_up(const float* table, Pair<H> x) {
+  return {looked_up(table, x.low), looked_up(table, x.high)};
+}
+template <class H>
+inline Pair<H> where_above(Pair<H> x, Pair<H> limit, Pair<H> yes, Pair<H> no) {
+  return {where_above(x.low, limit.low, yes.low, no.low), where_above(x.high, limit.high, yes.high, no.high)};
+}
+template <class H>
+inline Pair<H> near_inverse(Pair<H> a) {
+  return {near_inverse(a.low), near_inverse(a.high)};
+}
+template <class H>
 inline bool any_above(Pair<H> a, Pair<H> b) {
   return any_above(a.low, b.low) || any_above(a.high, b.high);
 }
 
-// The vectors of this level: its widest, and those of 8 and of 16 lanes, whose sums PyTorch's are.
-#if defined(__AVX512F__)
+// The vectors of this level: its widest, and those of 4, 8 and 16 lanes, whose sums PyTorch's are: 4 on ARM alone.
+#if defined(SAQSAM_PLAIN) || !(defined(__AVX2__) || defined(__ARM_FEATURE_DOTPROD))
+typedef Scalars<8> Wide;
+typedef Scalars<4> Lanes4;
+typedef Scalars<8> Lanes8;
+typedef Scalars<16> Lanes16;
+#elif defined(__AVX512F__)
 typedef F16 Wide;
+typedef Scalars<4> Lanes4;
 typedef F8 Lanes8;
 typedef F16 Lanes16;
 #elif defined(__AVX2__)
 typedef F8 Wide;
+typedef Scalars<4> Lanes4;
 typedef F8 Lanes8;
 typedef Pair<F8> Lanes16;
 #else
-typedef Scalars<8> Wide;
-typedef Scalars<8> Lanes8;
-typedef Scalars<16> Lanes16;
+typedef Pair<F4> Wide;
+typedef F4 Lanes4;
+typedef Pair<F4> Lanes8;
+typedef Pair<Pair<F4>> Lanes16;
 #endif
 
 // The first `count` lanes from memory, `filler` in the others.

@@ -50,7 +50,8 @@ void finish(const saqsam_linear_job& job, const int32_t* sums, const int32_t* ro
 void norm(const saqsam_norm_job& job, int64_t row, float* scratch) {
   const float* x = job.x + row * job.x_stride;
   float* values = job.values ? job.values + row * job.value_stride : scratch;
-  normalize<Lanes8>(x, job.inner, job.weight, job.bias, job.epsilon, values);
+  if (job.lanes == 8) normalize<Lanes8>(x, job.inner, job.weight, job.bias, job.epsilon, values);
+  else normalize<Lanes4>(x, job.inner, job.weight, job.bias, job.epsilon, values);
   if (!job.out) return;
   const Grid grid = {job.scale, 1.0f / job.scale, job.zero, job.top};
   uint8_t* out = job.out + row * job.out_stride;

@@ -10,6 +10,7 @@ Level make_level() {
   level.float_columns = kFloatColumns;
   for (int kind = 0; kind < kKinds; ++kind)
     for (int rows = 1; rows <= kTileRows; ++rows) level.tiles[kind][rows] = tile_of((Kind)kind, rows);
+  level.flip = kFlip;
   level.kind = kind_of;
   level.unpack = unpack;
   level.widen = widen;
