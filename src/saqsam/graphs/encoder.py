@@ -122,7 +122,7 @@ class EncoderWriter:
         by_head = heads * (count * tokens) ** 2 > LARGEST_MAP or self._pieces(side) > 1
         parts = heads if by_head else 1
         split = [graph.split(whole, 1, parts) for whole in (query, key, value)]
-        outputs = [self._attend(q, k, v, names, side, heads // parts) for q, k, v in zip(*split, strict=True)]
+        outputs = [self._attend(*part, names, side, heads // parts) for part in zip(*split, strict=True)]
         return graph.add("Concat", *outputs, axis=1) if parts > 1 else outputs[0]
 
     def _attend(
