@@ -3,13 +3,10 @@
 A page is opened on processors that the exporter never sees. Unsigned times signed bytes are therefore used
 only where no sum of two products can leave 16 bits, the place where kernels may saturate; all else is
 multiplied unsigned. Weights of up to 4 bits lie in the file as UINT4 and are widened when the session is
-created, so that a download is half as long. Large attention maps are computed a few rows at a time, and so
-stay in the processor's cache from one operator to the next.
+created, so that a download is half as long.
 """
 
 from __future__ import annotations
-
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -41,8 +38,6 @@ class Compact(Integer):
         graph: where nodes go.
         source: integers, scales and zero points.
     """
-
-    largest_piece: ClassVar[int | None] = 1 << 20
 
     def __init__(self, graph: Graph, source: Source) -> None:
         super().__init__(graph, source, AnyMachine())
