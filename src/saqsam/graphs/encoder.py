@@ -119,40 +119,57 @@ class EncoderWriter:
         query, value = (graph.transpose(part, 0, 2, 1, 3) for part in (query, value))
         key = graph.transpose(key, 0, 2, 3, 1)
         count = -(-self.source.grid // side)  # of windows along a side
-        parts = heads if heads * (count * tokens) ** 2 > LARGEST_MAP else 1
+        by_head = heads * (count * tokens) ** 2 > LARGEST_MAP or self._pieces(side) > 1
+        parts = heads if by_head else 1
         split = [graph.split(whole, 1, parts) for whole in (query, key, value)]
-        outputs = [self._attend(q, k, v, names, side) for q, k, v in zip(*split, strict=True)]
+        outputs = [self._attend(q, k, v, names, side, heads // parts) for q, k, v in zip(*split, strict=True)]
         return graph.add("Concat", *outputs, axis=1) if parts > 1 else outputs[0]
 
-    def _attend(self, query: str, key: str, value: str, names: EncoderBlockNames, side: int) -> str:
+    def _attend(
+        self, query: str, key: str, value: str, names: EncoderBlockNames, side: int, heads: int
+    ) -> str:
         """``query, value (B, h, N, d)`` and ``key (B, h, d, N)`` -> ``(B, h, N, d)``."""
-        path = names.attention.path
-        heads_width = int(self.source.backbone["hidden_size"]) // self.heads
-        scores = self.arithmetic.scores(query, key, path, heads_width**-0.5)
-        if self.source.backbone.get("use_rel_pos"):
-            quantized = self.source.packed.recipe.get("rel_pos_query") != "float"
-            origin = self.arithmetic.quantize(query, f"{path}:query") if quantized else query
-            bias = self._positions(origin, names.tables, side)
-            # The map's own shape is not static, the bias takes it over.
-            scores = self.graph.add(
-                "Add", scores, self.graph.add("Reshape", bias, self.graph.add("Shape", scores))
-            )
-        return self.arithmetic.weighted(scores, value, path)
+        graph, path = self.graph, names.attention.path
+        scale = (int(self.source.backbone["hidden_size"]) // self.heads) ** -0.5
+        pieces = self._pieces(side)
+        placed = (
+            self._positions(query, names, side, pieces) if self.source.backbone.get("use_rel_pos") else []
+        )
+        outputs = []
+        for place, rows in enumerate(graph.split(query, 2, pieces)):
+            scores = self.arithmetic.scores(rows, key, path, scale)
+            if placed:
+                bias = graph.reshape(graph.add("Add", *placed[place]), -1, heads, side**2 // pieces, side**2)
+                scores = graph.add("Add", scores, bias)
+            outputs.append(self.arithmetic.weighted(scores, value, path))
+        return graph.add("Concat", *outputs, axis=2) if pieces > 1 else outputs[0]
 
-    def _positions(self, query: str, tables: tuple[str, str], side: int) -> str:
-        """Relative-position scores ``(maps, side, side, side, side)`` of ``query (B, h, N, d)``."""
+    def _pieces(self, side: int) -> int:
+        """Into how many groups of rows of tokens a head's map is cut; those of windows are whole."""
+        largest = self.arithmetic.largest_piece
+        if largest is None or side != self.source.grid:
+            return 1
+        return next((n for n in range(1, side) if side % n == 0 and side**4 // n <= largest), side)
+
+    def _positions(
+        self, query: str, names: EncoderBlockNames, side: int, pieces: int
+    ) -> list[tuple[str, str]]:
+        """Relative-position scores of ``query (B, h, N, d)``, of each piece two that are added up:
+        ``(maps, y, x, key y, 1)`` and ``(maps, y, x, 1, key x)``."""
         graph = self.graph
+        if self.source.packed.recipe.get("rel_pos_query") != "float":
+            query = self.arithmetic.quantize(query, f"{names.attention.path}:query")
         width = int(self.source.backbone["hidden_size"]) // self.heads
         rows = graph.reshape(query, -1, side, side, width)  # (maps, y, x, d)
-        by_row = graph.add("MatMul", rows, self._table(tables[0], side))
+        by_row = graph.add("MatMul", rows, self._table(names.tables[0], side))
         columns = graph.transpose(rows, 0, 2, 1, 3)  # (maps, x, y, d)
-        by_column = graph.add("MatMul", columns, self._table(tables[1], side))
-        by_column = graph.transpose(by_column, 0, 2, 1, 3)  # (maps, y, x, key x)
-        return graph.add(
-            "Add",
+        by_column = graph.add("MatMul", columns, self._table(names.tables[1], side))
+        by_column = graph.transpose(by_column, 0, 2, 1, 3)
+        both = (
             graph.add("Unsqueeze", by_row, graph.shape(4)),
             graph.add("Unsqueeze", by_column, graph.shape(3)),
         )
+        return list(zip(*(graph.split(x, 1, pieces) for x in both), strict=True))
 
     def _table(self, name: str, side: int) -> str:
         """``(query, d, key)`` vectors for each pair of positions along one axis."""

@@ -8,6 +8,7 @@ product, on the logarithmic one, the operand stays float.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,9 @@ class Integer(Portable):
         source: integers, scales and zero points.
         exactness: what this machine multiplies exactly.
     """
+
+    largest_piece: ClassVar[int | None] = 1 << 22
+    """A quarter of a SAM-B's map of global attention, 16 MB as float, at a time."""
 
     def __init__(self, graph: Graph, source: Source, exactness: Exactness) -> None:
         super().__init__(graph, source)

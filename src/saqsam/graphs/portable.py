@@ -7,6 +7,7 @@ that lie on their grids. This is the simulation itself, operator by operator, fo
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 
@@ -25,7 +26,13 @@ class Portable:
     Args:
         graph: where nodes go.
         source: integers, scales and zero points.
+
+    Attributes:
+        largest_piece: elements of one head's attention map that are computed at once, in groups of rows,
+            which is exact; ``None``: all of them.
     """
+
+    largest_piece: ClassVar[int | None] = None
 
     def __init__(self, graph: Graph, source: Source) -> None:
         self.graph, self.source = graph, source

@@ -8,6 +8,8 @@ created, so that a download is half as long.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import numpy.typing as npt
 
@@ -38,6 +40,9 @@ class Compact(Integer):
         graph: where nodes go.
         source: integers, scales and zero points.
     """
+
+    largest_piece: ClassVar[int | None] = None
+    """Whole maps: more nodes take the page longer to open than pieces save."""
 
     def __init__(self, graph: Graph, source: Source) -> None:
         super().__init__(graph, source, AnyMachine())
