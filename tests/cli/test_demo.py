@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SHORT = ("--images", "1", "--calibration", "1", "--pictures", "1")
 
 
+@pytest.mark.slow
 def test_without_scikit_image_scenes_are_drawn_and_it_says_what_to_do(
     saqsam: Saqsam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -301,4 +301,4 @@ def test_a_current_folder_that_was_deleted_is_told(
     gone.rmdir()
     shown = saqsam("recipe", "list")
     assert shown.code == 2
-    assert shown.err == "saqsam: the current folder was deleted; change to one that exists\n"
+    assert shown.err == "saqsam: the current folder was deleted; give this from a folder that exists\n"

@@ -30,6 +30,7 @@ def test_an_emulated_processor_gives_what_plain_c_gives() -> None:
 
 
 def test_native_is_chosen_where_there_are_dot_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(CAP, raising=False)
     neon = LEVELS.index("neon-dotprod")
     for found, engine in (((0, neon), "native"), ((0,), "onnxruntime")):
         monkeypatch.setattr(library, "levels_here", lambda found=found: found)

@@ -149,7 +149,7 @@ def _refuse_deleted_folder() -> None:
     try:
         os.getcwd()
     except FileNotFoundError as error:
-        raise UsageError("the current folder was deleted; change to one that exists") from error
+        raise UsageError("the current folder was deleted; give this from a folder that exists") from error
 
 
 def _refuse_empty(words: Sequence[str]) -> None:
