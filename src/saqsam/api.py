@@ -66,7 +66,6 @@ def load(source: str | Path, device: str = "cpu", engine: str = "torch") -> Sam:
         UsageError: ``source`` is no path and no name.
     """
     check_device(device)
-    expanded(source)
     given = source
     named, options = split_options(source)
     source = at_hand(named)

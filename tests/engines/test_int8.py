@@ -93,4 +93,7 @@ def test_a_float_product_of_whole_numbers_is_exact(inside: int, seed: int) -> No
         torch.randint(-400, 400, size, generator=generator).clamp(-128, 127).to(torch.int8)
         for size in ((5, inside), (inside, 8))
     )
-    assert torch.equal(float_product(left, right), (left.long() @ right.long()).to(torch.int32))
+    expected = (left.long() @ right.long()).to(torch.int32)
+    assert torch.equal(float_product(left, right), expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(float_product(left, right), expected)

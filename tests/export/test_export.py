@@ -156,7 +156,7 @@ def test_every_block_computes_the_same_codes(packed: Packed) -> None:
     shares = encoder_codes(model, source, Portable, pixel_values, 21)
     decoder = decoder_codes(model, source, Portable, embed(model, pixel_values), case.prompts, frame, 21)
     assert shares.keys() | decoder.keys() == source.packed.activations.keys()
-    assert total_share(shares) > 0.999
+    assert total_share(shares) > 0.9995
     assert min(equal / total for equal, total in shares.values()) > 0.99
     # The decoder is not compared block by block: one code that differs is followed by others.
     assert total_share(decoder) > 0.98
@@ -186,7 +186,7 @@ def test_parity_is_written_and_holds(exported: Path) -> None:
     parity = proof["parity"]
     assert proof["verified"] is True
     assert parity["decoder_mask_iou"] >= 0.999
-    assert parity["equal_codes"] >= 0.999
+    assert parity["equal_codes"] >= 0.9995
     assert parity["mask_iou"] >= min(0.999, parity["repeatability"] - 0.03)
     assert parity["prompts"] >= 2
 

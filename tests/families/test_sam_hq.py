@@ -107,8 +107,7 @@ def test_the_engine_agrees_with_the_packed_file(packed: Path) -> None:
     for given in ({"boxes": BOXES}, {"points": [[20, 20]]}, {"boxes": BOXES, "masks": first.low_res_logits}):
         for multimask in (False, True):
             one, two = (x.segment(picture(), **given, multimask_output=multimask) for x in (sam, other))  # type: ignore[arg-type]
-            apart = (one.low_res_logits - two.low_res_logits).norm() / one.low_res_logits.norm()
-            assert float(apart) < 0.05  # on some processors a code lies on the other side of a middle
+            torch.testing.assert_close(one.low_res_logits, two.low_res_logits, atol=1e-4, rtol=0)
 
 
 def test_exported_graphs_are_the_model_and_have_the_names_of_sam_hqs_own(

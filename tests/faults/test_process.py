@@ -28,7 +28,7 @@ SETTINGS = (
     *("weight_ranges.method=minmax", "activation_ranges.method=minmax"),
     *("reconstruct.iterations=3", "reconstruct.batch=2"),
 )
-KILLS = int(os.environ.get("SAQSAM_KILLS", "2"))
+KILLS = int(os.environ.get("SAQSAM_KILLS", "3"))
 PARTS = (
     *("calibration", "encoder-stage-0", "encoder-stage-1", "neck"),
     *("decoder-layer-0", "decoder-layer-1", "final-attention", "output"),
@@ -180,7 +180,12 @@ def test_surroundings_do_not_matter(words: Callable[..., list[str]], tmp_path: P
     code = "import sys, torch; torch.set_num_threads(1)\nfrom saqsam.cli.app import run; sys.exit(run())"
     short = ("reconstruct.iterations=1", "reconstruct.batch=1", "calibration.images=1")
     here, there = tmp_path / "here.safetensors", tmp_path / "there.safetensors"
-    assert command_line(words(tmp_path / "here", here, *short)) == 0
+    before = os.umask(0o022)
+    try:
+        assert command_line(words(tmp_path / "here", here, *short)) == 0
+    finally:
+        os.umask(before)
+    assert here.stat().st_mode & 0o777 == 0o644
     elsewhere = {"PYTHONHASHSEED": "4242", "LC_ALL": "tr_TR.UTF-8", "TZ": "Pacific/Kiritimati"}
     run = subprocess.run(
         [sys.executable, "-c", code, *words(tmp_path / "there", there, *short)],

@@ -104,11 +104,8 @@ def test_learning_on_a_third_of_the_rows_helps_and_repeats(quantized: Quantized)
     records = [unit for unit in report.units if "block" in unit["unit"]]
     assert [record["kept"] for record in records] == ["learned"] * 4
     assert all(record["after"] < 0.95 * record["before"] for record in records)
-    few = (
-        "calibration.images=1",
-        "reconstruct.iterations=2",
-        settings[2],
-    )  # whether it repeats shows in the first steps
+    # Whether it repeats shows in the first steps.
+    few = ("calibration.images=1", "reconstruct.iterations=2", settings[2])
     model, _ = quantized("qdrop-w4a4", settings[0], *few)
     again, _ = quantized("qdrop-w4a4", settings[0], *few)
     others, _ = quantized("qdrop-w4a4", *few)

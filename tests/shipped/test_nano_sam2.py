@@ -72,7 +72,7 @@ def test_four_bits_keep_most_of_it(sam: Sam, tmp_path: Path) -> None:
     write_scenes(tmp_path, 4, 72)
     four = api.quantize(sam, "ptq4sam-s-w4a4", tmp_path / "images", tmp_path / "instances.json")
     before, after = (np.mean(_scores(model, 4)["boxes"]) for model in (sam, four))
-    assert after > 0.8 * before
+    assert after > 0.85 * before
     onnx_makes_the_same_codes(four, tmp_path / "four.safetensors")
 
 

@@ -116,7 +116,7 @@ def options(folder: Path, out: Path, steps: int) -> argparse.Namespace:
     out.mkdir(exist_ok=True)
     return argparse.Namespace(
         photos=folder, scenes=folder / "cache", out=out, start=None, steps=steps, decay=2, seed=1, images=2,
-        prompts=4, workers=0, threads=1, device="cpu", dtype="float32", muon_lr=2e-3, adam_lr=1e-3,
+        prompts=4, workers=0, threads=1, device="cpu", dtype="bfloat16", muon_lr=2e-3, adam_lr=1e-3,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from saqsam.errors import UsageError
 from saqsam.families.record import Model
 from saqsam.families.registry import family_of
+from saqsam.files import expanded
 
 _MARK = "#"
 
@@ -24,9 +25,13 @@ def split_options(source: str | Path) -> tuple[str | Path, dict[str, str]]:
     """A model's name, and the options behind it: ``name#key=value,key``.
 
     Something that exists under the whole name is taken as it is.
+
+    Raises:
+        UsageError: ``source`` is no path and no name.
     """
+    whole = expanded(source)
     name, mark, text = str(source).partition(_MARK)
-    if not mark or Path(source).expanduser().exists():
+    if not mark or whole.exists():
         return source, {}
     options: dict[str, str] = {}
     for part in text.split(","):

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from saqsam.families.record import Model
 from saqsam.modules.layers import QuantLinear
-from saqsam.modules.products import has_steps
+from saqsam.modules.products import WHOLE, has_steps
 from saqsam.modules.quantizer import Quantizer
 
 _MIDDLE = 128
 _FEWEST_ROWS, _MULTIPLE = 17, 8
 """What the product asks for on a GPU: so many rows, and inner and outer sizes that this divides."""
-_EXACT = (1 << 24) // _MIDDLE**2
+_EXACT = WHOLE // _MIDDLE**2
 """So many products of two int8 numbers add up exactly in float32, in any order."""
 
 
@@ -81,17 +81,21 @@ class Int8Linear(nn.Module):
 @functools.cache
 def is_exact_on_cpu() -> bool:
     """Whether PyTorch's int8 product adds up the largest and smallest numbers right on this CPU."""
-    ends = torch.tensor([127, -128], dtype=torch.int8)
+    ends = torch.tensor([127, -128], dtype=torch.int8, device="cpu")
     left = ends.repeat_interleave(_FEWEST_ROWS)[:, None].repeat(1, 8 * _MULTIPLE)
     right = ends.repeat_interleave(_MULTIPLE).repeat(8 * _MULTIPLE, 1)
     return torch.equal(torch._int_mm(left, right), float_product(left, right))
 
 
 def float_product(left: Tensor, right: Tensor) -> Tensor:
-    """``left (n, k) @ right (k, m)`` of int8, int32 ``(n, m)``, by sums of float32 that stay exact."""
+    """``left (n, k) @ right (k, m)`` of int8, int32 ``(n, m)``, by sums of float32 that stay exact.
+
+    Also where the caller multiplies in half precision, as the compiled encoder does.
+    """
     sums = torch.zeros(len(left), right.shape[1], dtype=torch.int32, device=left.device)
-    for some, others in zip(left.split(_EXACT, 1), right.split(_EXACT, 0), strict=True):
-        sums += (some.float() @ others.float()).to(torch.int32)
+    with torch.autocast(left.device.type, enabled=False):
+        for some, others in zip(left.split(_EXACT, 1), right.split(_EXACT, 0), strict=True):
+            sums += (some.float() @ others.float()).to(torch.int32)
     return sums
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import platform
 from dataclasses import dataclass
 from typing import Any
@@ -86,6 +87,7 @@ def load_kernels(cap: str | None = None) -> Kernels:
     return Kernels(find_library(), choose_level(cap))
 
 
+@functools.cache
 def torch_lanes() -> int:
     """How many floats PyTorch's softmax adds side by side on this processor: its order of additions."""
     capability = torch.backends.cpu.get_cpu_capability()
