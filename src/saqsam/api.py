@@ -274,7 +274,9 @@ def float_sam(sam: object) -> Sam:
     Raises:
         UsageError: it is quantized already, or no SAM.
     """
-    if isinstance(sam, Model):
+    from transformers import PreTrainedModel
+
+    if isinstance(sam, PreTrainedModel):
         if any(one.is_meta for one in sam.parameters()):
             raise UsageError("sam: its weights are on the meta device and hold no values; load them first")
         sam = Sam(as_loaded(sam), sam.config.name_or_path or type(sam).__name__)

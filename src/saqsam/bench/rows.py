@@ -27,7 +27,7 @@ def torch_float(packed: PackedModel, path: Path) -> Any:
     config._attn_implementation = "sdpa"
     config.vision_config._attn_implementation = "sdpa"
     family = family_of_config(config)
-    model = family.model_class(config).eval().requires_grad_(False)
+    model = family.modules().model_class(config).eval().requires_grad_(False)
     state = packed.float_state()
     state |= {twin: state[stored] for stored, twin in family.tied}
     model.load_state_dict(state)

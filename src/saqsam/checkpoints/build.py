@@ -51,7 +51,7 @@ def build_model(config: Config, checkpoint: Checkpoint, *, attention: str = "eag
             raise CheckpointError(checkpoint.path, problem, _AGAIN)
         state[twin] = state[stored]
     model.load_state_dict(state, strict=True, assign=True)
-    family.fill_tables(model)
+    family.modules().fill_tables(model)
     model.tie_weights()
     model.train(False)
     model.requires_grad_(False)
@@ -65,7 +65,7 @@ def _laid_out(config: Any, checkpoint: Checkpoint, attention: str) -> Model:
     config.vision_config._attn_implementation = attention
     try:
         with torch.device("meta"):
-            model: Model = family_of_config(config).model_class(config)
+            model: Model = family_of_config(config).modules().model_class(config)
             return model
     except (ValueError, TypeError, RuntimeError, ArithmeticError, AttributeError, KeyError) as error:
         raise CheckpointError(

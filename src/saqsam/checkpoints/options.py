@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import PreTrainedModel
 
 from saqsam.errors import UsageError
 from saqsam.families.record import Model
@@ -68,6 +67,8 @@ def set_options(model: Model, options: Mapping[str, str], name: str) -> None:
 
 def options_of(model: nn.Module) -> dict[str, Any]:
     """The options that a model was loaded with, or quantized with, by key; none of a module of no family."""
+    from transformers import PreTrainedModel
+
     if not isinstance(model, PreTrainedModel):
         return {}
     found = {

@@ -33,7 +33,7 @@ def as_loaded(model: Model) -> Model:
             setattr(reduce(getattr, section, config), key, value)
     config._attn_implementation = config.vision_config._attn_implementation = "sdpa"
     with torch.device("meta"):
-        plain: Model = family.model_class(config)
+        plain: Model = family.modules().model_class(config)
     state = {
         name: tensor.detach().to(torch.float32, copy=True).contiguous()
         for name, tensor in model.state_dict().items()
@@ -53,7 +53,7 @@ def as_loaded(model: Model) -> Model:
                 f"{family.name}; copy the first into the second"
             )
     plain.load_state_dict(state, strict=True, assign=True)
-    family.fill_tables(plain)
+    family.modules().fill_tables(plain)
     plain.tie_weights()
     plain.eval()
     plain.requires_grad_(False)

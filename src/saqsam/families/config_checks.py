@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from transformers.activations import ACT2FN
+from collections.abc import Collection
 
+_OF_SAM = ("gelu", "relu")
 MOST = 2**16  # far above any SAM, and small enough to multiply without care
 MOST_LAYERS = 256  # SAM-H has 32; each takes milliseconds to lay out, even without memory
 
@@ -40,7 +41,14 @@ def is_epsilon(value: object) -> bool:
 
 def is_activation(value: object) -> bool:
     """The name of an activation function."""
-    return isinstance(value, str) and value in ACT2FN
+    return isinstance(value, str) and (value in _OF_SAM or value in _activations())
+
+
+def _activations() -> Collection[str]:
+    """All that ``transformers`` knows, whose import takes seconds."""
+    from transformers.activations import ACT2FN
+
+    return ACT2FN.keys()
 
 
 def are_indexes(value: object) -> bool:

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel
 
 from saqsam.families.embedding import Embedding
 from saqsam.families.in_files import Check as Check
@@ -27,9 +26,13 @@ from saqsam.families.licence import Licence
 from saqsam.families.loading_option import LoadingOption
 from saqsam.modules.attention import AttentionQuantizers
 
-Model = PreTrainedModel
-"""The type of the models of all families; which one it is says its configuration, see ``registry``."""
-Config = PretrainedConfig
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+Model: TypeAlias = "PreTrainedModel"
+"""The type of the models of all families; which one it is says its configuration, see ``registry``. A name
+for annotations: the import of what it stands for takes longer than that of all else."""
+Config: TypeAlias = "PretrainedConfig"
 """The type of their configurations."""
 State = tuple[Tensor, ...]
 """What flows through a model: of the encoder the tokens ``(B, H, W, D)``, then whatever earlier blocks left
@@ -315,22 +318,42 @@ Adapter = Callable[[nn.Module, AttentionQuantizers, Attention, bool], nn.Module]
 
 
 @dataclass(frozen=True)
+class Modules:
+    """What of a family computes with PyTorch modules.
+
+    Attributes:
+        model_class: of ``transformers``.
+        adapt: makes a float attention a quantized one.
+        encoder, decoder: the steps of the forward pass.
+        fill_tables: gives tables that no file holds their values, of a model laid out without memory.
+    """
+
+    model_class: type[Any]
+    adapt: Adapter
+    encoder: Callable[[Any], Encoder]
+    decoder: Callable[[Any], Decoder]
+    fill_tables: Callable[[Any], None] = lambda model: None
+
+
+@dataclass(frozen=True)
 class Family:
-    """All of it.
+    """All of it; what needs the modules of ``transformers``, whose import takes seconds, behind ``modules``.
 
     Attributes:
         name: what messages call it.
         model_types: values of ``model_type`` in a configuration; the first one is its own.
-        model_class, config_class: of ``transformers``.
+        modules: imports and returns what computes.
+        config_class: of ``transformers``.
         config: what its configuration may say.
         sizes: of a configuration.
         rows: layers and attentions in the order in which the model computes them.
         float_parts: what stays float; with the weights of ``rows`` it owns every parameter exactly once.
         float_steps: arithmetic without parameters that stays float.
-        adapt: makes a float attention a quantized one.
-        encoder, decoder: the steps of the forward pass.
         tied: pairs of parameters that are one tensor; the first one is stored.
-        fill_tables: gives tables that no file holds their values, of a model laid out without memory.
+        shapes: names and shapes of all tensors by the configuration, where they are known without laying a
+            model out; ``rows`` then also takes anything that has a ``config``.
+        calls: the steps ``encode``, ``answer`` and ``prepared`` of what is no module and only has the calls
+            of one, where that needs no modules.
         licence: what its weights are published under, where that asks something of whoever passes them on.
         image_processor: that for images alone, where its name does not follow from that of ``processor``.
         layout: names in official files.
@@ -341,21 +364,19 @@ class Family:
 
     name: str
     model_types: tuple[str, ...]
-    model_class: type[Any]
+    modules: Callable[[], Modules]
     config_class: type[Any]
     config: ConfigRules
     sizes: Callable[[Any], Sizes]
     rows: Callable[[Any], tuple[Layer | Attention, ...]]
     float_parts: Callable[[Any], tuple[FloatPart, ...]]
     float_steps: tuple[FloatPart, ...]
-    adapt: Adapter
-    encoder: Callable[[Any], Encoder]
-    decoder: Callable[[Any], Decoder]
     tied: tuple[tuple[str, str], ...]
     layout: Layout
     naming: Naming
     processor: str
     image_processor: str = ""
-    fill_tables: Callable[[Any], None] = lambda model: None
+    shapes: Callable[[Any], Shapes] | None = None
+    calls: Callable[[Any], Any] | None = None
     licence: Licence | None = None
     options: Mapping[str, LoadingOption] = field(default_factory=dict)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
+
+from torch import nn
 
 from saqsam.errors import UsageError
 from saqsam.families.record import Decoder, Encoder, Family, Model, Sizes
@@ -60,12 +62,18 @@ def family_of_names(names: Iterable[str]) -> Family:
 
 def encoder_of(model: Model) -> Encoder:
     """The steps of the model's image encoder."""
-    return family_of(model).encoder(model)
+    family = family_of(model)
+    if family.calls is not None and not isinstance(model, nn.Module):
+        return cast(Encoder, family.calls(model))
+    return family.modules().encoder(model)
 
 
 def decoder_of(model: Model) -> Decoder:
     """The steps of the model's prompt encoder and mask decoder."""
-    return family_of(model).decoder(model)
+    family = family_of(model)
+    if family.calls is not None and not isinstance(model, nn.Module):
+        return cast(Decoder, family.calls(model))
+    return family.modules().decoder(model)
 
 
 def sizes_of(model: HasConfig) -> Sizes:

@@ -10,12 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from torch import nn
-from transformers import SamConfig, SamModel
-from transformers.models.sam.modeling_sam import SamAttention, SamVisionAttention
+from transformers import SamConfig
 
-from saqsam.errors import InvariantError
-from saqsam.families.decoder_attention import QuantDecoderAttention
 from saqsam.families.record import (
     CONVOLUTION,
     DECODER,
@@ -24,20 +20,18 @@ from saqsam.families.record import (
     MLP_OUT,
     OUTPUT,
     PROJECTION,
-    Adapter,
     Attention,
     Family,
     FloatPart,
     Layer,
+    Modules,
 )
+from saqsam.families.sam_calls import SamCalls
 from saqsam.families.sam_config import RULES, SAM_OPTIONS, sam_sizes
-from saqsam.families.sam_decoder import SamDecoder
-from saqsam.families.sam_encoder import SamEncoder
 from saqsam.families.sam_layout import SAM_LAYOUT, TIED
-from saqsam.families.sam_names import DecoderLayerNames, EncoderBlockNames, SamNames
+from saqsam.families.sam_names import DecoderLayerNames, EncoderBlockNames
+from saqsam.families.sam_shapes import sam_names, sam_shapes
 from saqsam.families.sam_sizes import SAM_NAMING
-from saqsam.families.vision_attention import QuantVisionAttention
-from saqsam.modules.attention import AttentionQuantizers
 
 _POSITION = "a table of positions: added, never multiplied with 8-bit operands"
 _NORM = "normalisation divides by a statistic of its input; its few parameters cost nothing"
@@ -48,12 +42,8 @@ _FIRST = "first layer: reads pixels, 0.5 % of the multiplications"
 _UPSCALE = "upscaling to mask resolution: 2x2 transposed convolution"
 
 
-def _names(model: SamModel) -> SamNames:
-    return SamNames.of(len(model.vision_encoder.layers), len(model.mask_decoder.transformer.layers))
-
-
-def _rows(model: SamModel) -> tuple[Layer | Attention, ...]:
-    names = _names(model)
+def _rows(model: Any) -> tuple[Layer | Attention, ...]:
+    names = sam_names(model.config)
     rows: list[Layer | Attention] = []
     for block in names.blocks:
         rows += _block_rows(block)
@@ -84,8 +74,8 @@ def _with_layers(attention: Attention) -> Iterator[Layer | Attention]:
     yield Layer(attention.output, attention.part, OUTPUT)
 
 
-def sam_float_parts(model: SamModel) -> tuple[FloatPart, ...]:
-    names = _names(model)
+def sam_float_parts(model: Any) -> tuple[FloatPart, ...]:
+    names = sam_names(model.config)
     parts = [
         FloatPart(names.shared_positions, PROMPT),
         FloatPart(names.positions, _POSITION),
@@ -112,7 +102,7 @@ def sam_float_parts(model: SamModel) -> tuple[FloatPart, ...]:
     return tuple(parts)
 
 
-def _biases(model: SamModel, paths: tuple[str, ...]) -> Iterator[FloatPart]:
+def _biases(model: Any, paths: tuple[str, ...]) -> Iterator[FloatPart]:
     for path in paths:
         if getattr(model.get_submodule(path), "bias", None) is not None:
             yield FloatPart(f"{path}.bias", _BIAS)
@@ -133,40 +123,28 @@ _FLOAT_STEPS = (
 )
 
 
-def adapter(encoder: type[Any], decoder: type[Any]) -> Adapter:
-    """What makes quantized attentions of these two classes, which have the parts of SAM's."""
+def _modules() -> Modules:
+    from saqsam.families.sam_modules import SAM_MODULES
 
-    def adapt(
-        original: nn.Module, quantizers: AttentionQuantizers, row: Attention, float_rel_pos_query: bool
-    ) -> nn.Module:
-        kind = encoder if row.part == ENCODER else decoder
-        if not isinstance(original, kind):
-            raise InvariantError(row.path, f"is a {type(original).__name__}, expected a {kind.__name__}")
-        whole: Any = original
-        if row.part == ENCODER:
-            return QuantVisionAttention(whole, quantizers, float_rel_pos_query=float_rel_pos_query)
-        return QuantDecoderAttention(whole, quantizers)
-
-    return adapt
+    return SAM_MODULES
 
 
 SAM = Family(
     name="SAM",
     model_types=("sam",),
-    model_class=SamModel,
+    modules=_modules,
     config_class=SamConfig,
     config=RULES,
     sizes=sam_sizes,
     rows=_rows,
     float_parts=sam_float_parts,
     float_steps=_FLOAT_STEPS,
-    adapt=adapter(SamVisionAttention, SamAttention),
-    encoder=SamEncoder,
-    decoder=SamDecoder,
     tied=TIED,
     layout=SAM_LAYOUT,
     naming=SAM_NAMING,
     options=SAM_OPTIONS,
     processor="SamProcessor",
+    shapes=sam_shapes,
+    calls=SamCalls,
 )
 """SAM-B has 82 weights and 158 activations (L: 130 and 254, H: 162 and 318)."""

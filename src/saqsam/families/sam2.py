@@ -7,17 +7,12 @@ convolutions of fine features run once for an image and count as the encoder's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from torch import nn
-from transformers import Sam2Config, Sam2Model
-from transformers.models.sam2.modeling_sam2 import Sam2Attention, Sam2MultiScaleAttention
+from transformers import Sam2Config
 
-from saqsam.errors import InvariantError
 from saqsam.families import sam2_names as names
-from saqsam.families.decoder_attention import QuantDecoderAttention
-from saqsam.families.hiera_attention import QuantHieraAttention
 from saqsam.families.record import (
     CONVOLUTION,
     DECODER,
@@ -26,18 +21,15 @@ from saqsam.families.record import (
     MLP_OUT,
     OUTPUT,
     PROJECTION,
-    Adapter,
     Attention,
     Family,
     FloatPart,
     Layer,
+    Modules,
 )
 from saqsam.families.sam2_config import SAM2_RULES, sam2_sizes
-from saqsam.families.sam2_decoder import Sam2Decoder
-from saqsam.families.sam2_encoder import Sam2Encoder
 from saqsam.families.sam2_layout import SAM2_LAYOUT, TIED
 from saqsam.families.sam2_sizes import SAM2_NAMING
-from saqsam.modules.attention import AttentionQuantizers
 
 POSITION = "a table of positions: added, never multiplied with 8-bit operands"
 NORM = "normalisation divides by a statistic of its input; its few parameters cost nothing"
@@ -49,7 +41,7 @@ _UPSCALE = "upscaling to mask resolution: 2x2 transposed convolution"
 _NO_MEMORY = "a constant added to the embedding"
 
 
-def _blocks(model: Sam2Model) -> list[tuple[names.BlockNames, Any]]:
+def _blocks(model: Any) -> list[tuple[names.BlockNames, Any]]:
     modules = model.vision_encoder.backbone.blocks
     return [
         (names.BlockNames.of(index, pooled=bool(block.query_stride)), block)
@@ -61,7 +53,7 @@ def _decoder_layers(model: Any) -> list[names.DecoderLayerNames]:
     return [names.DecoderLayerNames.of(index) for index in range(len(model.mask_decoder.transformer.layers))]
 
 
-def _rows(model: Sam2Model) -> tuple[Layer | Attention, ...]:
+def _rows(model: Any) -> tuple[Layer | Attention, ...]:
     rows: list[Layer | Attention] = []
     for block, module in _blocks(model):
         if hasattr(module, "proj"):
@@ -90,7 +82,7 @@ def with_layers(attention: Attention) -> Iterator[Layer | Attention]:
     yield Layer(attention.output, attention.part, OUTPUT)
 
 
-def _float_parts(model: Sam2Model) -> tuple[FloatPart, ...]:
+def _float_parts(model: Any) -> tuple[FloatPart, ...]:
     parts = [FloatPart(path, POSITION) for path in names.POSITIONS]
     parts.append(FloatPart(names.PATCHES, _FIRST))
     for block, _ in _blocks(model):
@@ -126,45 +118,22 @@ _FLOAT_STEPS = (
 )
 
 
-def attention_adapter(
-    encoder_kind: type[Any],
-    decoder_kind: type[Any],
-    quantized: Callable[[Any, AttentionQuantizers], nn.Module],
-) -> Adapter:
-    """Of a family with SAM 2's decoder.
+def _modules() -> Modules:
+    from saqsam.families.sam2_modules import SAM2_MODULES
 
-    Args:
-        encoder_kind, decoder_kind: classes of float attentions.
-        quantized: makes the encoder's quantized.
-    """
-
-    def adapt(
-        original: nn.Module, quantizers: AttentionQuantizers, row: Attention, float_rel_pos_query: bool
-    ) -> nn.Module:
-        del float_rel_pos_query  # there are no relative positions
-        kind = encoder_kind if row.part == ENCODER else decoder_kind
-        if not isinstance(original, kind):
-            raise InvariantError(row.path, f"is a {type(original).__name__}, expected a {kind.__name__}")
-        if row.part == ENCODER:
-            return quantized(original, quantizers)
-        return QuantDecoderAttention(original, quantizers, output="o_proj")
-
-    return adapt
+    return SAM2_MODULES
 
 
 SAM2 = Family(
     name="SAM 2",
     model_types=("sam2", "sam2_video"),
-    model_class=Sam2Model,
+    modules=_modules,
     config_class=Sam2Config,
     config=SAM2_RULES,
     sizes=sam2_sizes,
     rows=_rows,
     float_parts=_float_parts,
     float_steps=_FLOAT_STEPS,
-    adapt=attention_adapter(Sam2MultiScaleAttention, Sam2Attention, QuantHieraAttention),
-    encoder=Sam2Encoder,
-    decoder=Sam2Decoder,
     tied=TIED,
     layout=SAM2_LAYOUT,
     naming=SAM2_NAMING,

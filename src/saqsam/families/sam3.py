@@ -10,9 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import Sam3TrackerConfig, Sam3TrackerModel
-from transformers.models.sam3.modeling_sam3 import Sam3ViTRoPEAttention
-from transformers.models.sam3_tracker.modeling_sam3_tracker import Sam3TrackerAttention
+from transformers import Sam3TrackerConfig
 
 from saqsam.families import sam2_names
 from saqsam.families import sam3_names as names
@@ -26,22 +24,19 @@ from saqsam.families.record import (
     Family,
     FloatPart,
     Layer,
+    Modules,
 )
-from saqsam.families.rotary_attention import QuantRotaryAttention
 from saqsam.families.sam2 import (
     DECODER_STEPS,
     NORM,
     POSITION,
-    attention_adapter,
     biases,
     decoder_float_parts,
     decoder_rows,
     with_layers,
 )
-from saqsam.families.sam2_decoder import Sam2Decoder
 from saqsam.families.sam2_layout import TIED
 from saqsam.families.sam3_config import SAM3_RULES, sam3_sizes
-from saqsam.families.sam3_encoder import Sam3Encoder, fill_tables
 from saqsam.families.sam3_layout import SAM3_LAYOUT
 from saqsam.families.sam3_sizes import SAM3_NAMING
 
@@ -78,25 +73,27 @@ _FLOAT_STEPS = (
 )
 
 
+def _modules() -> Modules:
+    from saqsam.families.sam3_modules import SAM3_MODULES
+
+    return SAM3_MODULES
+
+
 SAM3 = Family(
     name="SAM 3",
     model_types=("sam3_tracker", "sam3_tracker_video", "sam3_video"),
-    model_class=Sam3TrackerModel,
+    modules=_modules,
     config_class=Sam3TrackerConfig,
     config=SAM3_RULES,
     sizes=sam3_sizes,
     rows=_rows,
     float_parts=_float_parts,
     float_steps=_FLOAT_STEPS,
-    adapt=attention_adapter(Sam3ViTRoPEAttention, Sam3TrackerAttention, QuantRotaryAttention),
-    encoder=Sam3Encoder,
-    decoder=Sam2Decoder,
     tied=TIED,
     layout=SAM3_LAYOUT,
     naming=SAM3_NAMING,
     processor="Sam3TrackerProcessor",
     image_processor="Sam3ImageProcessor",
-    fill_tables=fill_tables,
     licence=SAM_LICENCE,
 )
 """232 weights and 388 activations."""

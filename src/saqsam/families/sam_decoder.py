@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from saqsam.families.embedding import Embedding
-from saqsam.families.record import Answers, Model
+from saqsam.families.record import Model
+from saqsam.families.sam_calls import SamCalls
 from saqsam.families.sam_names import SamNames
 from saqsam.families.shared_decoder import ImageDecoder, can_share
 
 
-class SamDecoder:
+class SamDecoder(SamCalls):
     """See :class:`saqsam.families.record.Decoder`.
 
     Args:
@@ -26,7 +27,7 @@ class SamDecoder:
     """Place of the IoU token; the tokens of the masks follow it."""
 
     def __init__(self, model: Model) -> None:
-        self.model: Any = model
+        super().__init__(model)
         self._decoder: Any = self.model.mask_decoder
 
     @property
@@ -39,11 +40,6 @@ class SamDecoder:
         return cast(nn.Module, self._two_way)
 
     @property
-    def switches(self) -> bool:
-        """A single mask is always the first one."""
-        return False
-
-    @property
     def layers(self) -> Sequence[nn.Module]:
         """Its layers in order."""
         return cast(Sequence[nn.Module], self._two_way.layers)
@@ -52,29 +48,6 @@ class SamDecoder:
     def final(self) -> nn.Module:
         """The last attention, in which tokens query the image once more."""
         return cast(nn.Module, self._two_way.final_attn_token_to_image)
-
-    def answer(
-        self,
-        embedding: Embedding,
-        *,
-        input_boxes: Tensor | None = None,
-        input_points: Tensor | None = None,
-        input_labels: Tensor | None = None,
-        input_masks: Tensor | None = None,
-        multimask_output: bool = False,
-        may_switch: bool = False,
-    ) -> Answers:
-        """Masks ``(B, P, M, 4g, 4g)`` and predicted IoU by the model's own ``forward``."""
-        del may_switch
-        output = self.model(
-            image_embeddings=embedding.main,
-            input_boxes=input_boxes,
-            input_points=input_points,
-            input_labels=input_labels,
-            input_masks=input_masks,
-            multimask_output=multimask_output,
-        )
-        return Answers(output.pred_masks, output.iou_scores)
 
     def prepared(self, embedding: Embedding, *, with_masks: bool = False) -> ImageDecoder | None:
         """See :mod:`saqsam.families.shared_decoder`."""

@@ -17,6 +17,7 @@ from transformers.models.sam.modeling_sam import SamVisionAttention, SamVisionEn
 
 from saqsam.families.embedding import Embedding
 from saqsam.families.record import Model, State, Stream
+from saqsam.families.sam_calls import embedding_of
 from saqsam.families.sam_names import SamNames
 from saqsam.families.sam_rows import SamRows
 from saqsam.families.shared_decoder import is_watched
@@ -107,7 +108,7 @@ class SamEncoder:
 
     def plain(self, pixel_values: Tensor) -> Embedding:
         """As :meth:`encode`, by the encoder's own ``forward``: padding takes part."""
-        return Embedding(cast(Tensor, self._parts(pixel_values).last_hidden_state))
+        return embedding_of(self.module, pixel_values)
 
     def can_skip_padding(self) -> bool:
         """Whether the steps one after the other give what the encoder itself gives.

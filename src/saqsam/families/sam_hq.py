@@ -10,16 +10,13 @@ from dataclasses import replace
 from typing import Any
 
 from transformers import SamHQConfig
-from transformers.models.sam_hq.modeling_sam_hq import SamHQAttention, SamHQVisionAttention
 
 from saqsam.families.config_checks import is_count, is_flag
 from saqsam.families.loading_option import LoadingOption
-from saqsam.families.record import ConfigRules, FloatPart, Sizes
-from saqsam.families.sam import HEAD, PROMPT, SAM, adapter, sam_float_parts
+from saqsam.families.record import ConfigRules, FloatPart, Modules, Sizes
+from saqsam.families.sam import HEAD, PROMPT, SAM, sam_float_parts
 from saqsam.families.sam_config import RULES, contradiction, sam_sizes
 from saqsam.families.sam_hq_layout import HQ_LAYOUT, HQ_NAMING
-from saqsam.families.sam_hq_model import HQModel
-from saqsam.families.sam_hq_steps import HQDecoder, HQEncoder
 from saqsam.families.sam_names import SamNames
 
 _ONCE = "features of the image for SAM-HQ's own mask, once for an image: transposed convolutions"
@@ -65,20 +62,26 @@ _RULES = ConfigRules(
     depth=RULES.depth,
 )
 
+
+def _modules() -> Modules:
+    from saqsam.families.sam_hq_modules import HQ_MODULES
+
+    return HQ_MODULES
+
+
 SAM_HQ = replace(
     SAM,
     name="SAM-HQ",
     model_types=("sam_hq",),
-    model_class=HQModel,
+    modules=_modules,
     config_class=SamHQConfig,
     config=_RULES,
     sizes=_hq_sizes,
     float_parts=_float_parts,
-    adapt=adapter(SamHQVisionAttention, SamHQAttention),
-    encoder=HQEncoder,
-    decoder=HQDecoder,
     layout=HQ_LAYOUT,
     naming=HQ_NAMING,
+    shapes=None,
+    calls=None,
     options={"hq_token_only": LoadingOption(_DECODER, {"": True, "true": True, "false": False})},
 )
 """The same numbers of weights and activations as SAM's B, L and H."""

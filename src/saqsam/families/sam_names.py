@@ -99,6 +99,8 @@ class SamNames:
     layers: tuple[DecoderLayerNames, ...]
     shared_positions: str = "shared_image_embedding"
     frequencies: str = "shared_image_embedding.positional_embedding"
+    shared_frequencies: str = f"{_PROMPTS}.shared_embedding.positional_embedding"
+    """The same table again."""
     encoder: str = _ENCODER
     patches: str = f"{_ENCODER}.patch_embed"
     projection: str = f"{_ENCODER}.patch_embed.projection"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from transformers import Sam3ViTConfig
 
-from saqsam.families.rotary_attention import Angles, angles_of
 from saqsam.families.sam3_names import BlockNames, block_path
 from saqsam.families.sam_names import EncoderBlockNames, SamNames
 from saqsam.graphs.sam2_source import LevelsSource
+
+if TYPE_CHECKING:
+    from saqsam.families.rotary_attention import Angles
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class Sam3Source(LevelsSource):
     def angles(self, side: int) -> Angles:
         """By which queries and keys of a window of ``side`` tokens a side are turned; that of a block with
         global attention is the whole grid."""
+        from saqsam.families.rotary_attention import angles_of
+
         return angles_of(Sam3ViTConfig(**self.backbone), 0 if side == self.grid else side)
 
 

@@ -37,7 +37,7 @@ def attach(model: Model, plan: Plan, *, float_rel_pos_query: bool = False) -> No
     """
     for path in layer_paths(model):
         _replace(model, path, _quantized_layer(model.get_submodule(path), plan, path))
-    adapt = family_of(model).adapt
+    adapt = family_of(model).modules().adapt
     for row in attention_rows(model):
         quantizers = _attention_quantizers(plan, row.path)
         original = model.get_submodule(row.path)

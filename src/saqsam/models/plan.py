@@ -9,6 +9,7 @@ from fnmatch import translate
 
 from saqsam.errors import RecipeError
 from saqsam.families.record import CONVOLUTION, MLP_IN, MLP_OUT, PROJECTION, Model
+from saqsam.families.registry import HasConfig
 from saqsam.grids.affine import Affine
 from saqsam.grids.grid import Grid, Place
 from saqsam.grids.registry import find_grid
@@ -35,7 +36,7 @@ Plan = Mapping[str, Choice]
 """Choices by site name; a site that is not in the plan stays float."""
 
 
-def plan_sites(model: Model, recipe: Recipe) -> Plan:
+def plan_sites(model: HasConfig, recipe: Recipe) -> Plan:
     """Apply a recipe to a model's site table.
 
     Raises:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from saqsam.families.record import DECODER, ENCODER, Attention, FloatPart, Layer, Model
-from saqsam.families.registry import family_of
+from saqsam.families.registry import HasConfig, family_of
 
 __all__ = [
     "ATTENTION",
@@ -64,7 +64,7 @@ class Site:
         return "per-channel" if self.role == WEIGHT else "per-tensor"
 
 
-def quantized_sites(model: Model) -> tuple[Site, ...]:
+def quantized_sites(model: HasConfig) -> tuple[Site, ...]:
     """Every tensor to quantize, in the order in which the model computes them."""
     return tuple(site for row in family_of(model).rows(model) for site in _sites_of(row))
 

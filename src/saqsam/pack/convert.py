@@ -88,7 +88,7 @@ def _load_parameters(model: Model, packed: PackedModel) -> None:
         if stored in state:
             state.setdefault(twin, state[stored])
     model.load_state_dict(state, strict=True, assign=True)
-    family_of(model).fill_tables(model)
+    family_of(model).modules().fill_tables(model)
     model.tie_weights()
     model.eval().requires_grad_(False)
 

@@ -10,7 +10,7 @@ import torch
 
 from saqsam.checkpoints.config import checked_config
 from saqsam.errors import CheckpointError, CorruptCheckpoint, RecipeError
-from saqsam.families.record import Config, Model
+from saqsam.families.record import Config, Model, Shapes
 from saqsam.families.registry import family_of, family_of_config
 from saqsam.models.plan import Plan, plan_sites
 from saqsam.pack.contents import MAX_NAME, PackedModel
@@ -22,20 +22,36 @@ _WRONG = (TypeError, ValueError, KeyError, AttributeError, RuntimeError, Arithme
 
 
 @dataclass(frozen=True)
+class Described:
+    """What is known of a model by its configuration: its sites, and names and shapes of its tensors."""
+
+    config: Config
+    shapes: Shapes
+
+
+@dataclass(frozen=True)
 class LaidOut:
     """What a packed file says, as far as it can be said without its values.
 
     Attributes:
-        model: float, on the meta device: names and shapes, no memory.
+        path: the file, for messages.
+        described: the model without memory, or its configuration alone where that tells names and shapes.
         config: its configuration, checked.
         recipe: the recipe of the file.
         plan: what the recipe means for this model.
     """
 
-    model: Model
+    path: str | Path
+    described: Model | Described
     config: Config
     recipe: Recipe
     plan: Plan
+
+    @property
+    def model(self) -> Model:
+        """Float, on the meta device: names and shapes, no memory."""
+        described = self.described
+        return _without_memory(self.config, self.path) if isinstance(described, Described) else described
 
 
 def packed_config(packed: PackedModel, path: str | Path) -> Config:
@@ -52,24 +68,31 @@ def packed_config(packed: PackedModel, path: str | Path) -> Config:
 
 
 def lay_out(packed: PackedModel, path: str | Path) -> LaidOut:
-    """A model of the sizes that a packed file tells, after every name and shape in it was seen to fit.
+    """What a packed file tells of its model, after every name and shape in it was seen to fit.
 
     Raises:
         CorruptCheckpoint: configuration, recipe and tensors are not those of one model.
     """
     config = packed_config(packed, path)
     _check_overrides(packed.recipe, path)
+    shapes = family_of_config(config).shapes
+    described = _without_memory(config, path) if shapes is None else Described(config, shapes(config))
     try:
         recipe = Recipe.from_dict(packed.recipe)
-        with torch.device("meta"):
-            model = family_of_config(config).model_class(config)
-        plan = plan_sites(model, recipe)
+        plan = plan_sites(described, recipe)
     except (RecipeError, *_WRONG) as error:
-        raise CorruptCheckpoint(
-            path, f"its configuration or recipe cannot be used ({error})", _AGAIN
-        ) from error
-    _check_shapes(model, packed, path)
-    return LaidOut(model, config, recipe, plan)
+        raise CorruptCheckpoint(path, f"its recipe cannot be used ({error})", _AGAIN) from error
+    _check_shapes(described, packed, path)
+    return LaidOut(path, described, config, recipe, plan)
+
+
+def _without_memory(config: Config, path: str | Path) -> Model:
+    try:
+        with torch.device("meta"):
+            model: Model = family_of_config(config).modules().model_class(config)
+            return model
+    except _WRONG as error:
+        raise CorruptCheckpoint(path, f"its configuration cannot be used ({error})", _AGAIN) from error
 
 
 def _check_overrides(recipe: Mapping[str, object], path: str | Path) -> None:
@@ -82,13 +105,17 @@ def _check_overrides(recipe: Mapping[str, object], path: str | Path) -> None:
         raise CorruptCheckpoint(path, problem, _AGAIN)
 
 
-def _check_shapes(model: Model, packed: PackedModel, path: str | Path) -> None:
+def _check_shapes(model: Model | Described, packed: PackedModel, path: str | Path) -> None:
     held = {name: tuple(tensor.shape) for name, tensor in packed.rest.items()}
     held |= {f"{name}.weight": tuple(weight.codes.shape) for name, weight in packed.weights.items()}
     for stored, twin in family_of(model).tied:
         if stored in held:
             held.setdefault(twin, held[stored])
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    wanted: Shapes
+    if isinstance(model, Described):
+        wanted = model.shapes
+    else:
+        wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     for name in sorted(wanted.keys() ^ held.keys()):
         what = "missing" if name in wanted else "not part of this model"
         raise CorruptCheckpoint(path, f"{name} is {what}", _AGAIN)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import distance_transform_edt
 
 from saqsam.datasets.bad_entries import BadEntries
 from saqsam.datasets.exif import table
@@ -118,6 +117,10 @@ def centre_click(mask: Mask) -> tuple[float, float]:
     Args:
         mask: (H, W) bool with at least one pixel. The image's border counts as an edge.
     """
+    from scipy.ndimage import (
+        distance_transform_edt,  # takes a third of a second to import; boxes need no click
+    )
+
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     y0, x0 = int(rows[0]), int(columns[0])
     part = np.pad(mask[y0 : rows[-1] + 1, x0 : columns[-1] + 1], 1)

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from saqsam.families.record import Model
+from torch import nn
+
 from saqsam.models.attach import all_quantizers
 from saqsam.models.sites import WEIGHT, quantized_sites
 from saqsam.report.curves import curves_plot
@@ -34,7 +35,7 @@ class Looked:
 
 def look_at(sam: Sam, run: Callable[[], object]) -> Looked:
     """Run ``run`` once and listen; nothing is heard of models that PyTorch does not compute."""
-    if not isinstance(sam.model, Model):
+    if not isinstance(sam.model, nn.Module):
         return Looked()
     paths = [site.path for site in quantized_sites(sam.model) if site.role == WEIGHT]
     layers = {path: sam.model.get_submodule(path) for path in paths}

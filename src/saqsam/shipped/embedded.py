@@ -38,7 +38,7 @@ def embedded_sam(name: str) -> Model:
     assets, stem = files("saqsam.shipped").joinpath("assets"), name.removesuffix("-outliers")
     family = SAM2 if stem == "nano-sam2" else SAM
     config = family.config_class(**json.loads(assets.joinpath(f"{stem}.json").read_text(encoding="utf-8")))
-    model = cast(Model, family.model_class._from_config(config, attn_implementation="eager"))
+    model = cast(Model, family.modules().model_class._from_config(config, attn_implementation="eager"))
     state = load(assets.joinpath(f"{stem}.safetensors").read_bytes())
     for stored, twin in family.tied:
         state[twin] = state[stored]  # one table under two names, stored once
