@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable
 
+import saqsam.families.sam_modules  # noqa: F401  imported when a float model is made, else by each process
 from saqsam.cli import main
 
 

@@ -45,8 +45,8 @@ def quantized(sam: Sam, scenes: Path, recipe: Recipe | str = "rtn-w8a8") -> Sam:
     return api.quantize(sam, recipe, scenes.parent / "images", scenes)
 
 
-def picture() -> Any:
-    return make_scene(np.random.default_rng(5), (96, 128)).image
+def picture(seed: int = 5) -> Any:
+    return make_scene(np.random.default_rng(seed), (96, 128)).image
 
 
 @pytest.mark.parametrize("watched", [False, True])
@@ -103,10 +103,11 @@ def packed(file: Path, scenes: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 def test_the_engine_agrees_with_the_packed_file(packed: Path) -> None:
     sam, other = api.load(packed), api.load(packed, engine="onnxruntime")
-    first = sam.segment(picture(), boxes=BOXES)
+    image = picture(7)  # of five pictures one has a value between two codes, which rounding errors decide
+    first = sam.segment(image, boxes=BOXES)
     for given in ({"boxes": BOXES}, {"points": [[20, 20]]}, {"boxes": BOXES, "masks": first.low_res_logits}):
         for multimask in (False, True):
-            one, two = (x.segment(picture(), **given, multimask_output=multimask) for x in (sam, other))  # type: ignore[arg-type]
+            one, two = (x.segment(image, **given, multimask_output=multimask) for x in (sam, other))  # type: ignore[arg-type]
             torch.testing.assert_close(one.low_res_logits, two.low_res_logits, atol=1e-4, rtol=0)
 
 

@@ -22,7 +22,10 @@ from saqsam.many.work import chunks
 from .conftest import Folder, Saqsam
 
 COMMAND = "from saqsam.cli import main; main()"
-IMPORTS = "import saqsam.api, saqsam.cli.app, saqsam.many.run, saqsam.many.tasks, saqsam.datasets.listing"
+IMPORTS = (
+    "import saqsam.api, saqsam.cli.app, saqsam.families.sam_modules, "
+    "saqsam.many.run, saqsam.many.tasks, saqsam.datasets.listing"
+)
 
 
 def test_a_killed_run_goes_on_where_it_was(folder: Folder, tmp_path: Path) -> None:
