@@ -25,10 +25,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from native import measure, write_random_sams
 from PIL import Image
 from transformers import SamConfig, SamModel
 
+from native import measure, write_random_sams
 from saqsam.checkpoints.official import write_official
 from saqsam.families.framing import preprocess
 from saqsam.segment.predictor import embed
