@@ -12,8 +12,7 @@ from typing import Any
 from saqsam.families.sam_names import DecoderLayerNames, EncoderBlockNames, SamNames
 
 _LAYERS_RATE = 2
-"""Of the cross-attentions inside of layers, whatever the configuration says: that is for the final one alone."""
-
+"""By which cross-attentions inside of layers are narrower; what the configuration says is for the final one."""
 _Named = Iterator[tuple[str, tuple[int, ...]]]
 
 
