@@ -75,7 +75,7 @@ def run_ggml(program: Path, weights: Path, picture: Path, threads: int) -> tuple
 
 
 def difference(printed: str, model: SamModel, picture: Path) -> float | None:
-    """Largest of the printed values, relative to the largest of the embedding; None if nothing was printed."""
+    """Largest of the printed values, relative to the largest of the embedding; None if none were."""
     if "sum:" not in printed:
         return None
     shown = printed[printed.index("First & Last") : printed.index("sum:")].splitlines()[1:]

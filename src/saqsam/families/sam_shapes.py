@@ -12,7 +12,7 @@ from typing import Any
 from saqsam.families.sam_names import DecoderLayerNames, EncoderBlockNames, SamNames
 
 _LAYERS_RATE = 2
-"""By which cross-attentions inside of layers are narrower; what the configuration says is for the final one."""
+"""Of cross-attentions inside of layers; what the configuration says is for the final one alone."""
 _Named = Iterator[tuple[str, tuple[int, ...]]]
 
 
