@@ -47,7 +47,8 @@ def test_a_packed_model_needs_no_models_of_transformers_and_nothing_touches_a_gp
     found = in_a_fresh_python(
         "import json, numpy, sys, torch, saqsam\n"
         "image, boxes = numpy.zeros((40, 50, 3), numpy.uint8), [[1, 2, 30, 35]]\n"
-        "heavy = lambda: [n for n in ('transformers.modeling_utils', 'torch._dynamo') if n in sys.modules]\n"
+        "names = 'transformers.modeling_utils', 'torch._dynamo', 'onnx', 'onnxruntime'\n"
+        "heavy = lambda: [name for name in names if name in sys.modules]\n"
         f"packed = saqsam.load({str(packed_nano('rtn-w8a8'))!r}, engine='native')\n"
         "packed.segment(image, boxes=boxes)\n"
         "imported = heavy() if packed.engine == 'native' else []\n"

@@ -21,11 +21,11 @@ from saqsam.grids.log2 import Log2
 from saqsam.native.attention import Levels, Operands
 from saqsam.native.crossing import Crossing, Projection
 from saqsam.native.decoder import NativeDecoder
+from saqsam.native.encoder_model import NativeEncoderSam
 from saqsam.native.image import Asked, ImageStep, Norm
 from saqsam.native.kernels import Kernels
 from saqsam.native.layer import Columns, Layer
 from saqsam.native.library import levels_here
-from saqsam.native.model import NativeEncoderSam
 from saqsam.native.supported import unsupported_decoder
 from saqsam.pack.file import PackedWeight, read_packed
 from saqsam.prompts.prompts import Prompts

@@ -16,6 +16,8 @@ def fastest_engine(device: str = "cpu") -> str:
     Args:
         device: of PyTorch; on any but the CPU it is PyTorch.
     """
-    if device != "cpu" or not has_onnx():
+    if device != "cpu":
         return TORCH
-    return NATIVE if any(LEVELS[level] != "plain" for level in levels_here()) else ONNXRUNTIME
+    if any(LEVELS[level] != "plain" for level in levels_here()):
+        return NATIVE
+    return ONNXRUNTIME if has_onnx() else TORCH

@@ -119,7 +119,6 @@ def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
 
 
 def _load_graphs(packed: PackedModel, path: Path, name: str, engine: str, told: int) -> Sam:
-    require_onnx()
     found = lay_out(packed, path)
     packed = replace(packed, config=found.config.to_dict())
     if engine == NATIVE:
@@ -168,6 +167,7 @@ def integer_model(packed: PackedModel, config: Config, name: str) -> Any:
     Raises:
         CorruptCheckpoint: the contents do not fit the configuration.
     """
+    require_onnx()
     import onnxruntime
 
     from saqsam.graphs.exactness import Exactness
@@ -246,10 +246,11 @@ def native_model(packed: PackedModel, config: Config, name: str) -> Any:
 
 
 def _native_encoder_model(source: Source, config: Config, encoder: NativeEncoder, name: str) -> Any:
+    require_onnx()
     from saqsam.graphs.build import build_decoder
     from saqsam.graphs.exactness import Exactness
     from saqsam.graphs.integer import Integer
-    from saqsam.native.model import NativeEncoderSam
+    from saqsam.native.encoder_model import NativeEncoderSam
 
     exactness = Exactness()
     decoder = build_decoder(
@@ -260,11 +261,17 @@ def _native_encoder_model(source: Source, config: Config, encoder: NativeEncoder
 
 def native_parts(packed: PackedModel) -> tuple[Source, Kernels]:
     """What a model on the kernels is built from, and these; errors as of ``native_model``."""
-    from saqsam.graphs.writers import writers_of
+    from saqsam.graphs.source import Source
     from saqsam.native.kernels import load_kernels
     from saqsam.native.supported import unsupported
 
-    source = writers_of(packed).source(packed)
+    family = packed_family(packed)
+    if family is not SAM:
+        raise Unsupported(
+            f"engine 'native' does not compute this model (it is of the family {family.name}); "
+            "take another engine"
+        )
+    source = Source(packed)
     if reason := unsupported(source):
         raise Unsupported(f"engine 'native' does not compute this model ({reason}); take another engine")
     return source, load_kernels()

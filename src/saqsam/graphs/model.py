@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor
 
@@ -16,9 +15,12 @@ from saqsam.errors import ImageError, PromptError
 from saqsam.families.embedding import Embedding
 from saqsam.families.record import Config
 from saqsam.families.registry import sizes_of
-from saqsam.graphs.graph import Array
-from saqsam.graphs.session import run_session
 from saqsam.graphs.source import EARLY
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+    from saqsam.graphs.graph import Array
 
 _CHANNELS = 3
 _SLOTS = "mask_slots"
@@ -96,6 +98,8 @@ class OnnxSam:
 
     def _encoded(self, pixel_values: Tensor) -> Embeddings:
         """Embeddings of pixels whose shape was checked."""
+        from saqsam.graphs.session import run_session
+
         inputs = {self.pixels_name: pixel_values.contiguous().numpy()}
         main, *early = map(torch.from_numpy, run_session(self.encoder, self.name, inputs))
         return Embeddings(main, tuple(stages[0] for stages in early))
@@ -192,6 +196,8 @@ class OnnxSam:
 
     def _decoded(self, inputs: dict[str, Array], kept: slice) -> tuple[Tensor, ...]:
         """The decoder's answers; a graph that can choose computes no mask that is not kept."""
+        from saqsam.graphs.session import run_session
+
         masks = kept
         if _SLOTS in self._inputs:
             every = 1 + self.config.mask_decoder_config.num_multimask_outputs

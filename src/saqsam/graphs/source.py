@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from saqsam.errors import UsageError
 from saqsam.families.sam_names import SamNames
-from saqsam.graphs.graph import Array, Graph
 from saqsam.grids.affine import Affine
 from saqsam.grids.grid import Grid
 from saqsam.grids.registry import find_grid
 from saqsam.pack.file import PackedActivation, PackedModel, PackedWeight
+
+if TYPE_CHECKING:
+    from saqsam.graphs.graph import Array, Graph
 
 EARLY = "interm_embeddings"
 """Of SAM-HQ's graphs, as its own export calls them: what they hold beside the embedding."""

@@ -1,43 +1,24 @@
-"""The encoder on the kernels, and the decoder on them or in ONNX Runtime, with the calls of ``SamModel``."""
+"""Encoder and decoder on the kernels, with the calls of ``SamModel``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy.typing as npt
-import onnx
 import torch
 from torch import Tensor
 
 from saqsam.families.record import Config
-from saqsam.graphs.decoder_model import SharedOnnxSam
-from saqsam.graphs.graph import Array
 from saqsam.graphs.model import Embeddings, OnnxSam
 from saqsam.native.decoder import NativeDecoder
 from saqsam.native.encoder import NativeEncoder
 from saqsam.native.image import ImageSide
 
+if TYPE_CHECKING:
+    from saqsam.graphs.graph import Array
+
 _NOTHING: Mapping[str, Array] = MappingProxyType({})
-
-
-class NativeEncoderSam(SharedOnnxSam):
-    """As ``SharedOnnxSam``, with another encoder; arguments as of it."""
-
-    def __init__(
-        self,
-        config: Config,
-        encoder: NativeEncoder,
-        decoder: onnx.ModelProto,
-        no_mask: npt.NDArray[Any],
-        name: str,
-    ) -> None:
-        super().__init__(config, None, decoder, no_mask, name)
-        self.native = encoder
-
-    def _encoded(self, pixel_values: Tensor) -> Embeddings:
-        return Embeddings(self.native.encode(pixel_values.float()))
 
 
 class NativeSam(OnnxSam):

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from saqsam.families.record import Attention
-from saqsam.families.registry import family_named
-from saqsam.families.sam import SAM
 from saqsam.graphs.source import Source
 
 _ROLES = ("query", "key", "value")
@@ -15,7 +13,7 @@ _MOST_LEVELS = 4
 
 
 def unsupported(source: Source) -> str:
-    """Why the encoder of a model cannot run on the kernels; empty if it can."""
+    """Why the encoder of a SAM of the first family cannot run on the kernels; empty if it can."""
     return next(filter(None, _problems(source)), "")
 
 
@@ -24,15 +22,7 @@ def unsupported_decoder(source: Source) -> str:
     return next(filter(None, _decoder_problems(source)), "")
 
 
-def _family_problem(source: Source) -> str:
-    family = family_named(str(source.packed.config.get("model_type", "sam")))
-    return "" if family is SAM else f"it is of the family {family.name}"
-
-
 def _decoder_problems(source: Source) -> Iterator[str]:
-    if problem := _family_problem(source):
-        yield problem
-        return
     names = source.names
     for layer in names.layers:
         for attention in (layer.self_attention, layer.tokens_to_image, layer.image_to_tokens):
@@ -48,9 +38,6 @@ def _attention(source: Source, attention: Attention) -> Iterator[str]:
 
 
 def _problems(source: Source) -> Iterator[str]:
-    if problem := _family_problem(source):
-        yield problem
-        return
     names = source.names
     for index, block in enumerate(names.blocks):
         yield from _attention(source, block.attention)
