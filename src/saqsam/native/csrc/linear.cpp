@@ -90,6 +90,23 @@ Linear linear_of(const Level& level, const saqsam_linear_job& job) {
   return linear;
 }
 
+// Four codes, or the last ones of a row, into their bytes: turned by `middle`, or in the half that `halves`,
+// moved up by `high` bits, says.
+inline void put(uint8_t* bytes, const uint8_t* codes, int64_t left, uint32_t halves, uint32_t middle, int high) {
+  const uint32_t kept = halves ? ~(halves << high) : 0, taken = halves ? halves : ~0u;
+  uint32_t steps = 0, there = 0;
+  const auto copy = [left](void* to, const void* from) {
+    if (left >= 4)
+      memcpy(to, from, 4);
+    else
+      memcpy(to, from, (size_t)left);
+  };
+  copy(&steps, codes);
+  copy(&there, bytes);
+  there = (there & kept) | (((steps ^ middle) & taken) << high);
+  copy(bytes, &there);
+}
+
 }  // namespace
 
 int64_t saqsam_pack_weight(int32_t index, int32_t bits, const uint8_t* codes, int64_t columns, int64_t inner,
@@ -99,19 +116,17 @@ int64_t saqsam_pack_weight(int32_t index, int32_t bits, const uint8_t* codes, in
   const int64_t size = count * panel * bits / 8;
   if (!out) return size;
   memset(out, bits == 4 ? 0x88 : level.flip, size);
-  for (int64_t n = 0; n < columns; ++n)
-    for (int64_t k = 0; k < inner; ++k) {
-      const int64_t place = (k / 4 * level.columns + n % level.columns) * 4 + k % 4;
-      const uint8_t code = codes[n * inner + k];
-      if (bits == 8) {
-        out[n / level.columns * panel + place] = (uint8_t)((code - 128) ^ level.flip);
-        continue;
-      }
-      // Of 64 steps, the first 32 are in the low halves of 32 bytes, the others in the high halves.
-      uint8_t* byte = out + n / level.columns * panel / 2 + place / 64 * 32 + place % 32;
-      const int high = place % 64 / 32 * 4;
-      *byte = (uint8_t)((*byte & ~(15 << high)) | (code & 15) << high);
-    }
+  const uint32_t middle = 0x01010101u * (uint8_t)(128 ^ level.flip);
+  const int64_t wide = level.columns;  // a byte that is written may be part of anything, so not read again
+  for (int64_t n = 0; n < columns; ++n) {
+    const uint8_t* row = codes + n * inner;
+    uint8_t* own = out + n / wide * panel * bits / 8;
+    for (int64_t k = 0, place = n % wide * 4; k < inner; k += 4, place += wide * 4)
+      if (bits == 8)
+        put(own + place, row + k, inner - k, 0, middle, 0);
+      else  // of 64 steps, the first 32 are in the low halves of 32 bytes, the others in the high halves
+        put(own + place / 64 * 32 + place % 32, row + k, inner - k, 0x0F0F0F0F, 0, place % 64 / 32 * 4);
+  }
   return size;
 }
 
