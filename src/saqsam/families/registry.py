@@ -62,18 +62,18 @@ def family_of_names(names: Iterable[str]) -> Family:
 
 def encoder_of(model: Model) -> Encoder:
     """The steps of the model's image encoder."""
-    family = family_of(model)
-    if family.calls is not None and not isinstance(model, nn.Module):
-        return cast(Encoder, family.calls(model))
-    return family.modules().encoder(model)
+    return cast(Encoder, _calls(model) or family_of(model).modules().encoder(model))
 
 
 def decoder_of(model: Model) -> Decoder:
     """The steps of the model's prompt encoder and mask decoder."""
-    family = family_of(model)
-    if family.calls is not None and not isinstance(model, nn.Module):
-        return cast(Decoder, family.calls(model))
-    return family.modules().decoder(model)
+    return cast(Decoder, _calls(model) or family_of(model).modules().decoder(model))
+
+
+def _calls(model: Model) -> Any:
+    """The steps of what only has the calls of a model, or ``None``: its modules are not imported for it."""
+    calls = family_of(model).calls
+    return None if calls is None or isinstance(model, nn.Module) else calls(model)
 
 
 def sizes_of(model: HasConfig) -> Sizes:

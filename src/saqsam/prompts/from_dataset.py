@@ -117,9 +117,8 @@ def centre_click(mask: Mask) -> tuple[float, float]:
     Args:
         mask: (H, W) bool with at least one pixel. The image's border counts as an edge.
     """
-    from scipy.ndimage import (
-        distance_transform_edt,  # takes a third of a second to import; boxes need no click
-    )
+    # Takes a third of a second to import, and boxes need no click.
+    from scipy.ndimage import distance_transform_edt
 
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     y0, x0 = int(rows[0]), int(columns[0])
