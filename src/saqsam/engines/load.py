@@ -166,6 +166,7 @@ def integer_model(packed: PackedModel, config: Config, name: str) -> Any:
 
     Raises:
         CorruptCheckpoint: the contents do not fit the configuration.
+        UsageError: onnx is not installed.
     """
     require_onnx()
     import onnxruntime
