@@ -84,4 +84,5 @@ def test_engines_that_know_it_run_and_others_say_what_does(
     assert (entry["pads"], entry["ends_prompts"], entry["tensors"]["masks"]) == (False, True, "masks")
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
     assert saqsam("segment", packed, image, *box, "--engine", "native").code == 0
-    assert "engine 'native' does not compute SAM 2; simulated by PyTorch instead" in caplog.text
+    assert "engine 'native' decodes SAM 2 by ONNX Runtime, which is not installed" in caplog.text
+    assert "simulated by PyTorch instead" in caplog.text

@@ -141,6 +141,8 @@ Result attention(int level, unsigned seed) {
   saqsam_attention_job job = {};
   job.side = drawn(1, 12), job.heads = drawn(1, 3), job.width = drawn(1, 40);
   job.window = drawn(0, 1) ? job.side : drawn(1, (int)job.side);
+  const bool pools = !drawn(0, 2);
+  if (pools) job.side *= 2, job.window *= 2;
   const int top = drawn(0, 1) ? 255 : 15;
   const int64_t tokens = job.side * job.side, channels = 3 * job.heads * job.width;
   auto in = codes(tokens * channels, top), outside = codes(channels, top, 0);
@@ -149,7 +151,9 @@ Result attention(int level, unsigned seed) {
   job.query_zero = drawn(0, top), job.key_zero = drawn(0, top), job.value_zero = drawn(0, top);
   job.query_scale = 0.01f, job.score_scale = 0.0001f, job.table_stride = (job.window + 15) / 16 * 16;
   auto rows = floats(job.window * job.width * job.table_stride), columns = rows;
-  if (drawn(0, 2)) job.table_rows = rows.data(), job.table_columns = columns.data();
+  auto pooled = codes(tokens / 4 * job.heads * job.width, top);
+  if (pools) job.pooled = pooled.data(), job.pooled_stride = job.heads * job.width;
+  else if (drawn(0, 2)) job.table_rows = rows.data(), job.table_columns = columns.data();
   job.lanes = 4 << drawn(0, 2);
   job.map_scale = 0.5f / (float)top, job.map_top = (float)top;
   std::vector<float> limits(4096, 0.1f), low(4096, 0.05f), high(4096, 0.2f);

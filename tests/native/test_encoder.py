@@ -13,8 +13,9 @@ from saqsam.export.cases import generated_cases
 from saqsam.families.framing import preprocess
 from saqsam.families.registry import encoder_of
 from saqsam.graphs.source import Source
-from saqsam.native.encoder import NativeEncoder, Norm
+from saqsam.native.encoder import NativeEncoder
 from saqsam.native.kernels import Kernels
+from saqsam.native.norm import Norm
 from saqsam.pack.file import read_packed
 
 

@@ -18,9 +18,9 @@ from saqsam.export.cases import generated_cases
 from saqsam.export.parity import mask_ious
 from saqsam.families.framing import preprocess
 from saqsam.native import library
-from saqsam.native.encoder import Norm
 from saqsam.native.kernels import load_kernels
 from saqsam.native.library import CAP, choose_level, levels_here
+from saqsam.native.norm import Norm
 from saqsam.segment.predictor import embed
 
 built = pytest.mark.skipif(not levels_here(), reason="the kernels were not built here")

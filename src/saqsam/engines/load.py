@@ -29,7 +29,7 @@ from saqsam.segment.zoom import own_answering
 
 if TYPE_CHECKING:
     from saqsam.graphs.source import Source
-    from saqsam.native.encoder import NativeEncoder
+    from saqsam.native.families import ImageEncoder
     from saqsam.native.kernels import Kernels
 
 logger = logging.getLogger("saqsam")
@@ -102,7 +102,11 @@ def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
     if chosen == NATIVE and _only_pytorch(packed):
         family = packed_family(packed).name
         logger.log(
-            told, "%s: engine 'native' does not compute %s; simulated by PyTorch instead", source, family
+            told,
+            "%s: engine 'native' decodes %s by ONNX Runtime, which is not installed "
+            "(pip install 'saqsam[onnx]'); simulated by PyTorch instead",
+            source,
+            family,
         )
         chosen = TORCH
     if chosen in (TORCH, *IN_PYTORCH):
@@ -131,7 +135,7 @@ def _load_graphs(packed: PackedModel, path: Path, name: str, engine: str, told: 
 
 
 def _only_pytorch(packed: PackedModel) -> bool:
-    """Whether the kernels do not know the model's family, and ONNX Runtime is not installed."""
+    """Whether the kernels do not decode the model's family, and ONNX Runtime is not installed."""
     return packed_family(packed) is not SAM and not has_onnx()
 
 
@@ -222,14 +226,14 @@ def native_model(packed: PackedModel, config: Config, name: str) -> Any:
         UsageError: the kernels were not built, or do not compute this model's encoder.
     """
     from saqsam.native.decoder import NativeDecoder
-    from saqsam.native.encoder import NativeEncoder
     from saqsam.native.model import NativeSam
     from saqsam.native.supported import unsupported_decoder
 
-    source, kernels = native_parts(packed)
-    reason = unsupported_decoder(source)
+    source, kernels, build = native_parts(packed)
+    family = packed_family(packed)
+    reason = unsupported_decoder(source) if family is SAM else f"of the family {family.name}"
     try:
-        encoder = NativeEncoder(source, kernels)
+        encoder = build(source, kernels)
         if reason:
             model = _native_encoder_model(source, config, encoder, name)
         else:
@@ -246,36 +250,34 @@ def native_model(packed: PackedModel, config: Config, name: str) -> Any:
     return model
 
 
-def _native_encoder_model(source: Source, config: Config, encoder: NativeEncoder, name: str) -> Any:
+def _native_encoder_model(source: Source, config: Config, encoder: ImageEncoder, name: str) -> Any:
     require_onnx()
     from saqsam.graphs.build import build_decoder
     from saqsam.graphs.exactness import Exactness
     from saqsam.graphs.integer import Integer
-    from saqsam.native.encoder_model import NativeEncoderSam
+    from saqsam.graphs.sam2_source import LevelsSource
+    from saqsam.native.encoder_model import NativeEncoderSam, NativeEncoderSam2
 
     exactness = Exactness()
     decoder = build_decoder(
         source, OPSETS[0], lambda graph, own: Integer(graph, own, exactness), full_size=False
     )
-    return NativeEncoderSam(config, encoder, decoder, source.packed.rest[SamNames.no_mask].numpy(), name)
+    model = NativeEncoderSam2 if isinstance(source, LevelsSource) else NativeEncoderSam
+    return model(config, encoder, decoder, source.packed.rest[SamNames.no_mask].numpy(), name)
 
 
-def native_parts(packed: PackedModel) -> tuple[Source, Kernels]:
-    """What a model on the kernels is built from, and these; errors as of ``native_model``."""
-    from saqsam.graphs.source import Source
+def native_parts(packed: PackedModel) -> tuple[Source, Kernels, Callable[[Source, Kernels], ImageEncoder]]:
+    """What a model on the kernels is built from, these, and who builds its encoder; errors as of
+    ``native_model``."""
+    from saqsam.native.families import on_kernels
     from saqsam.native.kernels import load_kernels
-    from saqsam.native.supported import unsupported
+    from saqsam.native.supported import first_problem
 
-    family = packed_family(packed)
-    if family is not SAM:
-        raise Unsupported(
-            f"engine 'native' does not compute this model (it is of the family {family.name}); "
-            "take another engine"
-        )
-    source = Source(packed)
-    if reason := unsupported(source):
+    own = on_kernels(packed_family(packed))
+    source = own.source(packed)
+    if reason := first_problem(own.problems(source)):
         raise Unsupported(f"engine 'native' does not compute this model ({reason}); take another engine")
-    return source, load_kernels()
+    return source, load_kernels(), own.encoder
 
 
 def sessions_model(packed: PackedModel, config: Config, name: str, maker: Callable[..., Any]) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor
 from saqsam.grids.affine import Affine
 from saqsam.grids.grid import Grid
 from saqsam.native.jobs import AttentionJob
-from saqsam.native.kernels import Kernels, torch_lanes
+from saqsam.native.kernels import Kernels, codes_buffer, torch_lanes
 from saqsam.native.layer import top_of
 
 _STRIDE = 16
@@ -92,16 +92,22 @@ class Attention:
     float_query: bool
     levels: Levels | None
 
-    def run(self, codes: Tensor, query: Tensor | None, out: Tensor) -> None:
+    def run(self, codes: Tensor, query: Tensor | None = None, pooled: Tensor | None = None) -> Tensor:
         """Attend.
 
         Args:
             codes: uint8 ``(side * side, 3 * heads * width)`` or wider: query, key, value.
             query: float32 ``(side * side, heads * width)``, of a float query.
-            out: uint8 ``(side * side, heads * width)`` or wider, for codes.
+            pooled: uint8 ``(side * side / 4, heads * width)``, queries that stand for 2x2 tokens each.
+
+        Returns:
+            uint8 codes ``(rows, heads * width)`` or wider, as many rows as there are queries.
         """
+        out = codes_buffer(len(codes) if pooled is None else len(pooled), self.heads * self.width)
         job = AttentionJob(side=self.side, window=self.window, heads=self.heads, width=self.width)
         job.codes, job.code_stride, job.padding = codes.data_ptr(), codes.stride(0), self.padding.data_ptr()
+        if pooled is not None:
+            job.pooled, job.pooled_stride = pooled.data_ptr(), pooled.stride(0)
         grids = self.operands
         for name, grid in (("query", grids.query), ("key", grids.key), ("value", grids.value)):
             setattr(job, f"{name}_zero", int(grid.zero_point))
@@ -118,6 +124,7 @@ class Attention:
         job.out_scale, job.out_zero = float(self.output.scale), float(self.output.zero_point)
         job.out_top, job.out, job.out_stride = top_of(self.output), out.data_ptr(), out.stride(0)
         self.kernels.run("attention", job)
+        return out
 
     def _set_map(self, job: Any) -> None:
         if self.map is not None:

@@ -1,4 +1,4 @@
-"""The encoder on the kernels, and the decoder in ONNX Runtime, with the calls of ``SamModel``."""
+"""The encoder on the kernels and the decoder in ONNX Runtime, with a SAM's or a SAM 2's calls."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from torch import Tensor
 from saqsam.families.record import Config
 from saqsam.graphs.decoder_model import SharedOnnxSam
 from saqsam.graphs.model import Embeddings
-from saqsam.native.encoder import NativeEncoder
+from saqsam.graphs.sam2_model import SharedOnnxSam2
+from saqsam.native.families import ImageEncoder, encoded
 
 
 class NativeEncoderSam(SharedOnnxSam):
@@ -20,7 +21,7 @@ class NativeEncoderSam(SharedOnnxSam):
     def __init__(
         self,
         config: Config,
-        encoder: NativeEncoder,
+        encoder: ImageEncoder,
         decoder: onnx.ModelProto,
         no_mask: npt.NDArray[Any],
         name: str,
@@ -29,4 +30,15 @@ class NativeEncoderSam(SharedOnnxSam):
         self.native = encoder
 
     def _encoded(self, pixel_values: Tensor) -> Embeddings:
-        return Embeddings(self.native.encode(pixel_values.float()))
+        found = encoded(self.native, pixel_values)
+        return Embeddings(found.main, tuple(x.permute(0, 2, 3, 1) for x in found.features))
+
+
+class NativeEncoderSam2(NativeEncoderSam, SharedOnnxSam2):
+    """As ``SharedOnnxSam2``, likewise."""
+
+    def get_image_embeddings(self, pixel_values: Tensor) -> list[Tensor]:
+        """As of ``OnnxSam2``."""
+        self.check_pixels(pixel_values)
+        found = encoded(self.native, pixel_values)
+        return [*found.features, found.main]

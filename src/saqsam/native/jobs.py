@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from ctypes import c_float, c_int32, c_int64, c_void_p
 
-VERSION = 3
+VERSION = 4
 """Of the header that these structures follow; a library of another version is not used."""
 
 
@@ -72,6 +72,8 @@ class AttentionJob(ctypes.Structure):
         ("width", c_int64),
         ("codes", c_void_p),
         ("code_stride", c_int64),
+        ("pooled", c_void_p),
+        ("pooled_stride", c_int64),
         ("padding", c_void_p),
         ("query_zero", c_int32),
         ("key_zero", c_int32),

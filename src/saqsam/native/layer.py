@@ -9,7 +9,7 @@ from torch import Tensor
 
 from saqsam.grids.affine import Affine
 from saqsam.native.jobs import LinearJob
-from saqsam.native.kernels import Kernels
+from saqsam.native.kernels import Kernels, codes_buffer
 from saqsam.pack.file import PackedWeight
 
 _COLUMNS = 32
@@ -170,6 +170,13 @@ def padded(x: Tensor, filler: float = 0.0) -> Tensor:
     """A vector as long as the kernels read it."""
     missing = -len(x) % _COLUMNS
     return torch.nn.functional.pad(x, (0, missing), value=filler).contiguous()
+
+
+def rounded(x: Tensor, grid: Affine) -> Tensor:
+    """Codes of float32 ``(rows, C)`` as layers take them: uint8 ``(rows, at least C)``."""
+    codes = codes_buffer(*x.shape)
+    codes[:, : x.shape[1]] = grid.codes(x).to(torch.uint8)
+    return codes
 
 
 def top_of(grid: Affine) -> int:

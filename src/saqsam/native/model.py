@@ -12,7 +12,7 @@ from torch import Tensor
 from saqsam.families.record import Config
 from saqsam.graphs.model import Embeddings, OnnxSam
 from saqsam.native.decoder import NativeDecoder
-from saqsam.native.encoder import NativeEncoder
+from saqsam.native.families import ImageEncoder, encoded
 from saqsam.native.image import ImageSide
 
 if TYPE_CHECKING:
@@ -33,13 +33,13 @@ class NativeSam(OnnxSam):
     prompts_at_once = 32
     """Given together; how many are computed together is the decoder's business."""
 
-    def __init__(self, config: Config, encoder: NativeEncoder, decoder: NativeDecoder, name: str) -> None:
+    def __init__(self, config: Config, encoder: ImageEncoder, decoder: NativeDecoder, name: str) -> None:
         super().__init__(config, None, None, name)
         self.native, self.native_decoder = encoder, decoder
         self._latest: tuple[Tensor, ImageSide] | None = None
 
     def _encoded(self, pixel_values: Tensor) -> Embeddings:
-        return Embeddings(self.native.encode(pixel_values.float()))
+        return Embeddings(encoded(self.native, pixel_values).main)
 
     @torch.no_grad()
     def decode(

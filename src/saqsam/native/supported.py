@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from saqsam.families import sam2_names, sam3_names
 from saqsam.families.record import Attention
+from saqsam.graphs.sam2_source import Sam2Source
+from saqsam.graphs.sam3_source import Sam3Source
 from saqsam.graphs.source import Source
 
 _ROLES = ("query", "key", "value")
@@ -12,14 +15,14 @@ _MOST_LEVELS = 4
 """In an octave: kernels tell two of them apart within an eighth of one."""
 
 
-def unsupported(source: Source) -> str:
-    """Why the encoder of a SAM of the first family cannot run on the kernels; empty if it can."""
-    return next(filter(None, _problems(source)), "")
+def first_problem(problems: Iterator[str]) -> str:
+    """The first that is not empty; empty if there is none."""
+    return next(filter(None, problems), "")
 
 
 def unsupported_decoder(source: Source) -> str:
-    """Why the mask decoder cannot run on them; empty if it can."""
-    return next(filter(None, _decoder_problems(source)), "")
+    """Why the mask decoder of a SAM of the first family cannot run on them; empty if it can."""
+    return first_problem(_decoder_problems(source))
 
 
 def _decoder_problems(source: Source) -> Iterator[str]:
@@ -37,7 +40,8 @@ def _attention(source: Source, attention: Attention) -> Iterator[str]:
     yield _grid(source, f"{attention.path}:attention", _MOST_LEVELS)
 
 
-def _problems(source: Source) -> Iterator[str]:
+def sam_problems(source: Source) -> Iterator[str]:
+    """What keeps the encoder of a SAM or SAM-HQ from them, part by part; empty where nothing does."""
     names = source.names
     for index, block in enumerate(names.blocks):
         yield from _attention(source, block.attention)
@@ -45,6 +49,25 @@ def _problems(source: Source) -> Iterator[str]:
         if source.vision["use_rel_pos"]:
             yield _tables(source, block.tables, index)
     yield from _layers(source, names.neck_convolutions)
+
+
+def sam2_problems(source: Sam2Source) -> Iterator[str]:
+    """As of ``sam_problems``, of a SAM 2."""
+    for block in source.blocks:
+        own = block.names
+        yield from _attention(source, own.attention)
+        yield from _layers(source, (own.mlp_in, own.mlp_out, *((own.projection,) if block.pools else ())))
+        if block.pools and (block.grid % 2 or block.window % 2):
+            yield f"{own.path} pools queries of an odd number of tokens"
+    yield from _layers(source, (*sam2_names.NECK_CONVOLUTIONS, *sam2_names.FEATURE_CONVOLUTIONS))
+
+
+def sam3_problems(source: Sam3Source) -> Iterator[str]:
+    """As of ``sam_problems``, of a SAM 3's tracker."""
+    for block in source.names.blocks:
+        yield from _attention(source, block.attention)
+        yield from _layers(source, (block.mlp_in, block.mlp_out))
+    yield from _layers(source, (*sam3_names.NECK_CONVOLUTIONS, *sam2_names.FEATURE_CONVOLUTIONS))
 
 
 def _layers(source: Source, paths: tuple[str, ...]) -> Iterator[str]:

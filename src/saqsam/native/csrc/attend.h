@@ -9,9 +9,12 @@ struct Part {
   int32_t sums[kMostRows];             // of its codes
 };
 
+// Tokens of a side for which one query stands.
+int64_t pool_of(const saqsam_attention_job& job) { return job.pooled ? 2 : 1; }
+
 Part part_of(const saqsam_attention_job& job, const Window& w, int64_t part) {
-  const int64_t down = job.side - w.y < job.window ? job.side - w.y : job.window;
-  const int64_t across = job.side - w.x < job.window ? job.side - w.x : job.window;
+  const int64_t down = (job.side - w.y < job.window ? job.side - w.y : job.window) / pool_of(job);
+  const int64_t across = (job.side - w.x < job.window ? job.side - w.x : job.window) / pool_of(job);
   const int64_t first = part * kTileRows, left = down * across - first;
   Part p;
   p.rows = left < kTileRows ? (int)left : kTileRows;
@@ -20,6 +23,17 @@ Part part_of(const saqsam_attention_job& job, const Window& w, int64_t part) {
     p.x[r] = (first + r) % across;
   }
   return p;
+}
+
+// Which of the image's queries, and rows of the output, one of a part is.
+int64_t query_of(const saqsam_attention_job& job, const Window& w, const Part& part, int r) {
+  const int64_t pool = pool_of(job);
+  return (w.y / pool + part.y[r]) * (job.side / pool) + w.x / pool + part.x[r];
+}
+
+const uint8_t* query_codes(const saqsam_attention_job& job, const Window& w, const Part& part, int r) {
+  const uint8_t* codes = job.pooled ? job.pooled : job.codes;
+  return codes + query_of(job, w, part, r) * (job.pooled ? job.pooled_stride : job.code_stride) + w.head * job.width;
 }
 
 // Scores of one query against the vectors for each row, or each column, of keys: one fused sum for each, over
@@ -46,7 +60,7 @@ void positions(const float* query, const float* table, int64_t width, int64_t st
 void prepare_queries(const saqsam_attention_job& job, const Window& w, Part& part, Scratch& s) {
   const int64_t stride = padded(job.width);
   for (int r = 0; r < part.rows; ++r) {
-    const uint8_t* codes = token_codes(job, w, part.y[r] * job.window + part.x[r], 0);
+    const uint8_t* codes = query_codes(job, w, part, r);
     uint8_t* to = s.queries + r * stride;
     memcpy(to, codes, job.width);
     memset(to + job.width, 0, stride - job.width);
@@ -54,8 +68,7 @@ void prepare_queries(const saqsam_attention_job& job, const Window& w, Part& par
     if (!job.table_rows) continue;
     const float* query = s.query;
     if (job.query_values) {
-      const int64_t token = (w.y + part.y[r]) * job.side + w.x + part.x[r];
-      query = job.query_values + token * job.query_stride + w.head * job.width;
+      query = job.query_values + query_of(job, w, part, r) * job.query_stride + w.head * job.width;
     } else {
       for (int64_t c = 0; c < job.width; ++c)
         s.query[c] = ((float)codes[c] - (float)job.query_zero) * job.query_scale;
@@ -135,8 +148,7 @@ void map_levels(const saqsam_attention_job& job, const Shape& shape, const Part&
 
 void store_output(const saqsam_attention_job& job, const Window& w, const Part& part, int r, int64_t column,
                   Wide value, const Grid& grid) {
-  const int64_t token = (w.y + part.y[r]) * job.side + w.x + part.x[r];
-  uint8_t* to = job.out + token * job.out_stride + w.head * job.width + column;
+  uint8_t* to = job.out + query_of(job, w, part, r) * job.out_stride + w.head * job.width + column;
   const int64_t left = job.width - column;
   const Wide codes = codes_of(value, grid);
   if (left >= Wide::width) codes.store_bytes(to);

@@ -20,7 +20,8 @@ int64_t parts_of(const Attention& a, int64_t map) {
   const saqsam_attention_job& job = *a.job;
   const int64_t count = (job.side + job.window - 1) / job.window, window = map / job.heads;
   const int64_t y = job.side - window / count * job.window, x = job.side - window % count * job.window;
-  const int64_t queries = (y < job.window ? y : job.window) * (x < job.window ? x : job.window);
+  const int64_t tokens = (y < job.window ? y : job.window) * (x < job.window ? x : job.window);
+  const int64_t queries = job.pooled ? tokens / 4 : tokens;
   return (queries + a.level->rows - 1) / a.level->rows;
 }
 

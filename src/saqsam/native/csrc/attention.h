@@ -70,7 +70,7 @@ Window window_of(const saqsam_attention_job& job, int64_t map) {
   return {window / count * job.window, window % count * job.window, map % job.heads};
 }
 
-// Codes of one token's query (part 0), key (1) or value (2).
+// Codes of one token's key (part 1) or value (2).
 const uint8_t* token_codes(const saqsam_attention_job& job, const Window& w, int64_t local, int part) {
   const int64_t y = w.y + local / job.window, x = w.x + local % job.window;
   const uint8_t* token =

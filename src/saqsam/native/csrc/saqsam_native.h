@@ -19,7 +19,7 @@
 extern "C" {
 #endif
 
-#define SAQSAM_VERSION 3
+#define SAQSAM_VERSION 4
 #define SAQSAM_LEVELS 5
 
 /* Rises whenever this file changes: what calls must have been written for what answers. */
@@ -74,11 +74,15 @@ SAQSAM_API void saqsam_norm(int32_t level, int32_t threads, const saqsam_norm_jo
 
 /* Attention of a square image of side * side tokens, within windows of window * window tokens (window = side:
  * global), over heads of `width` channels. Codes of query, key and value lie side by side: (tokens, code_stride),
- * 3 * heads * width of them. Tokens outside the image have the codes `padding`. Gives codes (tokens, out_stride). */
+ * 3 * heads * width of them. Tokens outside the image have the codes `padding`. Gives codes (tokens, out_stride).
+ * With `pooled` a query stands for a square of 2 * 2 tokens: queries come from there, output has as many rows, side
+ * and window are even, and there are no relative positions. */
 typedef struct {
   int64_t side, window, heads, width;
   const uint8_t *codes;
   int64_t code_stride;
+  const uint8_t *pooled; /* NULL, or (tokens / 4, pooled_stride), heads * width of them */
+  int64_t pooled_stride;
   const uint8_t *padding;        /* (3 * heads * width) */
   int32_t query_zero, key_zero, value_zero;
   int32_t query_top, key_top, value_top;
