@@ -20,13 +20,12 @@ COMMON = (
     *("-O3", "-g0", "-std=c++17", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno"),
     *("-Wno-uninitialized", "-Wno-maybe-uninitialized"),  # GCC 12 warns about its own AVX-512 headers
 )
+AVX512 = ("-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni")
 X86 = {
     "level_avx2": ("-mavx2", "-mfma"),
     "level_avxvnni": ("-mavx2", "-mfma", "-mavxvnni"),
-    "level_avx512vnni": (
-        *("-mavx2", "-mfma", "-mavx512f", "-mavx512bw"),
-        *("-mavx512dq", "-mavx512vl", "-mavx512vnni"),
-    ),
+    "level_avx512vnni": AVX512,
+    "level_amx": (*AVX512, "-mamx-tile", "-mamx-int8"),
 }
 ARM = {"level_neondotprod": ("-march=armv8.2-a+dotprod",)}
 INSTRUCTIONS = {"x86_64": X86, "amd64": X86, "aarch64": ARM, "arm64": ARM}

@@ -12,11 +12,13 @@ machine="$("$compiler" -dumpmachine)"
 sources=src/saqsam/native/csrc
 flags="-std=c++17 -O1 -g -ffp-contract=off -fno-math-errno -pthread -fno-sanitize-recover=all"
 flags="$flags -fsanitize=address,undefined -Wno-uninitialized -Wno-maybe-uninitialized -I $sources"
+avx512="-mavx2 -mfma -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni"
 for file in "$sources"/*.cpp tests/native/check_levels.cpp; do
   case "${machine%%-*}-$(basename "$file")" in
     x86_64-level_avx2.cpp) own="-mavx2 -mfma" ;;
     x86_64-level_avxvnni.cpp) own="-mavx2 -mfma -mavxvnni" ;;
-    x86_64-level_avx512vnni.cpp) own="-mavx2 -mfma -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni" ;;
+    x86_64-level_avx512vnni.cpp) own="$avx512" ;;
+    x86_64-level_amx.cpp) own="$avx512 -mamx-tile -mamx-int8" ;;
     aarch64-level_neondotprod.cpp | arm64-level_neondotprod.cpp) own="-march=armv8.2-a+dotprod" ;;
     *) own="" ;;
   esac

@@ -20,7 +20,7 @@ from saqsam.native.jobs import (
     UpscaleJob,
 )
 
-LEVELS = ("plain", "avx2", "avx-vnni", "avx512-vnni", "neon-dotprod")
+LEVELS = ("plain", "avx2", "avx-vnni", "avx512-vnni", "neon-dotprod", "amx")
 """By number; of those that a processor has, the last one is the fastest."""
 FILE = "libsaqsam_native.so"
 CAP = "SAQSAM_NATIVE_LEVEL"

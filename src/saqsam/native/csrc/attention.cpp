@@ -28,6 +28,7 @@ int64_t parts_of(const Attention& a, int64_t map) {
 // One map from its keys to its outputs, by one thread.
 void run_map(void* context, int64_t map) {
   const Attention& a = *(const Attention*)context;
+  const Tiles tiles(*a.level);
   char* packed = (char*)thread_scratch(a.packed_bytes + a.scratch_bytes);
   a.level->pack_map(*a.job, map, packed);
   const int64_t parts = parts_of(a, map);
@@ -42,6 +43,7 @@ void pack_one(void* context, int64_t index) {
 
 void attend_part(void* context, int64_t index) {
   const Attention& a = *(const Attention*)context;
+  const Tiles tiles(*a.level);
   const int64_t map = index / a.parts;
   a.level->attend(*a.job, a.first_map + map, index % a.parts, a.packed + map * a.packed_bytes,
                   thread_scratch(a.scratch_bytes));

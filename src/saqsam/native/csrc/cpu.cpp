@@ -3,6 +3,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace {
 
@@ -13,6 +17,16 @@ uint64_t saved_registers() {
   uint32_t low, high;
   __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   return ((uint64_t)high << 32) | low;
+}
+
+// Linux lends the registers of tiles, 17 and 18 of those, to a process that asks.
+bool tiles_lent() {
+#if defined(__linux__)
+  const long ask = 0x1023, registers = 18;
+  return syscall(SYS_arch_prctl, ask, registers) == 0;
+#else
+  return false;
+#endif
 }
 
 int32_t supported() {
@@ -27,6 +41,8 @@ int32_t supported() {
   if (bit(a71, 4)) levels |= 1 << 2;          // AVX-VNNI
   const bool wide = bit(b7, 16) && bit(b7, 17) && bit(b7, 30) && bit(b7, 31);  // F, DQ, BW, VL
   if (wide && bit(c7, 11) && (saved & 0xe0) == 0xe0) levels |= 1 << 3;         // VNNI
+  const bool tiles = bit(d7, 24) && bit(d7, 25) && (saved >> 17 & 3) == 3;     // registers, int8
+  if (levels >> 3 & tiles && tiles_lent()) levels |= 1 << 5;
   return levels;
 }
 
@@ -66,6 +82,7 @@ const Level* level_of(int index) {
     case 2: return level_avxvnni();
     case 3: return level_avx512vnni();
     case 4: return level_neondotprod();
+    case 5: return level_amx();
     default: return level_plain();
   }
 }

@@ -43,6 +43,7 @@ Image image_of(int32_t index, const saqsam_image_job& job) {
 void image_block(void* context, int64_t index) {
   const Image& image = *(const Image*)context;
   const saqsam_image_job& job = *image.job;
+  const Tiles tiles(*image.level);
   // One prompt after the other has its turn at the same place: what they share is still in the cache.
   const int64_t within = index / job.prompts * kRows, first = index % job.prompts * job.rows + within;
   const int64_t rows = job.rows - within < kRows ? job.rows - within : kRows;
@@ -84,6 +85,7 @@ struct Tokens {
 
 void ask(void* context, int64_t prompt) {
   const Tokens& t = *(const Tokens*)context;
+  const Tiles tiles(*t.level);
   t.level->tokens_ask(*t.job, prompt, thread_scratch(t.level->tokens_ask_scratch(*t.job)));
 }
 

@@ -5,7 +5,7 @@
 
 #include "saqsam_native.h"
 
-const int kMostRows = 12, kMostColumns = 32;
+const int kMostRows = 32, kMostColumns = 32;
 
 // How a tile adds up. All are exact; which is fastest depends on how large products can be.
 enum Kind {
@@ -21,6 +21,7 @@ enum Kind {
 typedef void (*Tile)(const void* codes, ptrdiff_t stride, const void* panel, int64_t groups, int32_t* sums);
 
 struct Level {
+  void (*begin)(), (*end)();  // NULL, or before and after a thread's tiles, see Tiles
   int rows, columns;  // of a tile
   int float_columns;  // of a panel of floats
   Tile tiles[kKinds][kMostRows + 1];
@@ -54,10 +55,27 @@ const Level* level_avx2();
 const Level* level_avxvnni();
 const Level* level_avx512vnni();
 const Level* level_neondotprod();
+const Level* level_amx();
 const Level* level_of(int index);
+
+// While there is one, this thread's tiles may be computed. There is one at a time.
+class Tiles {
+ public:
+  explicit Tiles(const Level& level) : end(level.end) {
+    if (level.begin) level.begin();
+  }
+  ~Tiles() {
+    if (end) end();
+  }
+  Tiles(const Tiles&) = delete;
+  Tiles& operator=(const Tiles&) = delete;
+
+ private:
+  void (*end)();
+};
 
 inline int64_t padded(int64_t inner) { return (inner + 31) / 32 * 32; }
 
-// Some rows of a linear layer, by this thread; scratch: so many bytes as the first function says.
+// Some rows of a linear layer, by this thread, which has its Tiles; scratch: so many bytes as the first function says.
 int64_t linear_scratch(const Level& level, const saqsam_linear_job& job, int64_t rows);
 void linear_rows(const Level& level, const saqsam_linear_job& job, int64_t first, int64_t rows, void* scratch);

@@ -72,6 +72,7 @@ void run_rows(const Linear& linear, int64_t first, int64_t rows, void* scratch) 
 
 void run_block(void* context, int64_t index) {
   const Linear& linear = *(const Linear*)context;
+  const Tiles tiles(*linear.level);
   const int64_t first = index * linear.block, left = linear.job->rows - first;
   const int64_t rows = left < linear.block ? left : linear.block;
   run_rows(linear, first, rows, thread_scratch(scratch_bytes(linear, rows)));

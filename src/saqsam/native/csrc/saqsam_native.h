@@ -1,7 +1,7 @@
 /* The plain C interface of saqsam's kernels; README.md explains each by its arithmetic.
  *
  * Every function is safe to call from several threads at once. Levels are numbered: 0 plain C++, 1 AVX2,
- * 2 AVX-VNNI, 3 AVX-512 VNNI, 4 NEON with dot product. A level that this processor or this build lacks must not
+ * 2 AVX-VNNI, 3 AVX-512 VNNI, 4 NEON with dot product, 5 AMX. A level that this processor or this build lacks must not
  * be asked for: ask saqsam_levels() first. Strides and sizes count elements; every buffer of codes needs 64
  * readable bytes after its last one.
  */
@@ -20,7 +20,7 @@ extern "C" {
 #endif
 
 #define SAQSAM_VERSION 4
-#define SAQSAM_LEVELS 5
+#define SAQSAM_LEVELS 6
 
 /* Rises whenever this file changes: what calls must have been written for what answers. */
 SAQSAM_API int32_t saqsam_version(void);

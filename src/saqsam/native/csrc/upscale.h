@@ -6,7 +6,8 @@
 namespace {
 
 const int kFloatColumns = 2 * Wide::width;
-const int64_t kUpscaled = 2 * kTileRows;  // tokens at a time
+const int kFloatRows = kTileRows < 12 ? kTileRows : 12;
+const int64_t kUpscaled = 2 * kFloatRows;  // tokens at a time
 
 // (R, kFloatColumns) sums of floats (R, inner) times a panel (inner, kFloatColumns), plus a bias for each column.
 template <int R>
@@ -40,8 +41,8 @@ void float_product(const float* x, int64_t stride, int64_t rows, const float* pa
   for (int64_t c = 0; c < columns; c += kFloatColumns) {
     const float* panel = panels + c * inner;
     int64_t r = 0;
-    for (; r + kTileRows <= rows; r += kTileRows)
-      float_tile<kTileRows>(x + r * stride, stride, panel, inner, bias + c, out + r * out_stride + c, out_stride);
+    for (; r + kFloatRows <= rows; r += kFloatRows)
+      float_tile<kFloatRows>(x + r * stride, stride, panel, inner, bias + c, out + r * out_stride + c, out_stride);
     for (; r < rows; ++r)
       float_tile<1>(x + r * stride, stride, panel, inner, bias + c, out + r * out_stride + c, out_stride);
   }
