@@ -149,10 +149,7 @@ void map_levels(const saqsam_attention_job& job, const Shape& shape, const Part&
 void store_output(const saqsam_attention_job& job, const Window& w, const Part& part, int r, int64_t column,
                   Wide value, const Grid& grid) {
   uint8_t* to = job.out + query_of(job, w, part, r) * job.out_stride + w.head * job.width + column;
-  const int64_t left = job.width - column;
-  const Wide codes = codes_of(value, grid);
-  if (left >= Wide::width) codes.store_bytes(to);
-  else if (left > 0) store_bytes_part(codes, to, (int)left);
+  if (column < job.width) store_codes(codes_of(value, grid), to, job.width - column);
 }
 
 void gather_codes(const saqsam_attention_job& job, const Shape& shape, const Packed& packed, const Window& w,

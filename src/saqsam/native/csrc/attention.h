@@ -6,6 +6,7 @@
 #pragma once
 #include "floats.h"
 #include "level.h"
+#include "steps.h"
 
 namespace {
 
@@ -90,56 +91,84 @@ void settle_panel(Kind kind, int8_t* bytes, int64_t count) {
   }
 }
 
+// Steps of four codes at once: each byte less `shift`, which is 128, or the zero of codes below 128.
+inline uint32_t steps_of(uint32_t codes, uint32_t shift) {
+  const uint32_t high = 0x80808080u;
+  return shift == 128 ? codes ^ high : ((codes | high) - shift * 0x01010101u) ^ high;
+}
+
+void pack_keys(const saqsam_attention_job& job, const Shape& s, const Window& w, Packed& packed) {
+  const int shift = shift_of(job.key_zero, job.key_top);
+  const int64_t bytes = s.key_panels * s.groups * kTileColumns * 4, rest = job.width % 4;
+  memset(packed.keys, 0, bytes);
+  memset(packed.key_offsets, 0, s.key_panels * kTileColumns * 4);
+  for (int64_t key = 0; key < s.keys; ++key) {
+    const uint8_t* codes = token_codes(job, w, key, 1);
+    int8_t* to = packed.keys + key / kTileColumns * s.groups * kTileColumns * 4 + key % kTileColumns * 4;
+    int64_t c = 0;
+    uint32_t four;
+    for (; c + 4 <= job.width; c += 4, to += kTileColumns * 4) {
+      memcpy(&four, codes + c, 4);
+      four = steps_of(four, shift);
+      memcpy(to, &four, 4);
+    }
+    for (int64_t i = 0; i < rest; ++i) to[i] = (int8_t)((int)codes[c + i] - shift);
+    packed.key_offsets[key] = sum_of(codes, job.width) - (int32_t)job.width * shift;
+  }
+  const int32_t origin = (int32_t)job.width * job.query_zero * (job.key_zero - shift);
+  for (int64_t key = 0; key < s.key_panels * kTileColumns; ++key)
+    packed.key_offsets[key] = origin - job.query_zero * packed.key_offsets[key];
+  settle_panel(s.scores, packed.keys, bytes);
+}
+
+void pack_value_floats(const saqsam_attention_job& job, const Shape& s, const Window& w, Packed& packed) {
+  const int64_t columns = s.value_panels * kTileColumns;
+  for (int64_t key = 0; key < s.keys; ++key) {
+    const uint8_t* codes = token_codes(job, w, key, 2);
+    for (int64_t c = 0; c < columns; ++c)
+      packed.value_floats[key * columns + c] =
+          c < job.width ? ((float)codes[c] - (float)job.value_zero) * job.value_scale : 0.0f;
+  }
+}
+
+// Four keys at a time, a byte of each side by side; of those that there are not, zeros.
+void pack_values(const saqsam_attention_job& job, const Shape& s, const Window& w, Packed& packed) {
+  const int shift = shift_of(job.value_zero, job.value_top);
+  const int64_t bytes = s.value_panels * s.key_groups * kTileColumns * 4;
+  memset(packed.values, 0, bytes);
+  memset(packed.value_offsets, 0, s.value_panels * kTileColumns * 4);
+  for (int64_t key = 0; key < s.keys; key += 4) {
+    const int64_t last = s.keys - 1;
+    const uint8_t* rows[4];
+    for (int64_t i = 0; i < 4; ++i) rows[i] = token_codes(job, w, key + i < last ? key + i : last, 2);
+    const uint32_t there = key + 3 < s.keys ? ~0u : (1u << 8 * (s.keys - key)) - 1;
+    for (int64_t p = 0; p < s.value_panels; ++p) {
+      const int64_t first = p * kTileColumns, left = job.width - first;
+      const int64_t count = left < kTileColumns ? left : kTileColumns;
+      int8_t* to = packed.values + (p * s.key_groups * kTileColumns + key / 4 * kTileColumns) * 4;
+      int32_t* sums = packed.value_offsets + first;
+      for (int64_t c = 0; c < count; ++c) {
+        const uint32_t a = rows[0][first + c], b = rows[1][first + c], d = rows[2][first + c], e = rows[3][first + c];
+        const uint32_t codes = (a | b << 8 | d << 16 | e << 24) & there, steps = steps_of(codes, shift) & there;
+        memcpy(to + 4 * c, &steps, 4);
+        sums[c] += (int32_t)((codes & 255) + (codes >> 8 & 255) + (codes >> 16 & 255) + (codes >> 24));
+      }
+    }
+  }
+  const int32_t origin = (int32_t)job.map_zero, keys = (int32_t)s.keys;
+  for (int64_t c = 0; c < job.width; ++c)
+    packed.value_offsets[c] = -origin * (packed.value_offsets[c] - keys * shift) + keys * origin * (job.value_zero - shift);
+  settle_panel(s.gather, packed.values, bytes);
+}
+
 void pack_map(const saqsam_attention_job& job, int64_t map, void* base) {
   const Shape s = shape_of(job);
   Packed packed;
   lay_out(job, s, base, &packed);
   const Window w = window_of(job, map);
-  const int key_shift = shift_of(job.key_zero, job.key_top), value_shift = shift_of(job.value_zero, job.value_top);
-  const int64_t key_bytes = s.key_panels * s.groups * kTileColumns * 4;
-  memset(packed.keys, 0, key_bytes);
-  for (int64_t key = 0; key < s.key_panels * kTileColumns; ++key) {
-    int32_t sum = 0;
-    if (key < s.keys) {
-      const uint8_t* codes = token_codes(job, w, key, 1);
-      int8_t* to = packed.keys + key / kTileColumns * s.groups * kTileColumns * 4 + key % kTileColumns * 4;
-      for (int64_t c = 0; c < job.width; ++c) {
-        const int step = (int)codes[c] - key_shift;
-        to[c / 4 * kTileColumns * 4 + c % 4] = (int8_t)step;
-        sum += step;
-      }
-    }
-    packed.key_offsets[key] =
-        -job.query_zero * sum + (int32_t)job.width * job.query_zero * (job.key_zero - key_shift);
-  }
-  settle_panel(s.scores, packed.keys, key_bytes);
-  if (job.level_limits) {
-    const int64_t columns = s.value_panels * kTileColumns;
-    for (int64_t key = 0; key < s.keys; ++key) {
-      const uint8_t* codes = token_codes(job, w, key, 2);
-      for (int64_t c = 0; c < columns; ++c)
-        packed.value_floats[key * columns + c] =
-            c < job.width ? ((float)codes[c] - (float)job.value_zero) * job.value_scale : 0.0f;
-    }
-    return;
-  }
-  const int64_t value_bytes = s.value_panels * s.key_groups * kTileColumns * 4;
-  memset(packed.values, 0, value_bytes);
-  memset(packed.value_offsets, 0, s.value_panels * kTileColumns * 4);
-  for (int64_t key = 0; key < s.keys; ++key) {
-    const uint8_t* codes = token_codes(job, w, key, 2);
-    int8_t* to = packed.values + key / 4 * kTileColumns * 4 + key % 4;
-    for (int64_t c = 0; c < job.width; ++c) {
-      const int step = (int)codes[c] - value_shift;
-      to[(c / kTileColumns * s.key_groups * kTileColumns + c % kTileColumns) * 4] = (int8_t)step;
-      packed.value_offsets[c] += step;  // a sum for now
-    }
-  }
-  const int32_t origin = (int32_t)job.map_zero;
-  for (int64_t c = 0; c < job.width; ++c)
-    packed.value_offsets[c] =
-        -origin * packed.value_offsets[c] + (int32_t)s.keys * origin * (job.value_zero - value_shift);
-  settle_panel(s.gather, packed.values, value_bytes);
+  pack_keys(job, s, w, packed);
+  if (job.level_limits) pack_value_floats(job, s, w, packed);
+  else pack_values(job, s, w, packed);
 }
 
 struct Scratch {

@@ -158,11 +158,6 @@ void row_map(const saqsam_cross_job& job, const Crossing& s, const Grid& grid, f
   }
 }
 
-void store_codes(Wide codes, uint8_t* to, int64_t count) {
-  if (count >= Wide::width) codes.store_bytes(to);
-  else store_bytes_part(codes, to, (int)count);
-}
-
 int64_t image_asks_scratch(const saqsam_cross_job& job) {
   CrossScratch c;
   return lay_crossing(job, crossing_of(job), false, nullptr, &c);
