@@ -33,7 +33,8 @@ from saqsam.pack.freeze import round_float_rest
 from saqsam.recipe import load_recipe
 
 CAPS = {
-    "avx512-vnni": {},
+    "amx": {},
+    "avx512-vnni": {"SAQSAM_NATIVE_LEVEL": "avx512-vnni"},
     "avx2": {
         "ATEN_CPU_CAPABILITY": "avx2",
         "ONEDNN_MAX_CPU_ISA": "AVX2",

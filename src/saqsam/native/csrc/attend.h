@@ -96,19 +96,18 @@ void scores_of(const saqsam_attention_job& job, const Shape& shape, const Packed
     codes = s.words;
   }
   const Tile tile = tile_of(shape.scores, part.rows);
-  const bool in_registers = job.window % kTileColumns == 0;
+  const bool in_registers = job.table_rows && job.window % kTileColumns == 0;
   const Wide scale = Wide::set(job.score_scale);
   int32_t sums[kMostRows * kMostColumns];
   for (int64_t p = 0; p < shape.key_panels; ++p) {
     tile(codes, stride * bytes_of(shape.scores), packed.keys + p * panel, shape.groups, sums);
-    const int64_t key = p * kTileColumns;
+    const int64_t key = p * kTileColumns, y = in_registers ? key / job.window : 0, x = in_registers ? key % job.window : 0;
     for (int r = 0; r < part.rows; ++r) {
       const int32_t minus = zero * part.sums[r];
       float* row = s.scores + r * s.score_stride + key;
       const float* bias = s.bias + r * s.score_stride + key;
-      const float* by_column = s.by_column + r * job.table_stride + (in_registers ? key % job.window : 0);
-      const Wide by_row =
-          Wide::set(job.table_rows && in_registers ? s.by_row[r * job.table_stride + key / job.window] : 0.0f);
+      const float* by_column = s.by_column + r * job.table_stride + x;
+      const Wide by_row = Wide::set(in_registers ? s.by_row[r * job.table_stride + y] : 0.0f);
       for (int c = 0; c < kTileColumns; c += Wide::width) {
         Wide score = Wide::load_sums(sums + r * kTileColumns + c, packed.key_offsets + key + c, minus) * scale;
         if (job.table_rows) score = score + (in_registers ? by_row + Wide::load(by_column + c) : Wide::load(bias + c));
