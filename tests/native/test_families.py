@@ -30,7 +30,6 @@ from saqsam.segment.predictor import embed
 
 MODELS: dict[str, Callable[[], Any]] = {
     "SAM 2": tiny_sam2,
-    "SAM 2, larger windows": lambda: tiny_sam2(side=192),
     "SAM 3": tiny_sam3,
     "SAM-HQ": plain_sam_hq,
 }
