@@ -36,53 +36,75 @@ const uint8_t* query_codes(const saqsam_attention_job& job, const Window& w, con
   return codes + query_of(job, w, part, r) * (job.pooled ? job.pooled_stride : job.code_stride) + w.head * job.width;
 }
 
-// Scores of one query against the vectors for each row, or each column, of keys: one fused sum for each, over
+// Scores of a query against the vectors for each row and for each column of keys: one fused sum for each, over
 // channels from the first to the last, as the float product of PyTorch adds them.
-void positions(const float* query, const float* table, int64_t width, int64_t stride, float* out) {
-  const int many = 4;
-  int64_t at = 0;
-  for (; at + many * Wide::width <= stride; at += many * Wide::width) {
-    Wide sums[many];
-    for (int i = 0; i < many; ++i) sums[i] = Wide::set(0.0f);
-    for (int64_t c = 0; c < width; ++c)
-      for (int i = 0; i < many; ++i)
-        sums[i] = fused(Wide::set(query[c]), Wide::load(table + c * stride + at + i * Wide::width), sums[i]);
-    for (int i = 0; i < many; ++i) sums[i].store(out + at + i * Wide::width);
+struct Placed {
+  const float *query, *rows, *columns;  // (width), (width, stride) twice
+  float *by_row, *by_column;            // (stride)
+};
+
+// `kMany` vectors of keys, of two queries side by side, since each sum waits for its last addition.
+template <int kMany>
+void positions(const Placed (&two)[2], int64_t width, int64_t stride, int64_t at) {
+  Wide rows[2][kMany], columns[2][kMany];
+  for (int i = 0; i < 2; ++i)
+    for (int v = 0; v < kMany; ++v) rows[i][v] = columns[i][v] = Wide::set(0.0f);
+  for (int64_t c = 0; c < width; ++c)
+    for (int i = 0; i < 2; ++i) {
+      const Wide query = Wide::set(two[i].query[c]);
+      const int64_t place = c * stride + at;
+      for (int v = 0; v < kMany; ++v) {
+        rows[i][v] = fused(query, Wide::load(two[i].rows + place + v * Wide::width), rows[i][v]);
+        columns[i][v] = fused(query, Wide::load(two[i].columns + place + v * Wide::width), columns[i][v]);
+      }
+    }
+  for (int i = 0; i < 2; ++i)
+    for (int v = 0; v < kMany; ++v) {
+      rows[i][v].store(two[i].by_row + at + v * Wide::width);
+      columns[i][v].store(two[i].by_column + at + v * Wide::width);
+    }
+}
+
+Placed placed(const saqsam_attention_job& job, const Window& w, const Part& part, const Scratch& s, int r, float* floats) {
+  const int64_t size = job.width * job.table_stride;
+  const float* query = floats;
+  if (job.query_values) {
+    query = job.query_values + query_of(job, w, part, r) * job.query_stride + w.head * job.width;
+  } else {
+    const uint8_t* codes = s.queries + r * padded(job.width);
+    for (int64_t c = 0; c < job.width; ++c) floats[c] = ((float)codes[c] - (float)job.query_zero) * job.query_scale;
   }
-  for (; at < stride; at += Wide::width) {
-    Wide sum = Wide::set(0.0f);
-    for (int64_t c = 0; c < width; ++c)
-      sum = fused(Wide::set(query[c]), Wide::load(table + c * stride + at), sum);
-    sum.store(out + at);
+  return {query, job.table_rows + part.y[r] * size, job.table_columns + part.x[r] * size,
+          s.by_row + r * job.table_stride, s.by_column + r * job.table_stride};
+}
+
+void prepare_positions(const saqsam_attention_job& job, const Window& w, const Part& part, Scratch& s) {
+  for (int r = 0; r < part.rows; r += 2) {
+    const int other = r + 1 < part.rows ? r + 1 : r;
+    const Placed two[2] = {placed(job, w, part, s, r, s.query), placed(job, w, part, s, other, s.query + padded(job.width))};
+    int64_t at = 0;
+    for (; at + 2 * Wide::width <= job.table_stride; at += 2 * Wide::width) positions<2>(two, job.width, job.table_stride, at);
+    for (; at < job.table_stride; at += Wide::width) positions<1>(two, job.width, job.table_stride, at);
+  }
+  if (job.window % kTileColumns == 0) return;
+  for (int r = 0; r < part.rows; ++r) {
+    const float *by_row = s.by_row + r * job.table_stride, *by_column = s.by_column + r * job.table_stride;
+    float* bias = s.bias + r * s.score_stride;  // each row of keys overwrites what the one before wrote too far
+    for (int64_t y = 0; y < job.window; ++y)
+      for (int64_t x = 0; x < job.window; x += Wide::width)
+        (Wide::set(by_row[y]) + Wide::load(by_column + x)).store(bias + y * job.window + x);
   }
 }
 
 void prepare_queries(const saqsam_attention_job& job, const Window& w, Part& part, Scratch& s) {
   const int64_t stride = padded(job.width);
   for (int r = 0; r < part.rows; ++r) {
-    const uint8_t* codes = query_codes(job, w, part, r);
     uint8_t* to = s.queries + r * stride;
-    memcpy(to, codes, job.width);
+    memcpy(to, query_codes(job, w, part, r), job.width);
     memset(to + job.width, 0, stride - job.width);
-    row_sums(to, 0, 1, job.width, &part.sums[r]);
-    if (!job.table_rows) continue;
-    const float* query = s.query;
-    if (job.query_values) {
-      query = job.query_values + query_of(job, w, part, r) * job.query_stride + w.head * job.width;
-    } else {
-      for (int64_t c = 0; c < job.width; ++c)
-        s.query[c] = ((float)codes[c] - (float)job.query_zero) * job.query_scale;
-    }
-    const int64_t size = job.width * job.table_stride;
-    float *by_row = s.by_row + r * job.table_stride, *by_column = s.by_column + r * job.table_stride;
-    positions(query, job.table_rows + part.y[r] * size, job.width, job.table_stride, by_row);
-    positions(query, job.table_columns + part.x[r] * size, job.width, job.table_stride, by_column);
-    if (job.window % kTileColumns == 0) continue;
-    float* bias = s.bias + r * s.score_stride;  // each row of keys overwrites what the one before wrote too far
-    for (int64_t y = 0; y < job.window; ++y)
-      for (int64_t x = 0; x < job.window; x += Wide::width)
-        (Wide::set(by_row[y]) + Wide::load(by_column + x)).store(bias + y * job.window + x);
+    part.sums[r] = sum_of(to, job.width);
   }
+  if (job.table_rows) prepare_positions(job, w, part, s);
 }
 
 // scale * query . key, plus relative positions, for all keys.

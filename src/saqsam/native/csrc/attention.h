@@ -193,7 +193,7 @@ int64_t lay_scratch(const saqsam_attention_job& job, const Shape& s, void* base,
   scratch->by_column = (float*)at;
   at += in_lines(kTileRows * job.table_stride * 4);
   scratch->query = (float*)at;
-  at += in_lines(padded(s.width) * 4);
+  at += in_lines(2 * padded(s.width) * 4);
   scratch->outputs = (float*)at;
   at += in_lines(kTileRows * columns * 4);
   scratch->codes = (uint8_t*)at;

@@ -32,7 +32,8 @@ inline V codes_of(V x, const Grid& grid) {
 // polynomial of SLEEF's expf_u10. Below -86 it is zero, where SLEEF's is smaller than 1e-37.
 template <class V>
 inline V exponential(V x) {
-  V power = rounded(x * V::set(1.442695040888963407f));
+  const V whole = V::set(12582912.0f);  // 1.5 * 2^23: what is added to it is rounded, and stands in its last bits
+  V shifted = x * V::set(1.442695040888963407f) + whole, power = shifted - whole;
   V s = fused(power, V::set(-0.693145751953125f), x);
   s = fused(power, V::set(-1.428606765330187045e-06f), s);
   V u = V::set(0.000198527617612853646278381f);
@@ -42,7 +43,7 @@ inline V exponential(V x) {
   u = fused(u, s, V::set(0.166666671633720397949219f));
   u = fused(u, s, V::set(0.5f));
   u = V::set(1.0f) + fused(s * s, u, s);
-  return zero_below(times_power(u, larger(power, V::set(-125.0f))), x, -86.0f);
+  return zero_below(times_power(u, shifted), x, -86.0f);
 }
 
 // x * (1 + erf(x / sqrt 2)) / 2 with erf by Abramowitz and Stegun's 7.1.26, within 5e-7; t: 1 / turned(x).

@@ -66,7 +66,8 @@ SCALARS(operator/, a.v[i] / b.v[i])
 SCALARS(larger, a.v[i] > b.v[i] ? a.v[i] : b.v[i])
 SCALARS(smaller, a.v[i] < b.v[i] ? a.v[i] : b.v[i])
 SCALARS(signed_as, bits_to_float((float_to_bits(a.v[i]) & 0x7fffffffu) | (float_to_bits(b.v[i]) & 0x80000000u)))
-SCALARS(times_power, bits_to_float(float_to_bits(a.v[i]) + ((uint32_t)(int32_t)b.v[i] << 23)))
+// Times two to the power of the whole number in the last bits of b, as exponential() has it.
+SCALARS(times_power, bits_to_float(float_to_bits(a.v[i]) + (float_to_bits(b.v[i]) << 23)))
 #undef SCALARS
 template <int N>
 inline Scalars<N> fused(Scalars<N> a, Scalars<N> b, Scalars<N> c) {
@@ -145,7 +146,7 @@ inline F8 signed_as(F8 a, F8 b) {
   return {_mm256_or_ps(magnitude(a).v, _mm256_and_ps(_mm256_set1_ps(-0.0f), b.v))};
 }
 inline F8 times_power(F8 a, F8 b) {
-  __m256i power = _mm256_slli_epi32(_mm256_cvtps_epi32(b.v), 23);
+  __m256i power = _mm256_slli_epi32(_mm256_castps_si256(b.v), 23);
   return {_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a.v), power))};
 }
 inline F8 zero_below(F8 value, F8 x, float limit) {
@@ -203,7 +204,7 @@ inline F16 signed_as(F16 a, F16 b) {
   return {_mm512_or_ps(_mm512_andnot_ps(sign, a.v), _mm512_and_ps(sign, b.v))};
 }
 inline F16 times_power(F16 a, F16 b) {
-  __m512i power = _mm512_slli_epi32(_mm512_cvtps_epi32(b.v), 23);
+  __m512i power = _mm512_slli_epi32(_mm512_castps_si512(b.v), 23);
   return {_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a.v), power))};
 }
 inline F16 zero_below(F16 value, F16 x, float limit) {

@@ -44,7 +44,7 @@ inline F4 rounded(F4 a) { return {vrndnq_f32(a.v)}; }
 inline F4 magnitude(F4 a) { return {vabsq_f32(a.v)}; }
 inline F4 signed_as(F4 a, F4 b) { return {vbslq_f32(vdupq_n_u32(0x80000000u), b.v, a.v)}; }
 inline F4 times_power(F4 a, F4 b) {
-  const uint32x4_t power = vshlq_n_u32(vreinterpretq_u32_s32(vcvtq_s32_f32(b.v)), 23);
+  const uint32x4_t power = vshlq_n_u32(vreinterpretq_u32_f32(b.v), 23);
   return {vreinterpretq_f32_u32(vaddq_u32(vreinterpretq_u32_f32(a.v), power))};
 }
 inline F4 zero_below(F4 value, F4 x, float limit) {
