@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,9 +17,13 @@ from tests.families.tiny_sam_hq import plain_sam_hq
 from torch import Tensor
 
 from saqsam import api
+from saqsam.engines.load import integer_model, native_model
 from saqsam.export.cases import generated_cases
+from saqsam.families.embedding import Embedding
 from saqsam.families.framing import preprocess
-from saqsam.families.registry import encoder_of, family_of
+from saqsam.families.record import Answers
+from saqsam.families.registry import decoder_of, encoder_of, family_of
+from saqsam.native.encoder_model import NativeEncoderSam
 from saqsam.native.families import on_kernels
 from saqsam.native.kernels import Kernels
 from saqsam.native.library import levels_here
@@ -33,6 +38,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "SAM 3": tiny_sam3,
     "SAM-HQ": plain_sam_hq,
 }
+POINTS = [[20.0, 20], [60, 50]]
 BOXES = [[10.0, 20, 80, 90], [5, 5, 50, 60], [40, 30, 60, 120]]
 built = pytest.mark.skipif(not levels_here(), reason="the kernels were not built here")
 RECIPES = ("rtn-w6a6", "ptq4sam-s-w4a4")
@@ -95,15 +101,73 @@ def test_from_pixels_the_embedding_is_the_models(quantized: Quantized, kernels: 
 
 @built
 def test_masks_are_the_simulations(quantized: Quantized) -> None:
-    """Of two pictures: the decoder, of ONNX Runtime, keeps what it makes of the latest image only."""
+    """Of two pictures: what the image alone decides is kept for the latest one only."""
     native = api.load(quantized.path, engine="native")
     assert native.engine == "native"
     for seed in (5, 6):
         picture = make_scene(np.random.default_rng(seed), (96, 128)).image
-        one, two = (sam.segment(picture, boxes=BOXES) for sam in (quantized.sam, native))
-        close = 1e-3 * float(one.low_res_logits.abs().max())
-        np.testing.assert_allclose(one.low_res_logits, two.low_res_logits, atol=close, rtol=0)
-        np.testing.assert_allclose(one.iou_scores, two.iou_scores, atol=1e-3)
+        for given in ({"boxes": BOXES}, {"points": POINTS, "multimask_output": True}):
+            one, two = (sam.segment(picture, **given) for sam in (quantized.sam, native))
+            close = 1e-3 * float(one.low_res_logits.abs().max())
+            np.testing.assert_allclose(one.low_res_logits, two.low_res_logits, atol=close, rtol=0)
+            np.testing.assert_allclose(one.iou_scores, two.iou_scores, atol=1e-3)
+            if one.object_scores is not None and two.object_scores is not None:
+                np.testing.assert_allclose(one.object_scores, two.object_scores, atol=1e-3)
+
+
+@built
+@pytest.mark.parametrize("quantized", [("SAM 2", "rtn-w6a6"), ("SAM 3", "rtn-w6a6")], indirect=True, ids=str)
+def test_without_onnx_a_sam_2_is_computed_whole(
+    quantized: Quantized, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("onnx", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert api.load(quantized.path, engine="native").segment(np.zeros((64, 64, 3), np.uint8), boxes=BOXES)
+    assert "instead" not in caplog.text
+
+
+@built
+@pytest.mark.parametrize("quantized", [("SAM 2", "rtn-w6a6"), ("SAM-HQ", "rtn-w6a6")], indirect=True, ids=str)
+def test_a_decoder_that_is_not_described_is_onnx_runtimes(quantized: Quantized, tmp_path: Path) -> None:
+    model = quantized.sam.model
+    site = next(one for one in quantized.packed.activations if "transformer" in one)
+    fewer = {name: grid for name, grid in quantized.packed.activations.items() if name != site}
+    packed = replace(quantized.packed, activations=fewer)
+    native = native_model(packed, model.config, "x")
+    assert isinstance(native, NativeEncoderSam)
+    expected = integer_model(packed, model.config, "x")
+    one, two = (decoded(each, embed(native, quantized.pixels)) for each in (native, expected))
+    for x, y in zip(one.tensors, two.tensors, strict=True):
+        torch.testing.assert_close(x, y, atol=1e-4 * float(y.abs().max()), rtol=0)
+
+
+def decoded(model: Any, embedding: Embedding) -> Answers:
+    boxes = torch.tensor([BOXES])
+    return decoder_of(model).answer(embedding, input_boxes=boxes)
+
+
+@built
+@pytest.mark.parametrize("quantized", [("SAM 2", "rtn-w6a6")], indirect=True, ids=str)
+@pytest.mark.parametrize("threshold", [0.0, 1.0])
+def test_a_mask_that_is_not_stable_is_switched_as_the_models_setting_says(
+    quantized: Quantized, threshold: float
+) -> None:
+    config = type(quantized.sam.model.config)(**quantized.packed.config)
+    config.mask_decoder_config.dynamic_multimask_stability_thresh = threshold
+    native = native_model(quantized.packed, config, "x")
+    decoder: Any = quantized.sam.model.mask_decoder
+    embedding = embed(native, quantized.pixels)
+    before, decoder.dynamic_multimask_stability_thresh = decoder.dynamic_multimask_stability_thresh, threshold
+    try:
+        one, two, first = (
+            decoder_of(model).answer(embedding, input_boxes=torch.tensor([BOXES]), may_switch=switch)
+            for model, switch in ((quantized.sam.model, True), (native, True), (native, False))
+        )
+    finally:
+        decoder.dynamic_multimask_stability_thresh = before
+    torch.testing.assert_close(one.masks, two.masks, atol=1e-3 * float(one.masks.abs().max()), rtol=0)
+    torch.testing.assert_close(one.scores, two.scores, atol=1e-4, rtol=0)
+    assert torch.equal(first.masks, two.masks) == (threshold == 0.0)
 
 
 @built

@@ -14,9 +14,8 @@ from saqsam.engines.choice import fastest_engine
 from saqsam.engines.compiled import compile_encoder
 from saqsam.engines.names import AUTO, COMPILED, ENGINES, IN_PYTORCH, NATIVE, ONNXRUNTIME, TORCH
 from saqsam.errors import CorruptCheckpoint, UsageError
-from saqsam.extras import has_onnx, require_onnx
+from saqsam.extras import require_onnx
 from saqsam.families.record import Config, Model
-from saqsam.families.sam import SAM
 from saqsam.families.sam_names import SamNames
 from saqsam.graphs.build import OPSETS, build_graphs
 from saqsam.graphs.packed_family import packed_family
@@ -99,16 +98,6 @@ def load_engine(source: str | Path, engine: str, device: str = "cpu") -> Sam:
         )
     packed = read_packed(path)
     told = logging.DEBUG if engine == AUTO else logging.WARNING
-    if chosen == NATIVE and _only_pytorch(packed):
-        family = packed_family(packed).name
-        logger.log(
-            told,
-            "%s: engine 'native' decodes %s by ONNX Runtime, which is not installed "
-            "(pip install 'saqsam[onnx]'); simulated by PyTorch instead",
-            source,
-            family,
-        )
-        chosen = TORCH
     if chosen in (TORCH, *IN_PYTORCH):
         return _load_pytorch(packed, path, str(source), device, chosen)
     try:
@@ -132,11 +121,6 @@ def _load_graphs(packed: PackedModel, path: Path, name: str, engine: str, told: 
     own, title = own_answering(name, packed.records), f"{name} ({engine})"
     sam = EngineSam(cast(Model, model), title, found.recipe, packed.records, path, engine=engine)
     return sam.answering_boxes(own.zoom, own.clip_to_box)
-
-
-def _only_pytorch(packed: PackedModel) -> bool:
-    """Whether the kernels do not decode the model's family, and ONNX Runtime is not installed."""
-    return packed_family(packed) is not SAM and not has_onnx()
 
 
 def _load_pytorch(packed: PackedModel, path: Path, name: str, device: str, engine: str) -> Sam:
@@ -225,19 +209,21 @@ def native_model(packed: PackedModel, config: Config, name: str) -> Any:
     Raises:
         UsageError: the kernels were not built, or do not compute this model's encoder.
     """
+    from saqsam.graphs.sam2_source import LevelsSource
     from saqsam.native.decoder import NativeDecoder
     from saqsam.native.model import NativeSam
+    from saqsam.native.sam2_model import NativeSam2
     from saqsam.native.supported import unsupported_decoder
 
     source, kernels, build = native_parts(packed)
-    family = packed_family(packed)
-    reason = unsupported_decoder(source) if family is SAM else f"of the family {family.name}"
+    reason = unsupported_decoder(source)
+    whole = NativeSam2 if isinstance(source, LevelsSource) else NativeSam
     try:
         encoder = build(source, kernels)
         if reason:
             model = _native_encoder_model(source, config, encoder, name)
         else:
-            model = NativeSam(config, encoder, NativeDecoder(source, kernels), name)
+            model = whole(config, encoder, NativeDecoder(source, kernels), name)
     except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
         raise CorruptCheckpoint(name, f"its parts do not fit each other ({error!r})") from error
     logger.debug(

@@ -122,6 +122,8 @@ class SamNames:
     upscaling_norm: str = f"{_DECODER}.upscale_layer_norm"
     mask_heads: str = f"{_DECODER}.output_hypernetworks_mlps"
     iou_head: str = f"{_DECODER}.iou_prediction_head"
+    object_head: str = f"{_DECODER}.pred_obj_score_head"
+    """Of SAM 2 and 3."""
     hq_token: str = f"{_DECODER}.hq_token"
     hq_head: str = f"{_DECODER}.hq_mask_mlp"
     hq_image: tuple[str, ...] = _hq("compress_vit_conv1", "compress_vit_norm", "compress_vit_conv2") + _hq(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from onnx import TensorProto
@@ -73,9 +72,6 @@ class DecoderWriter:
     source: Source
     arithmetic: Portable
 
-    iou_index: ClassVar[int] = 0
-    """Place of the IoU token; the tokens of the masks follow it."""
-
     @property
     def width(self) -> int:
         """Channels of tokens."""
@@ -90,11 +86,6 @@ class DecoderWriter:
     def outputs(self) -> int:
         """Number of masks."""
         return int(self.source.decoder["num_multimask_outputs"]) + 1
-
-    @property
-    def epsilon(self) -> float:
-        """Of the norms in the layers of the transformer."""
-        return float(self.source.decoder["layer_norm_eps"])
 
     def parameter(self, name: str) -> str:
         """A float parameter."""
@@ -176,7 +167,7 @@ class DecoderWriter:
         )
         places = np.stack(np.meshgrid(axis, axis, indexing="xy"), axis=-1).reshape(1, -1, 2)
         where = self.positions(self.graph.constant(places))
-        epsilon = self.epsilon
+        epsilon = self.source.decoder_epsilon
         for index, layer in enumerate(self.names.layers):
             if index == 0:
                 tokens = self.attention(tokens, tokens, tokens, layer.self_attention)
@@ -227,7 +218,8 @@ class DecoderWriter:
         graph = self.graph
         x = self.upscaled(image)
         graph.scope = f"{self.names.decoder}.heads"
-        outputs, first = self.outputs, self.iou_index + 1
+        outputs, iou = self.outputs, self.source.iou_index
+        first = iou + 1
         each = graph.split(graph.slice(tokens, 1, first, first + outputs), 1, outputs)
         vectors = [
             self.feed_forward(one, f"{self.names.mask_heads}.{index}", 3) for index, one in enumerate(each)
@@ -239,7 +231,7 @@ class DecoderWriter:
         if features is not None:
             logits = self._high_quality(graph.slice(tokens, 1, 1 + outputs, 2 + outputs), x, features, logits)
         depth = int(self.source.decoder["iou_head_depth"])
-        scores = self.feed_forward(graph.slice(tokens, 1, self.iou_index, first), self.names.iou_head, depth)
+        scores = self.feed_forward(graph.slice(tokens, 1, iou, first), self.names.iou_head, depth)
         return logits, graph.reshape(scores, -1, outputs)
 
     def upscaled(self, image: str) -> str:

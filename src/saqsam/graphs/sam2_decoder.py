@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from onnx import TensorProto
@@ -11,11 +10,8 @@ from onnx import TensorProto
 from saqsam.graphs.decoder import UPSCALE_EPSILON, DecoderWriter
 from saqsam.graphs.graph import Graph
 from saqsam.graphs.portable import Portable
-from saqsam.graphs.sam2_encoder import FINE, MAIN, MIDDLE
+from saqsam.graphs.sam2_names import FINE, MAIN, MIDDLE, OBJECTS, SINGLE
 from saqsam.graphs.source import Source
-
-OBJECTS, SINGLE = "object_score_logits", "single_mask"
-_NORM_EPSILON = 1e-5  # of the transformer's norms, which have no setting
 
 
 def sam2_decoder_graph(graph: Graph, source: Source, arithmetic: Portable, *, full_size: bool = True) -> None:
@@ -63,14 +59,6 @@ class Sam2DecoderWriter(DecoderWriter):
     middle: str = ""
     """Names of the finer levels."""
 
-    iou_index: ClassVar[int] = 1
-    """Before it is the token of the object score."""
-
-    @property
-    def epsilon(self) -> float:
-        """Of the norms in the layers of the transformer."""
-        return _NORM_EPSILON
-
     def ended(self, coords: str, labels: str) -> tuple[str, str]:
         """Points and labels with the one behind them that says that no more follow."""
         graph = self.graph
@@ -100,9 +88,7 @@ class Sam2DecoderWriter(DecoderWriter):
     def objects(self, tokens: str) -> str:
         """Logits ``(B, 1)`` of there being an object."""
         first = self.graph.slice(tokens, 1, 0, 1)
-        return self.graph.reshape(
-            self.feed_forward(first, f"{self.names.decoder}.pred_obj_score_head", 3), -1, 1
-        )
+        return self.graph.reshape(self.feed_forward(first, self.names.object_head, 3), -1, 1)
 
     def single(self, logits: str, scores: str) -> str:
         """``(B,)``: 0, or where mask 0 is not stable the best other, if the model is set to switch."""

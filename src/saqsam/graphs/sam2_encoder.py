@@ -9,12 +9,11 @@ from saqsam.families import sam2_names as names
 from saqsam.graphs.encoder import LARGEST_MAP
 from saqsam.graphs.graph import Graph
 from saqsam.graphs.portable import Portable
+from saqsam.graphs.sam2_names import FINE, MAIN, MIDDLE
 from saqsam.graphs.sam2_source import HieraBlock, Sam2Source
 from saqsam.graphs.source import Source
 from saqsam.graphs.windows import unwindowed, windows
 
-FINE, MIDDLE, MAIN = "high_res_feats_0", "high_res_feats_1", "image_embed"
-"""As exporters of SAM 2 call the levels of its embedding, in the order in which encoders give them."""
 _PATCH_SIDE, _PATCH_BORDER = 7, 3
 _CUBIC = -0.75
 """Of PyTorch's bicubic interpolation."""

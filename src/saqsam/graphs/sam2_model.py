@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from saqsam.families.embedding import Embedding
 from saqsam.families.record import Answers
-from saqsam.graphs.decoder_model import SharedOnnxSam
-from saqsam.graphs.graph import Array
 from saqsam.graphs.model import OnnxSam, point_inputs
-from saqsam.graphs.sam2_decoder import OBJECTS, SINGLE
-from saqsam.graphs.sam2_encoder import FINE, MAIN, MIDDLE
-from saqsam.graphs.session import run_session
+from saqsam.graphs.sam2_names import FINE, MAIN, MIDDLE, OBJECTS, SINGLE
+
+if TYPE_CHECKING:
+    from saqsam.graphs.graph import Array
 
 _NO_POINT = -1.0
 
@@ -33,6 +32,8 @@ class OnnxSam2(OnnxSam):
         Raises:
             ImageError: another size than the model's input.
         """
+        from saqsam.graphs.session import run_session
+
         self.check_pixels(pixel_values)
         inputs = {self.pixels_name: pixel_values.contiguous().numpy()}
         return list(map(torch.from_numpy, run_session(self.encoder, self.name, inputs, [FINE, MIDDLE, MAIN])))
@@ -89,7 +90,3 @@ class OnnxSam2(OnnxSam):
         return Answers.of(
             [torch.stack(same) if len(same) > 1 else same[0][None] for same in zip(*found, strict=True)]
         )
-
-
-class SharedOnnxSam2(SharedOnnxSam, OnnxSam2):
-    """As of ``SharedOnnxSam``: what the image alone decides, its finer levels too, is computed once."""

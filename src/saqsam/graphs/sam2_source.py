@@ -12,6 +12,7 @@ from saqsam.families.sam2_names import BlockNames
 from saqsam.families.sam_names import DecoderLayerNames, SamNames
 from saqsam.graphs.source import Source
 
+_DECODER_EPSILON = 1e-5
 _STRIDE, _PATCH = 4, 16
 """Pixels of a side of a token in the first stage, and of one of the embedding."""
 
@@ -73,6 +74,16 @@ class LevelsSource(Source):
             output_tokens=names.OUTPUT_TOKENS,
             final_attention=names.FINAL_ATTENTION,
         )
+
+    @property
+    def decoder_epsilon(self) -> float:
+        """Of norms that have no setting."""
+        return _DECODER_EPSILON
+
+    @property
+    def iou_index(self) -> int:
+        """Before it is the token of the object score."""
+        return 1
 
     @property
     def early_block(self) -> None:

@@ -81,6 +81,16 @@ class Source:
         return self.part("mask_decoder_config")
 
     @property
+    def decoder_epsilon(self) -> float:
+        """Added to the variance by the norms in the layers of the decoder's transformer."""
+        return float(self.decoder["layer_norm_eps"])
+
+    @property
+    def iou_index(self) -> int:
+        """Place of the IoU token among the decoder's; the tokens of the masks follow it."""
+        return 0
+
+    @property
     def names(self) -> SamNames:
         """Names of the parameters."""
         return SamNames.of(int(self.vision["num_hidden_layers"]), int(self.decoder["num_hidden_layers"]))

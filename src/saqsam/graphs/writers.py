@@ -20,7 +20,8 @@ from saqsam.graphs.packed_family import packed_family
 from saqsam.graphs.portable import Portable
 from saqsam.graphs.sam2_decoder import sam2_decoder_graph
 from saqsam.graphs.sam2_encoder import Sam2EncoderWriter, sam2_encoder_graph
-from saqsam.graphs.sam2_model import OnnxSam2, SharedOnnxSam2
+from saqsam.graphs.sam2_model import OnnxSam2
+from saqsam.graphs.sam2_shared_model import SharedOnnxSam2
 from saqsam.graphs.sam2_source import Sam2Source
 from saqsam.graphs.sam3_encoder import Sam3EncoderWriter, sam3_encoder_graph
 from saqsam.graphs.sam3_source import Sam3Source

@@ -1,4 +1,4 @@
-"""SAM's mask decoder on the kernels: what the image alone decides once, then a few prompts at a time."""
+"""The mask decoder on the kernels: what the image alone decides once, then a few prompts at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from saqsam.graphs.source import Source
 from saqsam.native.crossing import Crossing, Projection
 from saqsam.native.image import Asked, ImageSide, ImageStep, Norm
 from saqsam.native.kernels import Kernels
-from saqsam.native.masks import Masks
+from saqsam.native.masks import FinerLevels, Masks
 from saqsam.native.parts import Parts
 from saqsam.native.prompts import Prompts
 
@@ -44,9 +44,9 @@ class NativeDecoder:
     def __init__(self, source: Source, kernels: Kernels) -> None:
         parts, names = Parts(source, kernels), source.names
         self._kernels, self._image = kernels, source.grid**2
-        self.prompts, self.masks = Prompts(source, kernels), Masks(source, kernels)
+        self.prompts, self.masks = Prompts(source, kernels), Masks(parts)
         self._positions = self.prompts.of_image(source.grid)
-        epsilon = float(source.decoder["layer_norm_eps"])
+        epsilon = source.decoder_epsilon
         self.layers = [
             TwoWayLayer(
                 Crossing.of(parts, layer.self_attention),
@@ -69,20 +69,23 @@ class NativeDecoder:
         tokens = (embedding.float() + dense).flatten(2).transpose(1, 2)[0].contiguous()
         return self.steps[0].seen(tokens)
 
-    def decode(self, side: ImageSide, tokens: Tensor, chosen: list[int]) -> tuple[Tensor, Tensor]:
-        """Logits ``(P, len(chosen), 4g, 4g)`` and predicted IoU of all masks ``(P, M)``.
+    def decode(
+        self, side: ImageSide, tokens: Tensor, chosen: list[int], finer: FinerLevels | None = None
+    ) -> tuple[Tensor, ...]:
+        """Logits ``(P, len(chosen), 4g, 4g)``, predicted IoU of all masks ``(P, M)``, and of SAM 2 logits
+        ``(P, 1)`` of there being an object.
 
         Args:
             side: of the image.
             tokens: ``(P, T, C)`` of ``Prompts.tokens``.
             chosen: places of the masks to draw.
+            finer: of SAM 2, the image's.
         """
         parts = []
         for some in tokens.split(_AT_ONCE):
             found, image = self.transform(side, some)
-            parts.append((self.masks.draw(found, image, chosen), self.masks.scores(found)))
-        logits, scores = (torch.cat(same) if len(parts) > 1 else same[0] for same in zip(*parts, strict=True))
-        return logits, scores
+            parts.append((self.masks.draw(found, image, chosen, finer), *self.masks.scores(found)))
+        return tuple(torch.cat(same) if len(parts) > 1 else same[0] for same in zip(*parts, strict=True))
 
     def transform(self, side: ImageSide, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The two-way transformer: tokens ``(P, T, C)`` and image ``(P * g * g, C)`` after all layers."""

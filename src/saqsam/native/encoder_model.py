@@ -1,4 +1,4 @@
-"""The encoder on the kernels and the decoder in ONNX Runtime, with a SAM's or a SAM 2's calls."""
+"""The encoder on the kernels, and the decoder in ONNX Runtime, with the calls of ``SamModel``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from saqsam.families.record import Config
 from saqsam.graphs.decoder_model import SharedOnnxSam
 from saqsam.graphs.model import Embeddings
-from saqsam.graphs.sam2_model import SharedOnnxSam2
+from saqsam.graphs.sam2_shared_model import SharedOnnxSam2
 from saqsam.native.families import ImageEncoder, encoded
 
 
@@ -35,7 +35,7 @@ class NativeEncoderSam(SharedOnnxSam):
 
 
 class NativeEncoderSam2(NativeEncoderSam, SharedOnnxSam2):
-    """As ``SharedOnnxSam2``, likewise."""
+    """The same with the calls of ``Sam2Model``."""
 
     def get_image_embeddings(self, pixel_values: Tensor) -> list[Tensor]:
         """As of ``OnnxSam2``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from ctypes import c_float, c_int32, c_int64, c_void_p
 
-VERSION = 4
+VERSION = 5
 """Of the header that these structures follow; a library of another version is not used."""
 
 
@@ -162,6 +162,8 @@ class UpscaleJob(ctypes.Structure):
         ("epsilon", c_float),
         ("second_weight", c_void_p),
         ("second_bias", c_void_p),
+        ("first_features", c_void_p),
+        ("second_features", c_void_p),
         ("vectors", c_void_p),
         ("out", c_void_p),
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from saqsam.graphs.source import Source
 from saqsam.native.jobs import UpscaleJob
-from saqsam.native.kernels import Kernels
 from saqsam.native.layer import padded
 from saqsam.native.parts import Parts
 
@@ -39,14 +39,42 @@ class FeedForward:
         return F.linear(x, *last)
 
 
-class Masks:
-    """Masks and scores; arguments as of ``Parts``."""
+@dataclass(frozen=True)
+class FinerLevels:
+    """Of SAM 2's embedding, in the order in which pixels come out of the upscaling's two steps.
 
-    def __init__(self, source: Source, kernels: Kernels) -> None:
-        parts, names = Parts(source, kernels), source.names
+    Attributes:
+        middle: ``(g * g, 4, C / 4)``.
+        fine: ``(g * g, 4, C / 8 * 4)``.
+    """
+
+    middle: Tensor
+    fine: Tensor
+
+    @classmethod
+    def of(cls, fine: Tensor, middle: Tensor) -> FinerLevels:
+        """From ``(1, C / 8, 4g, 4g)`` and ``(1, C / 4, 2g, 2g)``."""
+        grid = middle.shape[-1] // 2
+        by_two = middle[0].unflatten(2, (grid, 2)).unflatten(1, (grid, 2)).permute(1, 3, 2, 4, 0)
+        by_four = fine[0].unflatten(2, (grid, 2, 2)).unflatten(1, (grid, 2, 2)).permute(1, 4, 2, 5, 0, 3, 6)
+        return cls(by_two.reshape(grid * grid, 4, -1).float(), by_four.reshape(grid * grid, 4, -1).float())
+
+
+class Masks:
+    """Masks and scores.
+
+    Args:
+        parts: of the model.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        source, kernels, names = parts.source, parts.kernels, parts.source.names
         outputs = int(source.decoder["num_multimask_outputs"]) + 1
         self._side = source.grid
+        self._iou = source.iou_index
         self._scores = FeedForward(parts, names.iou_head, int(source.decoder["iou_head_depth"]))
+        has_objects = source.has(f"{names.object_head}.proj_in.weight")
+        self._objects = FeedForward(parts, names.object_head, 3) if has_objects else None
         self._networks = [FeedForward(parts, f"{names.mask_heads}.{index}", 3) for index in range(outputs)]
         first, second = (parts.floats(f"{path}.weight") for path in names.upscaling)  # (in, out, 2, 2)
         biases = [parts.floats(f"{path}.bias") for path in names.upscaling]
@@ -59,13 +87,18 @@ class Masks:
         self._norm = (parts.floats(f"{norm}.weight"), parts.floats(f"{norm}.bias"))
         self._kernels = kernels
 
-    def scores(self, tokens: Tensor) -> Tensor:
-        """Predicted IoU ``(P, M)`` of tokens ``(P, T, C)``."""
-        return self._scores(tokens[:, 0])
+    def scores(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """Predicted IoU ``(P, M)`` of tokens ``(P, T, C)``, and logits ``(P, 1)`` of there being an object of
+        models that say so; their predicted IoU goes through a sigmoid."""
+        found = self._scores(tokens[:, self._iou])
+        return (found,) if self._objects is None else (found.sigmoid(), self._objects(tokens[:, 0]))
 
-    def draw(self, tokens: Tensor, image: Tensor, chosen: list[int]) -> Tensor:
+    def draw(
+        self, tokens: Tensor, image: Tensor, chosen: list[int], finer: FinerLevels | None = None
+    ) -> Tensor:
         """Logits ``(P, len(chosen), 4g, 4g)`` of tokens ``(P, T, C)`` on image tokens ``(P * g * g, C)``."""
-        asked = torch.stack([self._networks[index](tokens[:, 1 + index]) for index in chosen], dim=1)
+        first = self._iou + 1
+        asked = torch.stack([self._networks[index](tokens[:, first + index]) for index in chosen], dim=1)
         vectors = asked.repeat_interleave(4, dim=2)
         vectors = F.pad(vectors, (0, -vectors.shape[2] % 32)).contiguous()
         side = 4 * self._side
@@ -76,5 +109,7 @@ class Masks:
         job.first_weight, job.first_bias = self._first.data_ptr(), self._first_bias.data_ptr()
         job.norm_weight, job.norm_bias = (x.data_ptr() for x in self._norm)
         job.second_weight, job.second_bias = self._second.data_ptr(), self._second_bias.data_ptr()
+        if finer is not None:
+            job.first_features, job.second_features = finer.middle.data_ptr(), finer.fine.data_ptr()
         self._kernels.run("upscale", job)
         return logits

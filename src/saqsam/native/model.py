@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from saqsam.families.embedding import Embedding
 from saqsam.families.record import Config
 from saqsam.graphs.model import Embeddings, OnnxSam
 from saqsam.native.decoder import NativeDecoder
 from saqsam.native.families import ImageEncoder, encoded
 from saqsam.native.image import ImageSide
+from saqsam.native.masks import FinerLevels
 
 if TYPE_CHECKING:
     from saqsam.graphs.graph import Array
@@ -36,12 +38,11 @@ class NativeSam(OnnxSam):
     def __init__(self, config: Config, encoder: ImageEncoder, decoder: NativeDecoder, name: str) -> None:
         super().__init__(config, None, None, name)
         self.native, self.native_decoder = encoder, decoder
-        self._latest: tuple[Tensor, ImageSide] | None = None
+        self._latest: tuple[Embedding, ImageSide, FinerLevels | None] | None = None
 
     def _encoded(self, pixel_values: Tensor) -> Embeddings:
         return Embeddings(encoded(self.native, pixel_values).main)
 
-    @torch.no_grad()
     def decode(
         self,
         embedding: Tensor,
@@ -53,27 +54,42 @@ class NativeSam(OnnxSam):
     ) -> tuple[Tensor, ...]:
         """As of ``OnnxSam``."""
         del beside
+        return self.answers_of(Embedding(embedding), coords, labels, mask, kept)
+
+    @torch.no_grad()
+    def answers_of(
+        self, image: Embedding, coords: Tensor, labels: Tensor, mask: Tensor | None, kept: slice
+    ) -> tuple[Tensor, ...]:
+        """Logits ``(P, M, 4g, 4g)``, predicted IoU ``(P, M)`` and what else the decoder says; arguments as of
+        ``decode``, the image's embedding whole."""
         decoder = self.native_decoder
         tokens = decoder.prompts.tokens(coords.float(), labels.float())
         every = 1 + self.config.mask_decoder_config.num_multimask_outputs
         chosen = list(range(every))[kept]
         if mask is None:
-            groups = [(self._shared(embedding), tokens)]
+            side, finer = self._shared(image)
+            groups = [(side, tokens)]
         else:
-            dense = decoder.prompts.dense(mask)
+            dense, finer = decoder.prompts.dense(mask), _finer(image)
             owned = tokens.split(1 if len(dense) > 1 else len(tokens))
             groups = [
-                (decoder.image_side(embedding, one[None]), some)
+                (decoder.image_side(image.main, one[None]), some)
                 for one, some in zip(dense, owned, strict=True)
             ]
-        found = [decoder.decode(side, some, chosen) for side, some in groups]
-        logits, scores = (torch.cat(same) if len(same) > 1 else same[0] for same in zip(*found, strict=True))
-        return logits, scores[:, kept]
+        found = [decoder.decode(side, some, chosen, finer) for side, some in groups]
+        logits, scores, *others = (
+            torch.cat(same) if len(same) > 1 else same[0] for same in zip(*found, strict=True)
+        )
+        return logits, scores[:, kept], *others
 
-    def _shared(self, embedding: Tensor) -> ImageSide:
+    def _shared(self, image: Embedding) -> tuple[ImageSide, FinerLevels | None]:
         """The image side without a mask, kept for the latest image: embeddings are compared by value."""
         latest = self._latest
-        if latest is None or not torch.equal(latest[0], embedding):
-            side = self.native_decoder.image_side(embedding, self.native_decoder.prompts.dense(None))
-            latest = self._latest = (embedding.clone(), side)
-        return latest[1]
+        if latest is None or not all(map(torch.equal, latest[0].tensors, image.tensors)):
+            side = self.native_decoder.image_side(image.main, self.native_decoder.prompts.dense(None))
+            latest = self._latest = (image.map(torch.clone), side, _finer(image))
+        return latest[1:]
+
+
+def _finer(image: Embedding) -> FinerLevels | None:
+    return FinerLevels.of(*image.features) if image.features else None

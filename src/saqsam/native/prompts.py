@@ -25,8 +25,7 @@ class Prompts:
         self._side = source.image_size
         self._frequencies = parts.floats(names.frequencies)
         self._no_point, self._no_mask = parts.floats(names.no_point), parts.floats(names.no_mask)
-        count = int(config["num_point_embeddings"])
-        self._kinds = [parts.floats(f"{names.points}.{kind}.weight") for kind in range(count)]
+        self._kinds = _kinds(parts, int(config["num_point_embeddings"]))
         self._own = torch.cat([parts.floats(f"{path}.weight") for path in names.output_tokens])
         path = names.mask_embedding
         self._convolutions = [_both(parts, f"{path}.conv{number}") for number in (1, 2, 3)]
@@ -62,6 +61,14 @@ class Prompts:
             x = F.conv2d(x, weight, bias, stride=2).permute(0, 2, 3, 1)
             x = F.gelu(F.layer_norm(x, x.shape[-1:], *norm, self._epsilon)).permute(0, 3, 1, 2)
         return F.conv2d(x, *self._convolutions[2])
+
+
+def _kinds(parts: Parts, count: int) -> list[Tensor]:
+    """``(1, C)`` each: what is added to points with label 0, 1 and so on; SAM 2 has them in one table."""
+    path = parts.source.names.points
+    if parts.source.has(f"{path}.weight"):
+        return list(parts.floats(f"{path}.weight")[:count].split(1))
+    return [parts.floats(f"{path}.{kind}.weight") for kind in range(count)]
 
 
 def _both(parts: Parts, path: str) -> tuple[Tensor, Tensor]:

@@ -21,12 +21,14 @@ def first_problem(problems: Iterator[str]) -> str:
 
 
 def unsupported_decoder(source: Source) -> str:
-    """Why the mask decoder of a SAM of the first family cannot run on them; empty if it can."""
+    """Why the mask decoder cannot run on them; empty if it can."""
     return first_problem(_decoder_problems(source))
 
 
 def _decoder_problems(source: Source) -> Iterator[str]:
     names = source.names
+    if source.early_block is not None:
+        yield "SAM-HQ's own mask is not drawn by them"
     for layer in names.layers:
         for attention in (layer.self_attention, layer.tokens_to_image, layer.image_to_tokens):
             yield from _attention(source, attention)

@@ -19,7 +19,7 @@
 extern "C" {
 #endif
 
-#define SAQSAM_VERSION 4
+#define SAQSAM_VERSION 5
 #define SAQSAM_LEVELS 6
 
 /* Rises whenever this file changes: what calls must have been written for what answers. */
@@ -135,13 +135,16 @@ SAQSAM_API void saqsam_tokens_ask(int32_t level, int32_t threads, const saqsam_c
 /* Image tokens to masks, in float: two transposed convolutions of 2x2 with stride 2, layer norm and GELU after the
  * first, GELU after the second, and the product with a vector for each mask. Weights are packed by
  * saqsam_pack_matrix: (inner, 4 * first) with columns by place and channel, then (first, 4 * second) with columns
- * by channel and place. Vectors and biases of the second have a number for each of these columns. */
+ * by channel and place. Vectors and biases of the second have a number for each of these columns. Finer features of
+ * the image, which all prompts share, are added to what the two convolutions give. */
 typedef struct {
   int64_t prompts, side, inner, first, second, masks;
   const float *x; /* (prompts * side * side, inner) */
   const float *first_weight, *first_bias, *norm_weight, *norm_bias;
   float epsilon;
   const float *second_weight, *second_bias; /* padded to a multiple of 32 */
+  const float *first_features;  /* NULL, or (side * side, 4 places, first) */
+  const float *second_features; /* NULL, or (side * side, 4 places, second, 4 places) */
   const float *vectors; /* (prompts, masks, 4 * second padded to a multiple of 32), zero beyond */
   float *out;           /* (prompts, masks, 4 * side, 4 * side) */
 } saqsam_upscale_job;

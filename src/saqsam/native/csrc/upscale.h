@@ -106,6 +106,16 @@ void norm_quarter(const saqsam_upscale_job& job, const float* x, float* out) {
   for (int64_t i = 0; i < n; ++i) out[i] = (x[i] - mean) * factor * job.norm_weight[i] + job.norm_bias[i];
 }
 
+// Features of the image, `count` for each quarter of a token, added to those of quarters that begin at row `at`.
+void add_features(const float* features, int64_t count, int64_t at, int64_t quarters, int64_t tokens, float* x,
+                  int64_t stride) {
+  for (int64_t q = 0; q < quarters; ++q) {
+    const float* from = features + ((at + q / 4) % tokens * 4 + q % 4) * count;
+    float* to = x + q * stride;
+    for (int64_t i = 0; i < count; ++i) to[i] += from[i];
+  }
+}
+
 void upscale(const saqsam_upscale_job& job, int64_t begin, int64_t rows, void* base) {
   UpscaleScratch s;
   lay_upscale(job, base, &s);
@@ -115,11 +125,16 @@ void upscale(const saqsam_upscale_job& job, int64_t begin, int64_t rows, void* b
     const int64_t count = begin + rows - at < kUpscaled ? begin + rows - at : kUpscaled;
     float_product(job.x + at * job.inner, job.inner, count, job.first_weight, job.inner, 4 * job.first,
                   job.first_bias, s.first, wide);
+    if (job.first_features)
+      for (int64_t t = 0; t < count; ++t)
+        add_features(job.first_features, job.first, at + t, 4, tokens, s.first + t * wide, job.first);
     for (int64_t q = 0; q < 4 * count; ++q)
       norm_quarter(job, s.first + q / 4 * wide + q % 4 * job.first, s.normed + q * job.first);
     gelu_all(s.normed, 4 * count * job.first);
     float_product(s.normed, job.first, 4 * count, job.second_weight, job.first, 4 * job.second, job.second_bias,
                   s.second, last);
+    if (job.second_features)
+      add_features(job.second_features, 4 * job.second, at, 4 * count, tokens, s.second, last);
     for (int64_t q = 0; q < 4 * count; ++q) gelu_all(s.second + q * last, used);
     for (int64_t q = 0; q < 4 * count; ++q) {
       const int64_t row = at + q / 4, prompt = row / tokens, token = row % tokens;

@@ -1,0 +1,62 @@
+"""Encoder and decoder of a SAM 2 or SAM 3 on the kernels, with the calls of ``Sam2Model``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from saqsam.families.embedding import Embedding
+from saqsam.graphs.sam2_model import OnnxSam2
+from saqsam.graphs.sam2_names import FINE, MIDDLE
+from saqsam.native.families import encoded
+from saqsam.native.model import NativeSam
+
+if TYPE_CHECKING:
+    from saqsam.graphs.graph import Array
+
+_NO_POINT = -1.0
+_NOTHING: Mapping[str, Array] = MappingProxyType({})
+
+
+class NativeSam2(NativeSam, OnnxSam2):
+    """All of it on the kernels; arguments as of ``NativeSam``."""
+
+    def get_image_embeddings(self, pixel_values: Tensor) -> list[Tensor]:
+        """As of ``OnnxSam2``."""
+        self.check_pixels(pixel_values)
+        found = encoded(self.native, pixel_values)
+        return [*found.features, found.main]
+
+    def decode(
+        self,
+        embedding: Tensor,
+        coords: Tensor,
+        labels: Tensor,
+        mask: Tensor | None = None,
+        kept: slice = slice(None),
+        beside: Mapping[str, Array] = _NOTHING,
+    ) -> tuple[Tensor, ...]:
+        """As of ``OnnxSam2``: logits, predicted IoU, logits of there being an object, and which mask the
+        model's own setting takes for the single answer, ``(P,)``, where all of them are kept."""
+        image = Embedding(embedding, tuple(torch.from_numpy(beside[name]) for name in (FINE, MIDDLE)))
+        ended = (
+            torch.nn.functional.pad(coords, (0, 0, 0, 1)),
+            torch.nn.functional.pad(labels, (0, 1), value=-1.0),
+        )
+        logits, scores, objects = self.answers_of(image, *ended, mask, kept)
+        return logits, scores, objects, self._single(logits, scores)
+
+    def _single(self, logits: Tensor, scores: Tensor) -> Tensor:
+        """``(P,)``: 0, or where mask 0 is not stable the best other, if the model is set to switch."""
+        settings = self.config.mask_decoder_config
+        nothing = torch.zeros(len(logits), dtype=torch.int64)
+        if not settings.dynamic_multimask_via_stability or logits.shape[1] <= settings.num_multimask_outputs:
+            return nothing
+        delta = settings.dynamic_multimask_stability_delta
+        inner, outer = ((logits[:, 0] > threshold).sum((1, 2)).float() for threshold in (delta, -delta))
+        unstable = inner / outer < settings.dynamic_multimask_stability_thresh  # of nothing at all, NaN, not
+        return torch.where(unstable, 1 + scores[:, 1:].argmax(1), nothing)
