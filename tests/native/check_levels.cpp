@@ -265,6 +265,8 @@ bool upscale_is_near(int levels, unsigned seed) {
     job.x = x.data(), job.first_weight = a.data(), job.first_bias = first_bias.data();
     job.norm_weight = weight.data(), job.norm_bias = bias.data();
     job.second_weight = b.data(), job.second_bias = second_bias.data(), job.vectors = vectors.data();
+    auto once = floats(job.side * job.side * 4 * job.first), twice = floats(job.side * job.side * 16 * job.second);
+    if (drawn(0, 1)) job.first_features = once.data(), job.second_features = twice.data();
     std::vector<float> out(job.prompts * job.masks * 16 * job.side * job.side);
     job.out = out.data();
     saqsam_upscale(level, drawn(1, 3), &job);

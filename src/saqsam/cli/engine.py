@@ -19,7 +19,7 @@ EngineOption = Annotated[
         "--engine",
         help="auto: packed files on the CPU by native, else onnxruntime, else torch, whichever can. "
         "torch: integers simulated. onnxruntime: packed files in integers, on the CPU. "
-        "native: packed files in integers, on saqsam's own kernels (of SAM 2, SAM 3 and SAM-HQ the encoder). "
+        "native: packed files in integers, on saqsam's own kernels. "
         "int8: packed files, linear layers in int8 by PyTorch. compiled: as int8, with the encoder compiled "
         "for this machine, attention in half precision.",
         metavar="|".join((AUTO, *ENGINES)),
