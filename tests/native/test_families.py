@@ -23,6 +23,7 @@ from saqsam.families.embedding import Embedding
 from saqsam.families.framing import preprocess
 from saqsam.families.record import Answers
 from saqsam.families.registry import decoder_of, encoder_of, family_of
+from saqsam.native import families
 from saqsam.native.encoder_model import NativeEncoderSam
 from saqsam.native.families import on_kernels
 from saqsam.native.kernels import Kernels
@@ -68,6 +69,7 @@ def quantized(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 def native_encoder(quantized: Quantized, kernels: Kernels) -> Any:
     own = on_kernels(family_of(quantized.sam.model))
+    assert own is not None
     source = own.source(quantized.packed)
     assert first_problem(own.problems(source)) == ""
     return own.encoder(source, kernels)
@@ -127,6 +129,16 @@ def test_without_onnx_a_sam_2_is_computed_whole(
 
 
 @built
+@pytest.mark.parametrize("quantized", [("SAM 2", "rtn-w6a6")], indirect=True, ids=str)
+def test_a_family_that_nobody_described_is_the_next_engines(
+    quantized: Quantized, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delitem(families._ON_KERNELS, "SAM 2")
+    assert api.load(quantized.path, engine="native").engine == "onnxruntime"
+    assert "it is of the family SAM 2" in caplog.text
+
+
+@built
 @pytest.mark.parametrize("quantized", [("SAM 2", "rtn-w6a6"), ("SAM-HQ", "rtn-w6a6")], indirect=True, ids=str)
 def test_a_decoder_that_is_not_described_is_onnx_runtimes(quantized: Quantized, tmp_path: Path) -> None:
     model = quantized.sam.model
@@ -183,6 +195,7 @@ def test_a_batch_is_its_images_one_by_one(quantized: Quantized) -> None:
 def test_what_is_float_is_named(quantized: Quantized) -> None:
     """A part that a recipe leaves float is not computed by the kernels, wherever it is."""
     own = on_kernels(family_of(quantized.sam.model))
+    assert own is not None
     encoder = [site for site in quantized.packed.activations if site.startswith("vision_encoder")]
     for site in encoder[:: max(1, len(encoder) // 12)]:
         fewer = {name: grid for name, grid in quantized.packed.activations.items() if name != site}

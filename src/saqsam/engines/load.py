@@ -259,7 +259,13 @@ def native_parts(packed: PackedModel) -> tuple[Source, Kernels, Callable[[Source
     from saqsam.native.kernels import load_kernels
     from saqsam.native.supported import first_problem
 
-    own = on_kernels(packed_family(packed))
+    family = packed_family(packed)
+    own = on_kernels(family)
+    if own is None:
+        raise Unsupported(
+            f"engine 'native' does not compute this model (it is of the family {family.name}); "
+            "take another engine"
+        )
     source = own.source(packed)
     if reason := first_problem(own.problems(source)):
         raise Unsupported(f"engine 'native' does not compute this model ({reason}); take another engine")

@@ -11,8 +11,8 @@ from torch import Tensor
 from saqsam.families import record
 from saqsam.grids.affine import Affine
 from saqsam.native.attention import Attention, Levels, Operands
-from saqsam.native.blocks import Block
-from saqsam.native.layer import Columns, Layer
+from saqsam.native.blocks import Block, Rest
+from saqsam.native.layer import Columns
 from saqsam.native.norm import Norm
 from saqsam.native.parts import Parts
 
@@ -67,20 +67,18 @@ class BlockParts(Parts):
         operands = self.operands(names.attention)
         every = (operands.query, operands.key, operands.value)
         return Block(
-            (
-                self.norm(names.norms[0], self.affine(fused)),
-                self.norm(names.norms[1], self.affine(names.mlp_in)),
-            ),
+            self.norm(names.norms[0], self.affine(fused)),
             self.layer(fused, [Columns(grid, windows.channels) for grid in every]),
             self.attention(names.attention, windows, self._outside(fused, windows.channels), tables),
-            self.layer(names.attention.output, None),
-            *self.mlp(names),
+            self.rest(names),
         )
 
-    def mlp(self, names: BlockNames) -> tuple[Layer, Layer]:
-        """Both layers of the MLP of a block."""
+    def rest(self, names: BlockNames) -> Rest:
+        """What follows a block's attention."""
         hidden = int(self.source.packed.weights[names.mlp_in].codes.shape[0])
-        return (
+        return Rest(
+            self.layer(names.attention.output, None),
+            self.norm(names.norms[1], self.affine(names.mlp_in)),
             self.layer(names.mlp_in, [Columns(self.affine(names.mlp_out), hidden)]),
             self.layer(names.mlp_out, None),
         )

@@ -13,7 +13,7 @@ from saqsam.grids.grid import Grid
 from saqsam.native.attention import Levels, Operands
 from saqsam.native.jobs import CrossJob
 from saqsam.native.kernels import Kernels, codes_buffer, torch_lanes
-from saqsam.native.layer import Columns, Layer, top_of
+from saqsam.native.layer import Columns, Layer, rounded, top_of
 from saqsam.native.parts import Parts
 
 
@@ -48,13 +48,6 @@ class Projection:
         out = codes_buffer(len(x), self.layer.columns)
         self.layer.run(rounded(x, self.grid), out=out)
         return out
-
-
-def rounded(x: Tensor, grid: Affine) -> Tensor:
-    """float32 ``(rows, C)`` to codes ``(rows, at least C)``, as the kernels take them."""
-    codes = codes_buffer(*x.shape)
-    codes[:, : x.shape[1]] = grid.codes(x)
-    return codes
 
 
 @dataclass(frozen=True)

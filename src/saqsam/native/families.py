@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -48,7 +48,7 @@ class OnKernels:
 
 
 _SAM = OnKernels(Source, sam_problems, NativeEncoder)
-_ON_KERNELS: Mapping[str, OnKernels] = {
+_ON_KERNELS: dict[str, OnKernels] = {
     SAM.name: _SAM,
     SAM_HQ.name: _SAM,
     SAM2.name: OnKernels(Sam2Source, sam2_problems, NativeSam2Encoder),
@@ -56,9 +56,9 @@ _ON_KERNELS: Mapping[str, OnKernels] = {
 }
 
 
-def on_kernels(family: Family) -> OnKernels:
-    """What computes a family's encoder."""
-    return _ON_KERNELS[family.name]
+def on_kernels(family: Family) -> OnKernels | None:
+    """What computes a family's encoder; ``None`` of a family that nobody described here."""
+    return _ON_KERNELS.get(family.name)
 
 
 def encoded(encoder: ImageEncoder, pixel_values: Tensor) -> Embedding:

@@ -175,7 +175,7 @@ def padded(x: Tensor, filler: float = 0.0) -> Tensor:
 def rounded(x: Tensor, grid: Affine) -> Tensor:
     """Codes of float32 ``(rows, C)`` as layers take them: uint8 ``(rows, at least C)``."""
     codes = codes_buffer(*x.shape)
-    codes[:, : x.shape[1]] = grid.codes(x).to(torch.uint8)
+    codes[:, : x.shape[1]] = grid.codes(x)
     return codes
 
 

@@ -88,6 +88,5 @@ def _block(build: BlockParts, block: HieraBlock) -> Block:
     grid = build.affine(block.names.projection)
     return PoolingBlock(
         **vars(made),
-        norm=build.norm(block.names.norms[0], grid),
-        shortcut=build.layer(block.names.projection, None),
+        shortcut=(build.norm(block.names.norms[0], grid), build.layer(block.names.projection, None)),
     )

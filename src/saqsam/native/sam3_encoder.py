@@ -15,6 +15,7 @@ from saqsam.graphs.sam3_source import Sam3Source
 from saqsam.grids.affine import Affine
 from saqsam.native.attention import Attention
 from saqsam.native.block_parts import BlockParts, Windows
+from saqsam.native.blocks import Rest
 from saqsam.native.kernels import Kernels, codes_buffer
 from saqsam.native.layer import Columns, Layer
 from saqsam.native.levels import Convolution, Levels
@@ -42,27 +43,21 @@ class TurningBlock:
     """Norm, attention, norm, MLP; queries and keys are turned before they are rounded.
 
     Attributes:
-        norms: for query, key and value each, and before the MLP.
+        norms: for query, key and value each.
         projections: of query, key and value; the last one gives codes.
         side: of the image in tokens; the attention's own is padded to whole windows.
     """
 
-    norms: tuple[Norm, Norm, Norm, Norm]
+    norms: tuple[Norm, Norm, Norm]
     projections: tuple[Layer, Layer, Layer]
     turns: Turns
     attention: Attention
-    output: Layer
-    mlp_in: Layer
-    mlp_out: Layer
+    rest: Rest
     side: int
 
     def run(self, x: Tensor) -> Tensor:
         """float32 tokens ``(side * side, C)``, in place."""
-        self.output.run(self._gathered(x), values=x, residual=x)
-        hidden = codes_buffer(len(x), self.mlp_in.columns)
-        self.mlp_in.run(self.norms[3].run(x), gelu=True, out=hidden)
-        self.mlp_out.run(hidden, values=x, residual=x)
-        return x
+        return self.rest.run(x, self._gathered(x))
 
     def _gathered(self, x: Tensor) -> Tensor:
         channels, padded = x.shape[1], self.attention.side
@@ -81,7 +76,7 @@ class TurningBlock:
     def _inputs(self, x: Tensor) -> list[Tensor]:
         """What the three projections take; mostly they share a grid, and then codes."""
         found: list[Tensor] = []
-        for place, norm in enumerate(self.norms[:3]):
+        for place, norm in enumerate(self.norms):
             same = [i for i in range(place) if _same(self.norms[i].grid, norm.grid)]
             found.append(found[same[0]] if same else self._whole(norm, x))
         return found
@@ -165,7 +160,6 @@ def _block(build: BlockParts, source: Sam3Source, index: int) -> TurningBlock:
             build.norm(block.norms[0], build.affine(query)),
             build.norm(block.norms[0], build.affine(key)),
             build.norm(block.norms[0], build.affine(value)),
-            build.norm(block.norms[1], build.affine(block.mlp_in)),
         ),
         (
             build.layer(query, None),
@@ -174,8 +168,7 @@ def _block(build: BlockParts, source: Sam3Source, index: int) -> TurningBlock:
         ),
         _turns(source, window, padded // window),
         build.attention(block.attention, windows, torch.zeros(3 * channels), None),
-        build.layer(block.attention.output, None),
-        *build.mlp(block),
+        build.rest(block),
         side,
     )
 
