@@ -18,6 +18,7 @@ from torch import Tensor
 
 from saqsam import api
 from saqsam.engines.load import integer_model, native_model
+from saqsam.errors import ImageError
 from saqsam.export.cases import generated_cases
 from saqsam.families.embedding import Embedding
 from saqsam.families.framing import preprocess
@@ -180,6 +181,23 @@ def test_a_mask_that_is_not_stable_is_switched_as_the_models_setting_says(
     torch.testing.assert_close(one.masks, two.masks, atol=1e-3 * float(one.masks.abs().max()), rtol=0)
     torch.testing.assert_close(one.scores, two.scores, atol=1e-4, rtol=0)
     assert torch.equal(first.masks, two.masks) == (threshold == 0.0)
+
+
+@built
+def test_an_embedding_of_another_model_is_refused(quantized: Quantized) -> None:
+    """Kernels would read what lies behind it."""
+    native = api.load(quantized.path, engine="native").model
+    if isinstance(native, NativeEncoderSam):
+        pytest.skip("ONNX Runtime decodes, and looks itself")
+    embedding = embed(native, quantized.pixels)
+    for other in (
+        Embedding(embedding.main[:, :, 1:], embedding.features),
+        Embedding(
+            embedding.main, tuple(x[..., ::2] for x in embedding.features[:1]) + embedding.features[1:]
+        ),
+    ):
+        with pytest.raises(ImageError, match="embedding: expected one image's"):
+            decoded(native, other)
 
 
 @built

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from saqsam.errors import ImageError
 from saqsam.families.embedding import Embedding
 from saqsam.families.record import Config
+from saqsam.families.registry import sizes_of
 from saqsam.graphs.model import Embeddings, OnnxSam
 from saqsam.native.decoder import NativeDecoder
 from saqsam.native.families import ImageEncoder, encoded
@@ -61,7 +63,14 @@ class NativeSam(OnnxSam):
         self, image: Embedding, coords: Tensor, labels: Tensor, mask: Tensor | None, kept: slice
     ) -> tuple[Tensor, ...]:
         """Logits ``(P, M, 4g, 4g)``, predicted IoU ``(P, M)`` and what else the decoder says; arguments as of
-        ``decode``, the image's embedding whole."""
+        ``decode``, the image's embedding whole.
+
+        Raises:
+            ImageError: an embedding of another shape than this model's, which the kernels would read beyond.
+        """
+        expected, found = sizes_of(self).embedding, tuple(tuple(x.shape[1:]) for x in image.tensors)
+        if len(image) != 1 or found != expected:
+            raise ImageError("embedding", f"expected one image's, {expected}, got {found} of {len(image)}")
         decoder = self.native_decoder
         tokens = decoder.prompts.tokens(coords.float(), labels.float())
         every = 1 + self.config.mask_decoder_config.num_multimask_outputs
@@ -76,9 +85,9 @@ class NativeSam(OnnxSam):
                 (decoder.image_side(image.main, one[None]), some)
                 for one, some in zip(dense, owned, strict=True)
             ]
-        found = [decoder.decode(side, some, chosen, finer) for side, some in groups]
+        parts = [decoder.decode(side, some, chosen, finer) for side, some in groups]
         logits, scores, *others = (
-            torch.cat(same) if len(same) > 1 else same[0] for same in zip(*found, strict=True)
+            torch.cat(same) if len(same) > 1 else same[0] for same in zip(*parts, strict=True)
         )
         return logits, scores[:, kept], *others
 
