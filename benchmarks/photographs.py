@@ -1,4 +1,4 @@
-"""Calibrating `small` on photographs against calibrating it on generated scenes, measured on photographs.
+"""Calibrating `small` on photographs against calibrating it on generated scenes, measured on either.
 
     python benchmarks/photographs.py --calibrate photos=FOLDER --images coco50/images \\
         --annotations coco50/annotations/instances.json
