@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -118,6 +119,13 @@ def test_masks_are_the_simulations(quantized: Quantized) -> None:
                 np.testing.assert_allclose(one.object_scores, two.object_scores, atol=1e-3)
 
 
+def test_what_computes_a_sam_2_asks_for_no_onnx() -> None:
+    """In a process that has imported nothing yet."""
+    words = "import sys; sys.modules.update(onnx=None, onnxruntime=None); import saqsam.engines.load; "
+    words += "import saqsam.native.decoder, saqsam.native.sam2_model"
+    subprocess.run([sys.executable, "-c", words], check=True)
+
+
 @built
 @pytest.mark.parametrize("quantized", [("SAM 2", "rtn-w6a6"), ("SAM 3", "rtn-w6a6")], indirect=True, ids=str)
 def test_without_onnx_a_sam_2_is_computed_whole(
@@ -141,7 +149,7 @@ def test_a_family_that_nobody_described_is_the_next_engines(
 
 @built
 @pytest.mark.parametrize("quantized", [("SAM 2", "rtn-w6a6"), ("SAM-HQ", "rtn-w6a6")], indirect=True, ids=str)
-def test_a_decoder_that_is_not_described_is_onnx_runtimes(quantized: Quantized, tmp_path: Path) -> None:
+def test_a_decoder_that_is_not_described_is_onnx_runtimes(quantized: Quantized) -> None:
     model = quantized.sam.model
     site = next(one for one in quantized.packed.activations if "transformer" in one)
     fewer = {name: grid for name, grid in quantized.packed.activations.items() if name != site}
@@ -190,11 +198,10 @@ def test_an_embedding_of_another_model_is_refused(quantized: Quantized) -> None:
     if isinstance(native, NativeEncoderSam):
         pytest.skip("ONNX Runtime decodes, and looks itself")
     embedding = embed(native, quantized.pixels)
+    fine, middle = embedding.features
     for other in (
-        Embedding(embedding.main[:, :, 1:], embedding.features),
-        Embedding(
-            embedding.main, tuple(x[..., ::2] for x in embedding.features[:1]) + embedding.features[1:]
-        ),
+        Embedding(embedding.main[:, :, 1:], (fine, middle)),
+        Embedding(embedding.main, (fine[..., ::2], middle)),
     ):
         with pytest.raises(ImageError, match="embedding: expected one image's"):
             decoded(native, other)

@@ -74,10 +74,8 @@ class EncoderWriter:
     def block(self, x: str, index: int) -> str:
         """One transformer block, ``(B, g, g, C)`` to the same."""
         names = self.names.blocks[index]
-        is_global = index in self.source.backbone["global_attn_indexes"]
-        window = self.source.grid if is_global else int(self.source.backbone["window_size"])
         self.graph.scope = names.attention.path
-        attended = self.attention(self.norm(x, names.norms[0]), names, window)
+        attended = self.attention(self.norm(x, names.norms[0]), names, self.source.window(index))
         x = self.graph.add("Add", x, attended)
         self.graph.scope = names.mlp
         hidden = self.arithmetic.linear(self.norm(x, names.norms[1]), names.mlp_in)

@@ -29,10 +29,10 @@ def sam2_encoder_graph(graph: Graph, source: Sam2Source, arithmetic: Portable) -
     writer = Sam2EncoderWriter(graph, source, arithmetic)
     side = source.image_size
     x = writer.start(graph.input("image", ("batch", 3, side, side)))
-    blocks, state = source.blocks, list[str]()
-    for index, block in enumerate(blocks):
+    state = list[str]()
+    for index, block in enumerate(source.blocks):
         x = writer.block(x, index)
-        if index + 1 == len(blocks) or blocks[index + 1].stage > block.stage:
+        if block.ends:
             state.append(x)
     level_outputs(graph, source, writer.levels(*state))
 

@@ -29,6 +29,7 @@ class HieraBlock:
         channels, width: of what it takes, and of what it makes.
         heads: of its attention.
         pools: whether queries and residual are pooled two by two.
+        ends: whether its stage ends with it.
     """
 
     names: BlockNames
@@ -39,6 +40,7 @@ class HieraBlock:
     width: int
     heads: int
     pools: bool
+    ends: bool
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ class Sam2Source(LevelsSource):
                         width=int(widths[stage]),
                         heads=int(config["num_attention_heads_per_stage"][stage]),
                         pools=pools,
+                        ends=place + 1 == count,
                     )
                 )
         return tuple(found)

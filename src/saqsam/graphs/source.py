@@ -75,6 +75,11 @@ class Source:
         """Configuration of its blocks."""
         return self.vision
 
+    def window(self, index: int) -> int:
+        """Side in tokens of what a block of a plain transformer attends within: a window, or the image."""
+        side = int(self.backbone["window_size"])
+        return self.grid if index in self.backbone["global_attn_indexes"] or not side else side
+
     @property
     def decoder(self) -> dict[str, Any]:
         """Configuration of the mask decoder."""

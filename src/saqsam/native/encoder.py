@@ -20,7 +20,7 @@ class NativeEncoder:
     """The encoder of a packed model.
 
     Args:
-        source: of a model that ``unsupported`` has nothing against.
+        source: of a model that :mod:`saqsam.native.supported` has nothing against.
         kernels: who computes.
     """
 
@@ -76,8 +76,7 @@ class NativeEncoder:
 def _block(build: BlockParts, index: int) -> Block:
     source = build.source
     names, vision, side = source.names.blocks[index], source.vision, source.grid
-    is_global = index in vision["global_attn_indexes"] or not int(vision["window_size"])
-    window = side if is_global else int(vision["window_size"])
+    window = source.window(index)
     tables = None
     if vision["use_rel_pos"]:
         rows, columns = (position_table(build.floats(name), window) for name in names.tables)

@@ -57,7 +57,8 @@ class FinerLevels:
         grid = middle.shape[-1] // 2
         by_two = middle[0].unflatten(2, (grid, 2)).unflatten(1, (grid, 2)).permute(1, 3, 2, 4, 0)
         by_four = fine[0].unflatten(2, (grid, 2, 2)).unflatten(1, (grid, 2, 2)).permute(1, 4, 2, 5, 0, 3, 6)
-        return cls(by_two.reshape(grid * grid, 4, -1).float(), by_four.reshape(grid * grid, 4, -1).float())
+        moved = (x.reshape(grid * grid, 4, -1).float().contiguous() for x in (by_two, by_four))
+        return cls(*moved)
 
 
 class Masks:

@@ -55,10 +55,10 @@ class NativeSam(OnnxSam):
         beside: Mapping[str, Array] = _NOTHING,
     ) -> tuple[Tensor, ...]:
         """As of ``OnnxSam``."""
-        del beside
-        return self.answers_of(Embedding(embedding), coords, labels, mask, kept)
+        finer = (torch.from_numpy(beside[name]) for name in self.image_names[1:] if name in beside)
+        with torch.no_grad():
+            return self.answers_of(Embedding(embedding, tuple(finer)), coords, labels, mask, kept)
 
-    @torch.no_grad()
     def answers_of(
         self, image: Embedding, coords: Tensor, labels: Tensor, mask: Tensor | None, kept: slice
     ) -> tuple[Tensor, ...]:

@@ -20,7 +20,7 @@ class NativeSam2Encoder:
     """The encoder of a packed SAM 2.
 
     Args:
-        source: of a model that ``unsupported`` has nothing against.
+        source: of a model that :mod:`saqsam.native.supported` has nothing against.
         kernels: who computes.
     """
 
@@ -31,11 +31,7 @@ class NativeSam2Encoder:
         self._patches = (weight, bias)
         self._positions = _positions(build, source.image_size // _STRIDE)
         self.blocks = [_block(build, block) for block in described]
-        self.ends = [
-            index
-            for index, block in enumerate(described)
-            if index + 1 == len(described) or described[index + 1].stage > block.stage
-        ]
+        self._ends = [block.ends for block in described]
         coarsest, coarse, middle, fine = names.NECK_CONVOLUTIONS
         fine_reader, middle_reader = names.FEATURE_CONVOLUTIONS
         self._fine = Convolution(build, fine, fine_reader)
@@ -47,9 +43,9 @@ class NativeSam2Encoder:
         """``(1, 3, S, S)`` float32 to the embedding ``(1, C, g, g)`` with levels ``(1, C/8, 4g, 4g)`` and
         ``(1, C/4, 2g, 2g)``."""
         x, stages = self.start(pixel_values), list[Tensor]()
-        for index, block in enumerate(self.blocks):
+        for block, ends in zip(self.blocks, self._ends, strict=True):
             x = block.run(x)
-            if index in self.ends:
+            if ends:
                 stages.append(self.leaving(len(stages), x))
         return self.neck(stages)
 

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING
-
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from saqsam.families.embedding import Embedding
 from saqsam.graphs.sam2_model import OnnxSam2
-from saqsam.graphs.sam2_names import FINE, MIDDLE
 from saqsam.native.families import encoded
 from saqsam.native.model import NativeSam
 
-if TYPE_CHECKING:
-    from saqsam.graphs.graph import Array
-
 _NO_POINT = -1.0
-_NOTHING: Mapping[str, Array] = MappingProxyType({})
 
 
 class NativeSam2(NativeSam, OnnxSam2):
@@ -31,23 +23,14 @@ class NativeSam2(NativeSam, OnnxSam2):
         found = encoded(self.native, pixel_values)
         return [*found.features, found.main]
 
-    def decode(
-        self,
-        embedding: Tensor,
-        coords: Tensor,
-        labels: Tensor,
-        mask: Tensor | None = None,
-        kept: slice = slice(None),
-        beside: Mapping[str, Array] = _NOTHING,
+    def answers_of(
+        self, image: Embedding, coords: Tensor, labels: Tensor, mask: Tensor | None, kept: slice
     ) -> tuple[Tensor, ...]:
-        """As of ``OnnxSam2``: logits, predicted IoU, logits of there being an object, and which mask the
-        model's own setting takes for the single answer, ``(P,)``, where all of them are kept."""
-        image = Embedding(embedding, tuple(torch.from_numpy(beside[name]) for name in (FINE, MIDDLE)))
-        ended = (
-            torch.nn.functional.pad(coords, (0, 0, 0, 1)),
-            torch.nn.functional.pad(labels, (0, 1), value=-1.0),
-        )
-        logits, scores, objects = self.answers_of(image, *ended, mask, kept)
+        """As of ``NativeSam``: logits, predicted IoU, logits of there being an object, and which mask the
+        model's own setting takes for the single answer, ``(P,)``, where all of them are kept. A point that
+        says that no more follow is put behind the prompts."""
+        coords, labels = F.pad(coords, (0, 0, 0, 1)), F.pad(labels, (0, 1), value=_NO_POINT)
+        logits, scores, objects = super().answers_of(image, coords, labels, mask, kept)
         return logits, scores, objects, self._single(logits, scores)
 
     def _single(self, logits: Tensor, scores: Tensor) -> Tensor:

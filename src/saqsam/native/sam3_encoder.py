@@ -12,7 +12,6 @@ from torch import Tensor
 from saqsam.families import sam3_names as names
 from saqsam.families.sam2_names import FEATURE_CONVOLUTIONS
 from saqsam.graphs.sam3_source import Sam3Source
-from saqsam.grids.affine import Affine
 from saqsam.native.attention import Attention
 from saqsam.native.block_parts import BlockParts, Windows
 from saqsam.native.blocks import Rest
@@ -43,7 +42,7 @@ class TurningBlock:
     """Norm, attention, norm, MLP; queries and keys are turned before they are rounded.
 
     Attributes:
-        norms: for query, key and value each.
+        norms: for query, key and value each; those that round to one grid are one.
         projections: of query, key and value; the last one gives codes.
         side: of the image in tokens; the attention's own is padded to whole windows.
     """
@@ -74,12 +73,12 @@ class TurningBlock:
         return found if padded == self.side else _cropped(found, padded, self.side)
 
     def _inputs(self, x: Tensor) -> list[Tensor]:
-        """What the three projections take; mostly they share a grid, and then codes."""
-        found: list[Tensor] = []
-        for place, norm in enumerate(self.norms):
-            same = [i for i in range(place) if _same(self.norms[i].grid, norm.grid)]
-            found.append(found[same[0]] if same else self._whole(norm, x))
-        return found
+        """What the three projections take."""
+        found: dict[int, Tensor] = {}
+        for norm in self.norms:
+            if id(norm) not in found:
+                found[id(norm)] = self._whole(norm, x)
+        return [found[id(norm)] for norm in self.norms]
 
     def _whole(self, norm: Norm, x: Tensor) -> Tensor:
         """Codes of the norm, with zeros around them up to whole windows."""
@@ -96,7 +95,7 @@ class NativeSam3Encoder:
     """The encoder of a packed SAM 3 tracker.
 
     Args:
-        source: of a model that ``unsupported`` has nothing against.
+        source: of a model that :mod:`saqsam.native.supported` has nothing against.
         kernels: who computes.
     """
 
@@ -148,29 +147,30 @@ class NativeSam3Encoder:
 
 def _block(build: BlockParts, source: Sam3Source, index: int) -> TurningBlock:
     block, backbone, side = source.names.blocks[index], source.backbone, source.grid
-    is_global = index in backbone["global_attn_indexes"] or not int(backbone["window_size"])
-    window = side if is_global else int(backbone["window_size"])
-    channels = int(backbone["hidden_size"])
+    window, channels = source.window(index), int(backbone["hidden_size"])
     padded = -(-side // window) * window
     windows = Windows(padded, window, int(backbone["num_attention_heads"]), channels)
-    paths, grids = block.attention.projections, build.operands(block.attention)
-    query, key, value = paths
+    query, key, value = block.attention.projections
+    values = build.operands(block.attention).value
     return TurningBlock(
-        (
-            build.norm(block.norms[0], build.affine(query)),
-            build.norm(block.norms[0], build.affine(key)),
-            build.norm(block.norms[0], build.affine(value)),
-        ),
-        (
-            build.layer(query, None),
-            build.layer(key, None),
-            build.layer(value, [Columns(grids.value, channels)]),
-        ),
+        _norms(build, block.norms[0], (query, key, value)),
+        (build.layer(query, None), build.layer(key, None), build.layer(value, [Columns(values, channels)])),
         _turns(source, window, padded // window),
         build.attention(block.attention, windows, torch.zeros(3 * channels), None),
         build.rest(block),
         side,
     )
+
+
+def _norms(build: BlockParts, path: str, readers: tuple[str, str, str]) -> tuple[Norm, Norm, Norm]:
+    """One norm rounded for each of three layers; mostly they share a grid."""
+    made: dict[tuple[int, float, float], Norm] = {}
+    grids = [build.affine(reader) for reader in readers]
+    keys = [(grid.bits, float(grid.scale), float(grid.zero_point)) for grid in grids]
+    for same, grid in zip(keys, grids, strict=True):
+        made.setdefault(same, build.norm(path, grid))
+    query, key, value = (made[same] for same in keys)
+    return query, key, value
 
 
 def _turns(source: Sam3Source, window: int, count: int) -> Turns:
@@ -204,10 +204,3 @@ def _enlarged(x: Tensor, layer: tuple[Tensor, Tensor]) -> Tensor:
 def _tokens(x: Tensor) -> Tensor:
     """``(1, C, h, w)`` to ``(h * w, C)``."""
     return x.flatten(2).transpose(1, 2)[0]
-
-
-def _same(grid: Affine | None, other: Affine | None) -> bool:
-    if grid is None or other is None:
-        return grid is other
-    mine, theirs = ((g.bits, float(g.scale), float(g.zero_point)) for g in (grid, other))
-    return mine == theirs

@@ -90,7 +90,5 @@ def _grid(source: Source, site: str, most_levels: int = 0) -> str:
 
 
 def _tables(source: Source, tables: tuple[str, str], index: int) -> str:
-    is_global = index in source.vision["global_attn_indexes"] or not int(source.vision["window_size"])
-    side = source.grid if is_global else int(source.vision["window_size"])
-    fits = all(len(source.packed.rest[name]) == 2 * side - 1 for name in tables)
+    fits = all(len(source.packed.rest[name]) == 2 * source.window(index) - 1 for name in tables)
     return "" if fits else f"{tables[0]} is for windows of another size"
