@@ -6,8 +6,9 @@ the 805 MB map of a global SAM-B block never exists.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 import torch.nn.functional as F
@@ -22,14 +23,26 @@ _CHUNK = 1 << 25
 _CACHED = 1 << 20
 """Elements of the map that are quantized together on a CPU: four megabytes, which stay in its cache."""
 
-Positions = Callable[[slice | Tensor], Tensor | None]
-"""What is added to the scores ``(maps, N, M)`` of the maps asked for, or ``None``."""
+
+Added = tuple[Tensor, Tensor]
+"""What queries add to the scores of keys in each row ``(maps, N, H)``, and in each column ``(maps, N, W)``."""
 
 
-def no_positions(maps: slice | Tensor) -> Tensor | None:
-    """Nothing is added."""
-    del maps
-    return None
+@dataclass(frozen=True)
+class Positions:
+    """Relative positions, which are added to the scores of ``H * W`` keys.
+
+    Attributes:
+        query: ``(maps, N, d)``, what the tables of positions are multiplied with.
+        met: products of some of its maps with the tables, each when it is asked for.
+    """
+
+    query: Tensor
+    met: Callable[[Tensor], Added]
+
+    def split(self, maps: int) -> Iterator[Added]:
+        """Of so many maps at a time."""
+        return map(self.met, self.query.split(maps))
 
 
 @dataclass(frozen=True)
@@ -45,7 +58,7 @@ class Pieces:
     scale: float
 
     def attend(
-        self, query: Tensor, key: Tensor, value: Tensor, positions: Positions = no_positions
+        self, query: Tensor, key: Tensor, value: Tensor, positions: Positions | None = None
     ) -> Tensor:
         """``(maps, N, d)``, ``(maps, M, d)`` twice -> ``(maps, N, d)``.
 
@@ -56,51 +69,63 @@ class Pieces:
         attend = self._observe_rows if samples else self._attend
         return attend(query, key, value, positions)
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, positions: Positions) -> Tensor:
-        """All maps, a bounded number at a time: ``(maps, N, d) -> (maps, N, d)``."""
-        per_chunk = max(1, _together(query) // (query.shape[1] * key.shape[1]))
-        outputs = []
-        for start in range(0, len(query), per_chunk):
-            chunk = slice(start, start + per_chunk)
-            outputs.append(self._attend_rows(query[chunk], key[chunk], value[chunk], positions(chunk)))
-        return torch.cat(outputs)
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, positions: Positions | None) -> Tensor:
+        """All maps, a bounded number at a time: ``(maps, N, d) -> (maps, N, d)``.
 
-    def _attend_rows(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+        Tensors are split, not sliced: on the way back the gradients of slices are each as large as the whole,
+        zero but for the slice, and added up.
+        """
+        count = max(1, _together(query) // (query.shape[1] * key.shape[1]))
+        pieces = _split(query, key, value, positions, count)
+        return torch.cat([self._attend_rows(*piece) for piece in pieces])
+
+    def _attend_rows(self, query: Tensor, key: Tensor, value: Tensor, added: Added | None) -> Tensor:
         """A few maps, a bounded number of their rows at a time."""
-        maps, tokens, keys = len(query), query.shape[1], key.shape[1]
         outputs = []
-        rows = max(1, _together(query) // (maps * keys))
-        for start in range(0, tokens, rows):
-            part = slice(start, start + rows)
-            scores = self.quantizers.scores(query[:, part], key, self.scale)
-            if bias is not None:
-                scores += bias[:, part]
+        rows = max(1, _together(query) // (len(query) * key.shape[1]))
+        parts = repeat(None) if added is None else zip(*(x.split(rows, 1) for x in added), strict=True)
+        for asked, part in zip(query.split(rows, 1), parts, strict=False):
+            scores = self.quantizers.scores(asked, key, self.scale)
+            if part is not None:
+                scores += _bias(*part)
             probabilities = torch.softmax(scores, dim=-1)
             if self.quantizers.attention is not None:
                 probabilities = self.quantizers.attention(probabilities, value)
             outputs.append(self.quantizers.weighted(probabilities, value))
         return torch.cat(outputs, dim=1)
 
-    def _observe_rows(self, query: Tensor, key: Tensor, value: Tensor, positions: Positions) -> Tensor:
+    def _observe_rows(
+        self, query: Tensor, key: Tensor, value: Tensor, positions: Positions | None
+    ) -> Tensor:
         """Float output by fused attention; the observer sees an even sample of the map's rows."""
         if self.quantizers.attention is not None:
             chosen = spread(query.shape[0], SAMPLED_MAPS, query.device)
             some = spread(query.shape[1], SAMPLED_QUERIES, query.device)
             scores = (query[chosen][:, some] * self.scale) @ key[chosen].transpose(-2, -1)
-            bias = positions(chosen)
-            if bias is not None:
-                scores += bias[:, some]
+            if positions is not None:
+                by_row, by_column = positions.met(positions.query[chosen])
+                scores += _bias(by_row[:, some], by_column[:, some])
             self.quantizers.attention(torch.softmax(scores, dim=-1), value[chosen])
         outputs = []
-        per_chunk = max(1, _CHUNK // (query.shape[1] * key.shape[1]))
-        for start in range(0, query.shape[0], per_chunk):
-            chunk = slice(start, start + per_chunk)
-            bias = positions(chunk)
+        count = max(1, _CHUNK // (query.shape[1] * key.shape[1]))
+        for q, k, v, added in _split(query, key, value, positions, count):
             # Only four-dimensional operands reach PyTorch's fused kernel.
-            q, k, v = (x[chunk][None] for x in (query, key, value))
-            mask = None if bias is None else bias[None]
-            outputs.append(F.scaled_dot_product_attention(q, k, v, attn_mask=mask)[0])
+            mask = None if added is None else _bias(*added)[None]
+            outputs.append(F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=mask)[0])
         return torch.cat(outputs)
+
+
+def _split(
+    query: Tensor, key: Tensor, value: Tensor, positions: Positions | None, maps: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Added | None]]:
+    """Queries, keys and values of so many maps at a time, and what is added to their scores."""
+    added = repeat(None) if positions is None else positions.split(maps)
+    return zip(query.split(maps), key.split(maps), value.split(maps), added, strict=False)
+
+
+def _bias(by_row: Tensor, by_column: Tensor) -> Tensor:
+    """What is added to the scores: ``(maps, N, H)``, ``(maps, N, W)`` -> ``(maps, N, H * W)``."""
+    return (by_row[..., :, None] + by_column[..., None, :]).flatten(-2)
 
 
 def _together(x: Tensor) -> int:

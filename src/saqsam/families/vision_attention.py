@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.sam.modeling_sam import SamVisionAttention
 
-from saqsam.families.attention_pieces import Pieces
+from saqsam.families.attention_pieces import Added, Pieces, Positions
 from saqsam.modules.attention import AttentionQuantizers, through
 
 
@@ -75,27 +75,24 @@ class QuantVisionAttention(SamVisionAttention):
         query = through(self.quantizers.query, float_query)
         key = through(self.quantizers.key, key)
         value = through(self.quantizers.value, value)
-        position_query = float_query if self.float_rel_pos_query else query
-        positions = partial(self._positions, position_query, (height, width), rows)
+        positions = None
+        if self.use_rel_pos:
+            located = float_query if self.float_rel_pos_query else query
+            positions = Positions(located, partial(self._positions, (height, width), rows))
         output = Pieces(self.quantizers, self.scale).attend(query, key, value, positions)
         output = output.view(batch, heads, -1, width, output.shape[-1]).permute(0, 2, 3, 1, 4)
         return output.flatten(3)
 
-    def _positions(
-        self, query: Tensor, size: tuple[int, int], rows: slice, maps: slice | Tensor
-    ) -> Tensor | None:
-        """Relative-position scores of ``query[maps]``, ``(maps, rows * W, d)``: ``(maps, rows * W, H * W)``.
+    def _positions(self, size: tuple[int, int], rows: slice, query: Tensor) -> Added:
+        """What queries ``(maps, rows * W, d)`` add to the scores of keys by their positions.
 
         Each query meets a vector for the rows and one for the columns between it and a key; the tables are
-        those of transformers' own attention. ``None`` where the model has none.
+        those of transformers' own attention.
         """
-        if not self.use_rel_pos:
-            return None
         height, width = size
         down: Tensor = self.get_rel_pos(height, height, self.rel_pos_h)[rows]
         across: Tensor = self.get_rel_pos(width, width, self.rel_pos_w)
-        grid = query[maps].unflatten(1, (len(down), width))
+        grid = query.unflatten(1, (len(down), width))
         by_row = torch.einsum("bhwc,hkc->bhwk", grid, down)
         by_column = torch.einsum("bhwc,wkc->bhwk", grid, across)
-        scores = by_row[..., :, None] + by_column[..., None, :]
-        return scores.flatten(3, 4).flatten(1, 2)
+        return by_row.flatten(1, 2), by_column.flatten(1, 2)

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from saqsam.grids.grid import Grid, Place, Writer, scale_problem, zero_point_problem
 from saqsam.grids.packed import PackedActivation
+from saqsam.grids.pieces import in_pieces, mask_of, ones_where, select
 from saqsam.grids.registry import register_grid
 
 SMALLEST_SCALE = 1e-8
@@ -218,16 +219,10 @@ class _StraightThrough(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, bits: int, mask: Tensor | None
     ) -> Tensor:
-        steps = x / scale
-        codes = steps.round()
-        clamped = _clamped(codes, zero_point, bits)
-        inside = codes == clamped
-        output = clamped * scale
-        slope = clamped - steps * inside
-        if mask is not None:
-            output = torch.where(mask, output, x)
-            slope *= mask
-            inside |= ~mask
+        output, slope = torch.empty_like(x), torch.empty_like(x)
+        inside = torch.empty_like(x, dtype=torch.bool)
+        for piece in in_pieces(x, mask, output, slope, inside):
+            _with_slopes(*piece, scale, zero_point, bits)  # type: ignore[arg-type]  # only the mask may be None
         ctx.save_for_backward(slope, inside)
         ctx.by_channel = scale.ndim > 0
         return output
@@ -236,12 +231,37 @@ class _StraightThrough(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         slope, inside = ctx.saved_tensors
-        to_x = gradient * inside if ctx.needs_input_grad[0] else None
+        to_x = gradient * ones_where(inside, gradient) if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
             return to_x, None, None, None, None
         if ctx.by_channel:
             return to_x, (gradient * slope).flatten(0, -2).sum(0), None, None, None
         return to_x, torch.dot(gradient.flatten(), slope.flatten()), None, None, None
+
+
+def _with_slopes(
+    x: Tensor,
+    mask: Tensor | None,
+    output: Tensor,
+    slope: Tensor,
+    inside: Tensor,
+    scale: Tensor,
+    zero_point: Tensor,
+    bits: int,
+) -> None:
+    """Write ``x`` on the grid, its derivative by the scale, and where that by ``x`` is one, not zero."""
+    steps = x / scale
+    codes = steps.round()
+    clamped = _clamped(codes, zero_point, bits)
+    ones = codes.sub_(clamped).abs_().neg_().add_(1.0).clamp_(min=0.0)  # codes are whole numbers
+    torch.mul(clamped, scale, out=output)
+    torch.sub(clamped, steps.mul_(ones), out=slope)
+    if mask is not None:
+        chosen = ones_where(mask, x)
+        output.copy_(select(chosen, output, x))
+        slope.mul_(chosen)
+        ones = torch.maximum(ones, chosen.neg_().add_(1.0))
+    inside.copy_(mask_of(ones))
 
 
 def straight_through(

@@ -17,11 +17,14 @@ from torch.autograd.function import once_differentiable
 
 from saqsam.grids.grid import Grid, Place, Writer, scale_problem
 from saqsam.grids.packed import PackedActivation
+from saqsam.grids.pieces import ones_where, select
 from saqsam.grids.registry import register_grid
 
 GRANULARITIES = (1, 2, 4)
 MAX_TAU = 255
 """Of what a file may say."""
+_BEYOND = 1e30
+"""More than the code of any number but zero."""
 _INT32 = 6  # ONNX's number of the type
 
 
@@ -58,6 +61,12 @@ def log2_levels(scale: Tensor, tau: int, bits: int) -> Tensor:
 def log2_round_trip(x: Tensor, scale: Tensor, tau: int, bits: int) -> Tensor:
     """``x`` moved to the nearest value of the grid (nearest in the exponent), same shape and dtype."""
     return log2_values(log2_codes(x, scale, tau, bits), scale, tau, bits).to(x.dtype)
+
+
+def _between_levels(codes: Tensor, scale: Tensor, tau: int, bits: int) -> Tensor:
+    """As ``log2_values``, bit for bit, of codes as whole floats; faster, since nothing is looked up."""
+    values = codes.div(-tau).exp2_().mul_(scale)
+    return values.mul_(codes.sub(2**bits - 1).neg_().clamp_(max=1.0))  # the last code is that of zero
 
 
 @register_grid
@@ -177,12 +186,18 @@ class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, tau: int, bits: int, mask: Tensor | None) -> Tensor:
         codes = x.div(scale).log2_().mul_(-tau).round_()
-        active = (codes >= 0) & (codes < 2**bits - 1)
-        output = log2_values(codes.clamp_(0, 2**bits - 1), scale, tau, bits)
-        ratio = torch.where(active, output / x, 0.0)
-        if mask is not None:
-            output = torch.where(mask, output, x)
-            ratio.masked_fill_(~mask, 1.0)
+        first, last = (float(end) for end in codes.aminmax())
+        clamped = codes.clamp(0, 2**bits - 1)
+        output = _between_levels(clamped, scale, tau, bits)
+        chosen = None if mask is None else ones_where(mask, x)
+        if chosen is not None:
+            output = select(chosen, output, x)
+        ratio = output / x  # 1 where the coin left x alone, 0 where the code is that of zero
+        if not (first >= 0 and last < math.inf):
+            # Above the largest value the grid is flat, and at zero, whose code is infinite, 0 / 0 is no number.
+            flat = codes.neg().clamp_(0.0, 1.0) + codes.sub(_BEYOND).clamp_(0.0, 1.0)
+            left = torch.zeros_like(x) if chosen is None else chosen.neg_().add_(1.0)
+            ratio = select(flat, left, ratio.nan_to_num_(0.0, 0.0, 0.0))
         ctx.save_for_backward(ratio)
         return output
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from saqsam.grids.pieces import mask_of, ones_where, select
+
 _FACES = 256
 """A coin is one random byte, eight of them to each random number drawn."""
 
@@ -35,9 +37,9 @@ class Mixing:
         words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device)
         words.random_(-(2**63), None, generator=self.generator)
         coins = words.view(torch.uint8)[: x.numel()].view(x.shape)
-        return coins < round(self.quantized * _FACES)
+        return mask_of(coins.float().neg_().add_(round(self.quantized * _FACES)).clamp_(0.0, 1.0))
 
     def between(self, quantized: Tensor, original: Tensor) -> Tensor:
         """Elements of ``quantized`` where the coin says so, of ``original`` elsewhere; equal shapes."""
         mask = self.mask(quantized)
-        return quantized if mask is None else torch.where(mask, quantized, original)
+        return quantized if mask is None else select(ones_where(mask, original), quantized, original)
