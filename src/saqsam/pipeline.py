@@ -143,20 +143,30 @@ def calibrated_copies(
 ) -> list[Model]:
     """As ``calibrated_copy`` for recipes that differ in bits alone.
 
-    The image encoder runs once for each image: it is float while it is observed.
+    The copies share their parameters, so that folds are made once, and the image encoder runs once for each
+    image: it is float while it is observed.
     """
     runs = [
-        _Run(copy.deepcopy(model), recipe, plan_sites(model, recipe), images, progress, None)
-        for recipe in recipes
+        _Run(copied, recipe, plan_sites(model, recipe), images, progress, None)
+        for copied, recipe in zip(_copies(model, len(recipes)), recipes, strict=True)
     ]
     for run, recipe in zip(runs, recipes, strict=True):
         attach(run.model, run.plan, float_rel_pos_query=recipe.rel_pos_query == "float")
-        run.fold_encoder()
     first, *others = runs
+    first.fold_encoder()
     encoded = first.observe_encoder(others)
+    first.fold_decoder(encoded)
     for run in runs:
-        run.calibrate_decoder(encoded)
+        run.choose_decoder_ranges(encoded)
     return [run.model for run in runs]
+
+
+def _copies(model: Model, count: int) -> list[Model]:
+    """Copies that have the same parameters."""
+    first = copy.deepcopy(model)
+    parameters = list(zip(model.parameters(), first.parameters(), strict=True))
+    shared = [{id(own): kept for own, kept in parameters} for _ in range(count - 1)]
+    return [first, *(copy.deepcopy(model, memo) for memo in shared)]
 
 
 @torch.no_grad()
@@ -191,11 +201,12 @@ class _Run:
     def calibrate(self) -> None:
         """Folds, ranges and clips, in the order in which each needs the ones before."""
         self.timed("encoder folds", self.fold_encoder)
-        self.calibrate_decoder(self.timed("encoder ranges", self.observe_encoder))
-
-    def calibrate_decoder(self, encoded: list[Encoded]) -> None:
-        """What follows the encoder's ranges."""
+        encoded = self.timed("encoder ranges", self.observe_encoder)
         self.timed("decoder folds", lambda: self.fold_decoder(encoded))
+        self.choose_decoder_ranges(encoded)
+
+    def choose_decoder_ranges(self, encoded: list[Encoded]) -> None:
+        """What follows the folds."""
         if self.recipe.clip.method == "pcc":
             self.timed("clip", lambda: self.clip(encoded))
         self.timed("decoder ranges", lambda: self.observe_decoder(encoded))

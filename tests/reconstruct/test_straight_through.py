@@ -69,6 +69,31 @@ def test_log2_values_and_gradients(seed: int, bits: int, tau: int, mixed: bool) 
     torch.testing.assert_close(x.grad, torch.where(taken, expected, 1.0))
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_large_tensor_gives_what_its_parts_give(transposed: bool) -> None:
+    """It is worked through in pieces where it lies in memory in order."""
+    generator = torch.Generator().manual_seed(7)
+    x = 4 * torch.randn(5, 300, 1001, generator=generator)
+    upstream, mask = torch.randn(x.shape, generator=generator), torch.rand(x.shape, generator=generator) < 0.5
+    if transposed:
+        x, upstream, mask = (one.transpose(1, 2) for one in (x, upstream, mask))
+
+    def found(*rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        part, back, coins = rows
+        leaf, scale = part.detach().requires_grad_(), torch.tensor(0.37, requires_grad=True)
+        output = Affine(4, scale, torch.tensor(6.0)).differentiable(leaf, coins, scale)
+        output.backward(back)
+        assert leaf.grad is not None
+        assert scale.grad is not None
+        return output.detach(), leaf.grad, scale.grad
+
+    whole = found(x, upstream, mask)
+    parts = [found(*rows) for rows in zip(x, upstream, mask, strict=True)]
+    for index in (0, 1):
+        assert torch.equal(whole[index], torch.stack([part[index] for part in parts]))
+    assert whole[2].item() == pytest.approx(sum(part[2].item() for part in parts), rel=1e-3)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.75])
 def test_the_share_of_quantized_elements(share: float) -> None:
     x = torch.zeros(1001, 37)

@@ -25,7 +25,7 @@ _CACHED = 1 << 20
 
 
 Added = tuple[Tensor, Tensor]
-"""What queries add to the scores of keys in each row ``(maps, N, H)``, and in each column ``(maps, N, W)``."""
+"""What queries add to scores of keys in each row ``(maps, N, H)``, and in each column ``(maps, N, W)``."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,7 @@ class Pieces:
     quantizers: AttentionQuantizers
     scale: float
 
-    def attend(
-        self, query: Tensor, key: Tensor, value: Tensor, positions: Positions | None = None
-    ) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, positions: Positions | None = None) -> Tensor:
         """``(maps, N, d)``, ``(maps, M, d)`` twice -> ``(maps, N, d)``.
 
         While a grid is chosen on a few rows of the map, SDPA does the rest.
@@ -94,9 +92,7 @@ class Pieces:
             outputs.append(self.quantizers.weighted(probabilities, value))
         return torch.cat(outputs, dim=1)
 
-    def _observe_rows(
-        self, query: Tensor, key: Tensor, value: Tensor, positions: Positions | None
-    ) -> Tensor:
+    def _observe_rows(self, query: Tensor, key: Tensor, value: Tensor, positions: Positions | None) -> Tensor:
         """Float output by fused attention; the observer sees an even sample of the map's rows."""
         if self.quantizers.attention is not None:
             chosen = spread(query.shape[0], SAMPLED_MAPS, query.device)

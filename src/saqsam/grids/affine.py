@@ -221,8 +221,8 @@ class _StraightThrough(torch.autograd.Function):
     ) -> Tensor:
         output, slope = torch.empty_like(x), torch.empty_like(x)
         inside = torch.empty_like(x, dtype=torch.bool)
-        for piece in in_pieces(x, mask, output, slope, inside):
-            _with_slopes(*piece, scale, zero_point, bits)  # type: ignore[arg-type]  # only the mask may be None
+        for coins, (part, *found) in in_pieces(mask, x, output, slope, inside):
+            _with_slopes(part, coins, (found[0], found[1], found[2]), scale, zero_point, bits)
         ctx.save_for_backward(slope, inside)
         ctx.by_channel = scale.ndim > 0
         return output
@@ -242,14 +242,13 @@ class _StraightThrough(torch.autograd.Function):
 def _with_slopes(
     x: Tensor,
     mask: Tensor | None,
-    output: Tensor,
-    slope: Tensor,
-    inside: Tensor,
+    found: tuple[Tensor, Tensor, Tensor],
     scale: Tensor,
     zero_point: Tensor,
     bits: int,
 ) -> None:
     """Write ``x`` on the grid, its derivative by the scale, and where that by ``x`` is one, not zero."""
+    output, slope, inside = found
     steps = x / scale
     codes = steps.round()
     clamped = _clamped(codes, zero_point, bits)

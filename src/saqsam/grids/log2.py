@@ -60,11 +60,13 @@ def log2_levels(scale: Tensor, tau: int, bits: int) -> Tensor:
 
 def log2_round_trip(x: Tensor, scale: Tensor, tau: int, bits: int) -> Tensor:
     """``x`` moved to the nearest value of the grid (nearest in the exponent), same shape and dtype."""
-    return log2_values(log2_codes(x, scale, tau, bits), scale, tau, bits).to(x.dtype)
+    codes = log2_codes(x, scale, tau, bits)
+    look_up = x.device.type != "cpu" or torch.compiler.is_compiling() or codes.dtype != torch.float32
+    return (log2_values if look_up else _values_of_whole)(codes, scale, tau, bits).to(x.dtype)
 
 
-def _between_levels(codes: Tensor, scale: Tensor, tau: int, bits: int) -> Tensor:
-    """As ``log2_values``, bit for bit, of codes as whole floats; faster, since nothing is looked up."""
+def _values_of_whole(codes: Tensor, scale: Tensor, tau: int, bits: int) -> Tensor:
+    """As ``log2_values``, bit for bit, of codes as whole floats: on a CPU twice as fast as a table."""
     values = codes.div(-tau).exp2_().mul_(scale)
     return values.mul_(codes.sub(2**bits - 1).neg_().clamp_(max=1.0))  # the last code is that of zero
 
@@ -188,13 +190,13 @@ class _StraightThrough(torch.autograd.Function):
         codes = x.div(scale).log2_().mul_(-tau).round_()
         first, last = (float(end) for end in codes.aminmax())
         clamped = codes.clamp(0, 2**bits - 1)
-        output = _between_levels(clamped, scale, tau, bits)
+        output = _values_of_whole(clamped, scale, tau, bits)
         chosen = None if mask is None else ones_where(mask, x)
         if chosen is not None:
             output = select(chosen, output, x)
         ratio = output / x  # 1 where the coin left x alone, 0 where the code is that of zero
         if not (first >= 0 and last < math.inf):
-            # Above the largest value the grid is flat, and at zero, whose code is infinite, 0 / 0 is no number.
+            # Above its largest value the grid is flat; zero has an infinite code, and 0 / 0 is no number.
             flat = codes.neg().clamp_(0.0, 1.0) + codes.sub(_BEYOND).clamp_(0.0, 1.0)
             left = torch.zeros_like(x) if chosen is None else chosen.neg_().add_(1.0)
             ratio = select(flat, left, ratio.nan_to_num_(0.0, 0.0, 0.0))

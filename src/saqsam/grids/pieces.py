@@ -6,7 +6,8 @@ long as the same arithmetic on floats, and a tensor of 50 MB goes through memory
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -15,21 +16,22 @@ _CACHED = 1 << 20
 """Elements worked on together: four megabytes."""
 
 
-def in_pieces(*tensors: Tensor | None) -> Iterator[Sequence[Tensor | None]]:
-    """The tensors, all of one shape, some rows of their last dimension at a time; ``None`` stays ``None``.
+def in_pieces(mask: Tensor | None, *tensors: Tensor) -> Iterator[tuple[Tensor | None, tuple[Tensor, ...]]]:
+    """A mask, if there is one, and tensors, all of one shape, some rows of their last dimension at a time.
 
     What is small, lies otherwise in memory, or is not on a CPU, comes whole.
     """
-    given = [x for x in tensors if x is not None]
-    first = given[0]
+    first = tensors[0]
+    given = tensors if mask is None else (mask, *tensors)
     whole = first.device.type != "cpu" or not all(x.is_contiguous() for x in given)
     if whole or first.numel() <= _CACHED:
-        yield tensors
+        yield mask, tensors
         return
-    rows = max(1, _CACHED // first.shape[-1])
-    parts = [None if x is None else x.view(-1, x.shape[-1]).split(rows) for x in tensors]
-    for index in range(-(-(first.numel() // first.shape[-1]) // rows)):
-        yield [None if part is None else part[index] for part in parts]
+    width = first.shape[-1]
+    rows = max(1, _CACHED // width)
+    parts = zip(*(x.view(-1, width).split(rows) for x in tensors), strict=True)
+    masks = repeat(None) if mask is None else mask.view(-1, width).split(rows)
+    yield from zip(masks, parts, strict=False)
 
 
 def ones_where(mask: Tensor, like: Tensor) -> Tensor:

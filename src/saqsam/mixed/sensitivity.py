@@ -67,7 +67,7 @@ def sensitivities(
         generator: draws them and the prompts; on the CPU.
         progress: called with the number of images done, the last of them with all.
     """
-    scales = {site: torch.zeros(len(quantizers), requires_grad=True) for site in quantizers[0]}
+    scales = {site: torch.zeros(probes, len(quantizers), requires_grad=True) for site in quantizers[0]}
     overrides: dict[Quantizer, Override] = {}
     for site, quantizer in quantizers[0].items():
         overrides[quantizer] = partial(_moved, [found[site] for found in quantizers], scales[site])
@@ -82,11 +82,10 @@ def sensitivities(
                 model, prompting, way.embedding, list(scales.values()), probes, generator
             )
             if any(site.part == ENCODER for site in scales):
-                further = way.back(gradients, list(scales.values()))
-                found = [add(*both) for both in zip(found, further, strict=True)]
-        for slopes in found:
-            for site, own in zip(scales, slopes, strict=True):
-                for width, slope in enumerate(own.tolist()):
+                found = add(found, way.back(gradients, list(scales.values())))
+        for site, slopes in zip(scales, found, strict=True):
+            for own in slopes.tolist():
+                for width, slope in enumerate(own):
                     errors[site][width] += slope**2
     progress(len(images))
     return errors, _sizes(model, quantizers[0], pixels, prompting)
@@ -100,10 +99,10 @@ def _decoder_slopes(
     scales: Sequence[Tensor],
     probes: int,
     generator: torch.Generator,
-) -> tuple[list[Gradients], list[Gradients]]:
-    """``v^T J d`` of every site and width for each of ``probes`` random ``v``, as far as the decoder goes.
+) -> tuple[Gradients, list[Gradients]]:
+    """``v^T J d`` for each of ``probes`` random ``v`` and every width, by site, as far as the decoder goes.
 
-    Also the derivatives of ``v^T masks`` with respect to the embedding, with which the encoder goes on.
+    Also the derivatives of each ``v^T masks`` with respect to the embedding, with which the encoder goes on.
 
     A few prompts at a time: the decoder's graph of a SAM-B takes half a gigabyte for each prompt.
     """
@@ -111,7 +110,7 @@ def _decoder_slopes(
     (tokens,) = prompting.tokens
     groups = tokens.split(embedding.prompts_at_once())
     parts = replace(prompting, tokens=tuple(groups))
-    found = [[torch.zeros_like(scale) for scale in scales] for _ in range(probes)]
+    found = [torch.zeros_like(scale) for scale in scales]
     to_embedding = [[torch.zeros_like(x) for x in leaf.tensors] for _ in range(probes)]
     vectors: list[tuple[Tensor, ...]] = []
     for index, group in enumerate(groups):
@@ -121,9 +120,9 @@ def _decoder_slopes(
             drawn = [torch.randn(size, generator=generator).to(output) for _ in range(probes)]
             vectors = [vector.split(len(group)) for vector in drawn]
         wanted = [(vector[index],) for vector in vectors]
-        for probe, slopes in enumerate(pulled_back((output,), wanted, [*scales, *leaf.tensors])):
-            to_embedding[probe] = add(to_embedding[probe], slopes[len(scales) :])
-            found[probe] = add(found[probe], slopes[: len(scales)])
+        shared, slopes = pulled_back((output,), wanted, scales, leaf.tensors)
+        found = add(found, shared)
+        to_embedding = [add(*both) for both in zip(to_embedding, slopes, strict=True)]
     return found, to_embedding
 
 
@@ -144,29 +143,35 @@ def _sizes(model: Model, quantizers: Mapping[Site, Quantizer], pixels: Tensor, p
 
 
 class _Moved(torch.autograd.Function):
-    """``x + t @ (rounding errors of x)`` at t = 0: forward ``x``, backward a slope for each width.
+    """``x + t @ (rounding errors of x)`` at t = 0: forward ``x``, backward slopes, a row for each vector.
 
-    Rounding errors are computed on the way back, so that ``x`` is all that is kept.
+    Rounding errors are computed on the way back, so that ``x`` is all that is kept; once for all vectors,
+    whose gradients are held until the last of them comes.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scales: Tensor, quantizers: Sequence[Quantizer]) -> Tensor:
-        del scales
         ctx.save_for_backward(x)
-        ctx.quantizers = quantizers
+        ctx.quantizers, ctx.vectors, ctx.gradients = quantizers, len(scales), []
         return x.view_as(x)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        ctx.gradients.append(gradient.flatten())
+        if len(ctx.gradients) < ctx.vectors:
+            return gradient, None, None
         (x,) = ctx.saved_tensors
-        flat = gradient.flatten()
-        slopes = [torch.dot(flat, (q.by_stage(x) - x).flatten()) for q in ctx.quantizers]
-        return gradient, torch.stack(slopes).cpu(), None
+        slopes = []
+        for quantizer in ctx.quantizers:
+            errors = quantizer.grid.round_trip(x).sub_(x).flatten()
+            slopes.append(torch.stack([torch.dot(own, errors) for own in ctx.gradients]))
+        ctx.gradients = []
+        return gradient, torch.stack(slopes, 1).cpu(), None
 
 
 def _moved(quantizers: Sequence[Quantizer], scales: Tensor, x: Tensor, value: Tensor | None) -> Tensor:
-    """``x``; what every width would change reaches ``scales`` as a gradient."""
+    """``x``; what every width would change reaches ``scales`` ``(vectors, widths)`` as a gradient."""
     del value
     return cast(Tensor, _Moved.apply(x, scales, quantizers))  # type: ignore[no-untyped-call]
 

@@ -43,21 +43,20 @@ class EncoderWay:
             self.embedding: Embedding = self._encoder.finish(state)
 
     @torch.enable_grad()
-    def back(self, gradients: Sequence[Gradients], of: Sequence[Tensor]) -> list[Gradients]:
-        """Derivatives with respect to ``of``, for each of several numbers.
+    def back(self, gradients: Sequence[Gradients], of: Sequence[Tensor]) -> Gradients:
+        """Derivatives with respect to ``of``, of the sum of several numbers.
 
         Args:
             gradients: those of each number with respect to the tensors of the embedding.
             of: tensors that steps of the encoder read besides their state; they require gradients.
         """
-        found = [[torch.zeros_like(x) for x in of] for _ in gradients]
+        found = [torch.zeros_like(x) for x in of]
 
         def step(run: Callable[[State], State], state: State, wanted: Sequence[Gradients]) -> list[Gradients]:
+            nonlocal found
             leaves = tuple(x.detach().requires_grad_(True) for x in state)
-            before = []
-            for number, own in enumerate(pulled_back(run(leaves), wanted, [*of, *leaves])):
-                found[number] = add(found[number], own[: len(of)])
-                before.append(own[len(of) :])
+            shared, before = pulled_back(run(leaves), wanted, of, leaves)
+            found = add(found, shared)
             return before
 
         wanted = step(lambda state: self._encoder.finish(state).tensors, self._states[-1], gradients)
@@ -74,9 +73,8 @@ class EncoderWay:
                 some = [[own[0][:, rows]] for own in both]
                 parts = step(run, state[:1], some)
                 wanted = [[x[0] + own[0], *own[1:]] for x, own in zip(parts, wanted, strict=True)]
-        for number, own in enumerate(pulled_back((self._encoder.start(self._pixels),), wanted, of)):
-            found[number] = add(found[number], own)
-        return found
+        shared, _ = pulled_back((self._encoder.start(self._pixels),), wanted, of, ())
+        return add(found, shared)
 
     def _parts(self, index: int) -> Iterator[tuple[slice, Callable[[State], State]]]:
         """Slices of rows of a block's output, the last ones first, and what computes them."""
@@ -94,28 +92,38 @@ class EncoderWay:
             yield rows, partial(run, rows=rows)
 
 
-def pulled_back(outputs: State, wanted: Sequence[Sequence[Tensor]], of: Sequence[Tensor]) -> list[Gradients]:
-    """Derivatives with respect to ``of`` of several numbers; zero where a number does not depend on one.
+def pulled_back(
+    outputs: State, wanted: Sequence[Sequence[Tensor]], of: Sequence[Tensor], leaves: Sequence[Tensor]
+) -> tuple[Gradients, list[Gradients]]:
+    """Derivatives of several numbers; zero where none depends on a tensor.
 
     Args:
-        outputs: computed from ``of``; their graph is used up.
+        outputs: computed from ``of`` and ``leaves``; their graph is used up.
         wanted: of each number its derivatives with respect to the outputs.
-        of: tensors that require gradients.
+        of, leaves: tensors that require gradients.
+
+    Returns:
+        Derivatives of the numbers' sum with respect to ``of``, and of each number with respect to ``leaves``.
     """
+    shared = [torch.zeros_like(x) for x in of]
     if not any(x.requires_grad for x in outputs):
-        return [[torch.zeros_like(x) for x in of] for _ in wanted]
+        return shared, [[torch.zeros_like(x) for x in leaves] for _ in wanted]
     tracked = [index for index, x in enumerate(outputs) if x.requires_grad]
     found = []
     for number, own in enumerate(wanted):
         slopes = torch.autograd.grad(
             [outputs[index] for index in tracked],
-            of,
+            (*of, *leaves),
             [own[index] for index in tracked],
             retain_graph=number < len(wanted) - 1,
             allow_unused=True,
         )
-        found.append([torch.zeros_like(x) if y is None else y for x, y in zip(of, slopes, strict=True)])
-    return found
+        filled = [
+            torch.zeros_like(x) if y is None else y for x, y in zip((*of, *leaves), slopes, strict=True)
+        ]
+        shared = add(shared, filled[: len(of)])
+        found.append(filled[len(of) :])
+    return shared, found
 
 
 def add(left: Sequence[Tensor], right: Sequence[Tensor]) -> Gradients:
