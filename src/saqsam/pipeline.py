@@ -115,7 +115,6 @@ def quantize_model(
     if not images:
         raise UsageError("calibration needs at least one image with at least one prompt")
     run = _Run(model, recipe, plan_to_store(model, recipe), images, progress, directory)
-    attach(model, run.plan, float_rel_pos_query=recipe.rel_pos_query == "float")
     if not run.restore_calibration():
         run.calibrate()
         run.keep_calibration()
@@ -150,8 +149,6 @@ def calibrated_copies(
         _Run(copied, recipe, plan_sites(model, recipe), images, progress, None)
         for copied, recipe in zip(_copies(model, len(recipes)), recipes, strict=True)
     ]
-    for run, recipe in zip(runs, recipes, strict=True):
-        attach(run.model, run.plan, float_rel_pos_query=recipe.rel_pos_query == "float")
     first, *others = runs
     first.fold_encoder()
     encoded = first.observe_encoder(others)
@@ -175,13 +172,12 @@ def tried_calibration(
 ) -> tuple[Model, Report]:
     """``model``, calibrated in place with its weights still float, and what each stage took."""
     run = _Run(model, recipe, plan_sites(model, recipe), images, progress, None)
-    attach(run.model, run.plan, float_rel_pos_query=recipe.rel_pos_query == "float")
     run.calibrate()
     return run.model, run.report
 
 
 class _Run:
-    """The stages of one quantization; each method is one stage."""
+    """The stages of one quantization of a float model, which gets its quantizers; each method is one stage."""
 
     def __init__(
         self,
@@ -193,6 +189,7 @@ class _Run:
         directory: RunDirectory | None,
     ) -> None:
         check_folds(model, recipe.folds)
+        attach(model, plan, float_rel_pos_query=recipe.rel_pos_query == "float")
         self.directory = directory
         self.model, self.recipe, self.plan = model, recipe, plan
         self.images, self.progress = images, progress

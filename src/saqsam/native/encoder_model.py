@@ -12,7 +12,7 @@ from saqsam.families.record import Config
 from saqsam.graphs.decoder_model import SharedOnnxSam
 from saqsam.graphs.model import Embeddings
 from saqsam.graphs.sam2_shared_model import SharedOnnxSam2
-from saqsam.native.families import ImageEncoder, encoded
+from saqsam.native.families import ImageEncoder, encoded, features_of
 
 
 class NativeEncoderSam(SharedOnnxSam):
@@ -40,5 +40,4 @@ class NativeEncoderSam2(NativeEncoderSam, SharedOnnxSam2):
     def get_image_embeddings(self, pixel_values: Tensor) -> list[Tensor]:
         """As of ``OnnxSam2``."""
         self.check_pixels(pixel_values)
-        found = encoded(self.native, pixel_values)
-        return [*found.features, found.main]
+        return features_of(self.native, pixel_values)

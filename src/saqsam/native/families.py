@@ -64,3 +64,9 @@ def on_kernels(family: Family) -> OnKernels | None:
 def encoded(encoder: ImageEncoder, pixel_values: Tensor) -> Embedding:
     """``(B, 3, S, S)`` to embeddings, one image after the other."""
     return Embedding.cat([Embedding.of(encoder.encode(one)) for one in pixel_values.float().split(1)])
+
+
+def features_of(encoder: ImageEncoder, pixel_values: Tensor) -> list[Tensor]:
+    """``(B, 3, S, S)`` to features as ``Sam2Model.get_image_embeddings`` gives them, the main ones last."""
+    found = encoded(encoder, pixel_values)
+    return [*found.features, found.main]

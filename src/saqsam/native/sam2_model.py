@@ -8,7 +8,7 @@ from torch import Tensor
 
 from saqsam.families.embedding import Embedding
 from saqsam.graphs.sam2_model import OnnxSam2
-from saqsam.native.families import encoded
+from saqsam.native.families import features_of
 from saqsam.native.model import NativeSam
 
 _NO_POINT = -1.0
@@ -20,8 +20,7 @@ class NativeSam2(NativeSam, OnnxSam2):
     def get_image_embeddings(self, pixel_values: Tensor) -> list[Tensor]:
         """As of ``OnnxSam2``."""
         self.check_pixels(pixel_values)
-        found = encoded(self.native, pixel_values)
-        return [*found.features, found.main]
+        return features_of(self.native, pixel_values)
 
     def answers_of(
         self, image: Embedding, coords: Tensor, labels: Tensor, mask: Tensor | None, kept: slice
