@@ -177,7 +177,7 @@ def tried_calibration(
 
 
 class _Run:
-    """The stages of one quantization of a float model, which gets its quantizers; each method is one stage."""
+    """The stages of quantizing a float model, to which quantizers are attached; each method is one stage."""
 
     def __init__(
         self,
