@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from saqsam.grids.grid import Grid, Place, scale_problem, zero_point_problem
 from saqsam.grids.packed import PackedActivation
+from saqsam.grids.pieces import ones_where, select
 from saqsam.grids.registry import register_grid
 
 MOST_LOG_LEVELS = 16
@@ -193,9 +194,10 @@ class _StraightThrough(torch.autograd.Function):
         to_knee = torch.where(inside, error * ~even, levels[0] + scale[0] * even) / scale[0]
         to_step = torch.where(inside, error / scale[1], float(2**bits - 1 - log_levels)) * even
         if mask is not None:
-            output = torch.where(mask, output, x)
-            to_knee *= mask
-            to_step *= mask
+            chosen = ones_where(mask, x)
+            output = select(chosen, output, x)
+            to_knee *= chosen
+            to_step *= chosen
             inside |= ~mask
         ctx.save_for_backward(to_knee, to_step, inside)
         return output
@@ -204,7 +206,7 @@ class _StraightThrough(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         to_knee, to_step, inside = ctx.saved_tensors
-        to_x = gradient * inside if ctx.needs_input_grad[0] else None
+        to_x = gradient * ones_where(inside, gradient) if ctx.needs_input_grad[0] else None
         to_scale = None
         if ctx.needs_input_grad[1]:
             flat = gradient.flatten()
