@@ -53,7 +53,7 @@ def test_every_method_ends_audited_and_no_worse(
 
 
 def test_learning_in_half_precision_helps_and_ends_on_the_grid(quantized: Quantized) -> None:
-    settings = ("reconstruct.iterations=14", "reconstruct.weight_rate=0.08", "reconstruct.scale_rate=0.01")
+    settings = ("reconstruct.iterations=28", "reconstruct.weight_rate=0.08", "reconstruct.scale_rate=0.01")
     full, _ = quantized("saq-sam-w4a4", *settings)
     half, report = quantized("saq-sam-w4a4", *settings, "reconstruct.autocast=true")
     assert {unit["kept"] for unit in report.units} == {"learned"}
