@@ -104,6 +104,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=32)
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--recipe", default="saq-sam-star-w4a4")
+    parser.add_argument("--cache-gb", type=float, help="activations beyond it go to files; see quantize")
     parser.add_argument("--model", default="sam_b", choices=["sam_b", "tiny", "small", "base_plus", "large"])
     options = parser.parse_args()
     if any(os.environ.get(key) != value for key, value in MALLOC.items()):
@@ -124,7 +125,14 @@ def main() -> None:
         images = api.calibration_images(recipe, options.images, annotations)
         encoding, decoding = float_seconds(model, images)
         start = time.perf_counter()
-        packed = api.quantize(Sam(model, options.model), recipe, options.images, annotations, progress=told)
+        packed = api.quantize(
+            Sam(model, options.model),
+            recipe,
+            options.images,
+            annotations,
+            progress=told,
+            cache_gb=options.cache_gb,
+        )
         seconds = time.perf_counter() - start
         file = Path(directory) / "b.safetensors"
         packed.save(file)

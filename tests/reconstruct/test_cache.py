@@ -128,6 +128,24 @@ def test_the_budget_comes_back_with_what_is_dropped(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_what_passes_through_is_kept_once(tmp_path: Path) -> None:
+    """As the finer levels of a SAM 2 do, in memory and in files."""
+    for budget, place in ((None, "in_memory"), (0.0, "in_files")):
+        cache = Cache(budget, tmp_path)
+        first = cache.keep((torch.zeros(10), torch.ones(100)) for _ in range(2))
+        second = cache.keep((state[0] + 1, state[1]) for state in first)
+        assert getattr(cache, place) == 2 * (40 + 400 + 40)
+        first.drop(0)
+        del first
+        gc.collect()
+        assert cache.in_memory == (2 * 440 if budget is None else 0)
+        assert torch.equal(second[1][1], torch.ones(100))
+        del second
+        gc.collect()
+        assert cache.in_memory == 0
+        cache.close()
+
+
 def test_a_budget_below_nothing_is_refused(run: Callable[..., Sam]) -> None:
     for budget in (-1.0, float("nan")):
         with pytest.raises(UsageError, match="cache_gb"):

@@ -15,6 +15,7 @@ import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
@@ -36,9 +37,7 @@ class Kept(Sequence[State]):
         self._cache = cache
         self._states: list[State] = []
         self._devices: list[torch.device] = []
-        self._held: list[int] = []
-        self._in_memory = [0]
-        weakref.finalize(self, cache.release, self._in_memory)
+        weakref.finalize(self, _let_go, cache, self._states)
 
     def append(self, state: State) -> None:
         """Add the next image's state.
@@ -46,23 +45,13 @@ class Kept(Sequence[State]):
         Raises:
             OutOfDisk: it has to go into a file, and there is no room for it.
         """
-        own = tuple(_own(tensor) for tensor in state)
-        size = sum(tensor.nbytes for tensor in own)
-        self._devices.append(own[0].device)
-        if self._cache.take(size):
-            self._in_memory[0] += size
-            self._held.append(size)
-            self._states.append(own)
-        else:
-            self._held.append(0)
-            self._states.append(tuple(self._cache.in_file(tensor) for tensor in own))
+        self._devices.append(state[0].device)
+        self._states.append(tuple(self._cache.hold(tensor) for tensor in state))
 
     def drop(self, image: int) -> None:
         """Give up one image's state, and the memory that it takes; asked for again, it is an empty tuple."""
-        if self._held[image]:
-            self._in_memory[0] -= self._held[image]
-            self._cache.release([self._held[image]])
-        self._held[image], self._states[image] = 0, ()
+        _let_go(self._cache, [self._states[image]])
+        self._states[image] = ()
 
     def __len__(self) -> int:
         return len(self._states)
@@ -80,6 +69,15 @@ class Kept(Sequence[State]):
         return tuple(tensor.to(device) for tensor in self._states[image])
 
 
+@dataclass
+class _Holding:
+    """A tensor that is kept, by how many lists, and the bytes of the budget that it takes."""
+
+    tensor: Tensor
+    size: int
+    lists: int = 0
+
+
 class Cache:
     """Where all ``Kept`` of one run share a budget.
 
@@ -93,6 +91,7 @@ class Cache:
         self.directory = directory
         self.in_memory = 0
         self.in_files = 0
+        self._holdings: dict[int, _Holding] = {}
         self._files: Path | None = None
 
     def keep(self, states: Iterable[State]) -> Kept:
@@ -106,16 +105,32 @@ class Cache:
         """Room for states to come."""
         return Kept(self)
 
-    def take(self, size: int) -> bool:
-        """Take ``size`` bytes of the budget, if they are left."""
-        if self.in_memory + size > self.budget:
-            return False
-        self.in_memory += size
-        return True
+    def hold(self, tensor: Tensor) -> Tensor:
+        """The tensor, or its like in a file, for one more list.
 
-    def release(self, taken: list[int]) -> None:
-        """Give back bytes of the budget."""
-        self.in_memory -= taken[0]
+        What other lists keep is kept once: the finer levels of a SAM 2 pass through most blocks as they are,
+        and are larger than all that those blocks change.
+
+        Raises:
+            OutOfDisk: it has to go into a file, and there is no room for it.
+        """
+        holding = self._holdings.get(id(tensor))
+        if holding is None:
+            own = _own(tensor)
+            size = own.nbytes if self.in_memory + own.nbytes <= self.budget else 0
+            holding = _Holding(own if size or not own.nbytes else self.in_file(own), size)
+            self.in_memory += size
+            self._holdings[id(holding.tensor)] = holding
+        holding.lists += 1
+        return holding.tensor
+
+    def let_go(self, tensor: Tensor) -> None:
+        """One list less keeps a tensor that ``hold`` returned."""
+        holding = self._holdings[id(tensor)]
+        holding.lists -= 1
+        if not holding.lists:
+            self.in_memory -= holding.size
+            del self._holdings[id(tensor)]
 
     def in_file(self, tensor: Tensor) -> Tensor:
         """The same tensor on the CPU, its bytes in a file.
@@ -162,6 +177,13 @@ def opened_cache(budget: float | None, directory: Path | None) -> Iterator[Cache
         yield cache
     finally:
         cache.close()
+
+
+def _let_go(cache: Cache, states: list[State]) -> None:
+    """Nobody asks for these states any more."""
+    for state in states:
+        for tensor in state:
+            cache.let_go(tensor)
 
 
 def _made(directory: Path | None) -> Path:
