@@ -31,8 +31,8 @@ def measure(file: Path, engine: str) -> None:
     import numpy as np
 
     import saqsam
-    from saqsam.bench.memory import keep_freed_memory
     from saqsam.bench.peak import peak_bytes
+    from saqsam.freed_memory import keep_freed_memory
 
     keep_freed_memory()
     sam = saqsam.load(file, engine=engine)

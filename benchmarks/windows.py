@@ -13,8 +13,8 @@ from statistics import median
 import torch
 from transformers import SamConfig, SamModel
 
-from saqsam.bench.memory import keep_freed_memory
 from saqsam.families.sam_encoder import SamEncoder
+from saqsam.freed_memory import keep_freed_memory
 
 ROUNDS = 15
 

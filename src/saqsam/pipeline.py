@@ -19,6 +19,7 @@ from saqsam.families.embedding import Embedding
 from saqsam.families.record import Model
 from saqsam.folds.apply import FoldRecord, fold_decoder, fold_encoder
 from saqsam.folds.exact import check_folds
+from saqsam.freed_memory import give_back_freed_memory
 from saqsam.jobs.directory import RunDirectory
 from saqsam.models.attach import all_quantizers, attach
 from saqsam.models.lookup import layer_at
@@ -229,6 +230,7 @@ class _Run:
     def timed(self, stage: str, action: Callable[[], _T]) -> _T:
         start = time.perf_counter()
         result = action()
+        give_back_freed_memory()
         self.report.seconds[stage] = time.perf_counter() - start
         return result
 

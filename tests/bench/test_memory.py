@@ -11,7 +11,7 @@ import pytest
 
 _PROBE = """
 import resource, sys, torch
-from saqsam.bench.memory import keep_freed_memory
+from saqsam.freed_memory import keep_freed_memory
 print(keep_freed_memory() if sys.argv[1] == "keep" else None)
 x = torch.zeros(9 << 20)  # above 32 MB, where glibc stops learning by itself
 def faults():
@@ -39,6 +39,34 @@ def test_freed_memory_is_used_again() -> None:
     said, kept = probe("keep")
     assert said == "True"
     assert kept < probe("leave")[1] / 2
+
+
+_GIVING_BACK = """
+import torch
+from saqsam.freed_memory import give_back_freed_memory, keep_freed_memory
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1])
+keep_freed_memory()
+before = resident()
+held = [torch.ones(1 << 20) for _ in range(100)]
+last = torch.ones(1)  # above what is freed below
+most = resident()
+del held
+kept = resident()
+give_back_freed_memory()
+print(most - before, kept - before, resident() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_freed_memory_is_given_back_when_asked() -> None:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    command = [sys.executable, "-c", _GIVING_BACK]
+    done = subprocess.run(command, env=clean, capture_output=True, text=True, check=True).stdout.split()
+    most, kept, left = map(int, done)
+    assert kept > most / 2
+    assert left < most / 10
 
 
 def test_what_the_environment_says_counts() -> None:

@@ -12,8 +12,8 @@ def main() -> None:
     # A terminated run unwinds like an interrupted one, so that temporary files go away.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
-    from saqsam.bench.memory import keep_freed_memory
     from saqsam.cli.app import run
+    from saqsam.freed_memory import keep_freed_memory
 
     keep_freed_memory()
     raise SystemExit(run())

@@ -10,6 +10,7 @@ import torch
 
 from saqsam.calibrate.images import CalibrationImage
 from saqsam.families.record import Model
+from saqsam.freed_memory import give_back_freed_memory
 from saqsam.mixed.allocate import allocate
 from saqsam.mixed.sensitivity import sensitivities
 from saqsam.models.attach import all_quantizers
@@ -64,6 +65,7 @@ def allocate_bits(
             progress("mixed precision", done, steps)
 
     first, *others = calibrated_copies(model, recipes, images, observed)
+    give_back_freed_memory()
     quantizers = [all_quantizers(first), *map(all_quantizers, others)]
     del others  # their weights are those of the first
     draw = seeded(recipe.calibration.seed, "mixed precision")
@@ -72,6 +74,8 @@ def allocate_bits(
         progress("mixed precision", len(images) + done, steps)
 
     errors, sizes = sensitivities(first, quantizers, images, settings.probes, draw, measured)
+    del first, quantizers
+    give_back_freed_memory()
     chosen: dict[str, int] = {}
     for part in (sizes.weights, sizes.activations):
         mine = {site.name: size for site, size in part.items() if site.name in free}

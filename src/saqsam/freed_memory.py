@@ -1,4 +1,7 @@
-"""Keeps freed memory in this process: glibc gives large tensors back to the system after every operation."""
+"""What becomes of freed memory, where the C library is glibc: it is kept for the next tensor, or given back.
+
+By itself glibc gives large tensors back to the system after every operation.
+"""
 
 from __future__ import annotations
 
@@ -32,3 +35,16 @@ def keep_freed_memory() -> bool:
         library.mallopt(_M_MMAP_THRESHOLD, _LEGACY_THRESHOLD)
     )
     return done and bool(library.mallopt(_M_TRIM_THRESHOLD, _THRESHOLD))
+
+
+def give_back_freed_memory() -> None:
+    """Return to the system what this process has freed and still holds.
+
+    For between two stages that need tensors of other sizes: those of the second do not fit into the gaps that
+    the first left, so that a process that keeps freed memory would come to hold both. Nothing else changes; on
+    other systems and C libraries nothing happens.
+    """
+    if sys.platform == "linux":
+        library = ctypes.CDLL(None)
+        if hasattr(library, "malloc_trim"):
+            library.malloc_trim(0)
