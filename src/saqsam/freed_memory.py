@@ -41,8 +41,8 @@ def give_back_freed_memory() -> None:
     """Return to the system what this process has freed and still holds.
 
     For between two stages that need tensors of other sizes: those of the second do not fit into the gaps that
-    the first left, so that a process that keeps freed memory would come to hold both. Nothing else changes; on
-    other systems and C libraries nothing happens.
+    the first left, so that a process that keeps freed memory would come to hold both. Nothing else changes,
+    and on other systems and C libraries nothing happens.
     """
     if sys.platform == "linux":
         library = ctypes.CDLL(None)
