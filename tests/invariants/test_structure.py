@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2] / "src" / "saqsam"
 FILES = sorted(ROOT.rglob("*.py"))
 
 FLOW = (
-    ("errors", "torch_state", "quiet", "visible"),
+    ("errors", "torch_state", "freed_memory", "quiet", "visible"),
     ("files", "extras"),
     ("grids", "images", "scenes"),
     ("recipe",),
@@ -115,7 +115,7 @@ def test_contributing_lists_the_units_in_this_order() -> None:
 def test_contributings_map_shows_every_unit_and_names_files_that_are_there() -> None:
     text = (ROOT.parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
     drawn = set(re.findall(r"\w+", text[text.index("```\nannotations") : text.index("| to add |")]))
-    for_all = {"errors", "torch_state", "quiet", "visible", "files", "extras"}
+    for_all = {"errors", "torch_state", "freed_memory", "quiet", "visible", "files", "extras"}
     assert RANK.keys() - for_all <= drawn
     named = re.findall(r"`(\w+/\w+\.py)`", text)
     assert named
