@@ -50,7 +50,6 @@ def resident():
 keep_freed_memory()
 before = resident()
 held = [torch.ones(1 << 20) for _ in range(100)]
-last = torch.ones(1)  # above what is freed below
 most = resident()
 del held
 kept = resident()

@@ -45,14 +45,22 @@ def test_affine_values_and_gradients(seed: int, bits: int, scale: float, origin:
     assert s.grad.item() == pytest.approx((upstream * to_scale * taken).sum().item(), rel=1e-4, abs=1e-3)
 
 
-@given(seed=st.integers(0, 999), bits=st.integers(2, 8), tau=st.sampled_from([1, 2, 4]), mixed=st.booleans())
-@settings(max_examples=30, deadline=None)
-def test_log2_values_and_gradients(seed: int, bits: int, tau: int, mixed: bool) -> None:
+@given(
+    seed=st.integers(0, 999),
+    bits=st.integers(2, 8),
+    tau=st.sampled_from([1, 2, 4]),
+    mixed=st.booleans(),
+    flat=st.booleans(),
+)
+@settings(max_examples=40, deadline=None)
+def test_log2_values_and_gradients(seed: int, bits: int, tau: int, mixed: bool, flat: bool) -> None:
+    """``flat``: with values at which the grid has no slope."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.softmax(3 * torch.randn(4, 30, generator=generator), -1)
-    x[0, 0] = 0.0
+    if flat:
+        x[0, :2] = torch.tensor([0.0, 0.9])
     x.requires_grad_()
-    scale = torch.tensor(0.5)
+    scale = torch.tensor(0.5 if flat else 1.0)
     mask = torch.rand(4, 30, generator=generator) < 0.5 if mixed else None
 
     found = Log2(bits, scale, tau).differentiable(x, mask)

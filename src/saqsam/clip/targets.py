@@ -18,6 +18,7 @@ from torch import Tensor
 
 from saqsam.families.decoder_attention import QuantDecoderAttention
 from saqsam.grids.affine import affine_parameters, affine_round_trip
+from saqsam.grids.pieces import CACHED
 from saqsam.models.lookup import quantized
 from saqsam.modules.layers import QuantizedLayer
 from saqsam.modules.quantizer import Quantizer
@@ -25,8 +26,6 @@ from saqsam.modules.sampling import spread
 
 QUERY_INPUT, KEY_INPUT, QUERY, KEY = range(4)
 Interval = tuple[float, float]
-_TOGETHER = 1 << 20
-"""Values of a query or key tensor that are worked on together: four megabytes."""
 _MANY, _EVERY = 1 << 21, 7
 """Of how many values a sample is sorted, and which."""
 
@@ -101,7 +100,7 @@ class AttentionCase:
         query, key, prompts = self.query, self.key, self.prompts
         if query.shape[1] == key.shape[1] == prompts:
             query, key, prompts = query.flatten(0, 1)[:, None], key.flatten(0, 1)[:, None], 1
-        together = max(1, _TOGETHER // max(query[0].numel(), key[0].numel()))
+        together = max(1, CACHED // max(query[0].numel(), key[0].numel()))
         pairs = zip(query.split(together), key.split(together), strict=True)
         return [AttentionCase(self.attention, q, k, prompts, self.clips) for q, k in pairs]
 

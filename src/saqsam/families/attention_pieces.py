@@ -14,15 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from saqsam.grids.pieces import CACHED
 from saqsam.modules.attention import AttentionQuantizers
 from saqsam.modules.quantizer import Stage
 from saqsam.modules.sampling import SAMPLED_MAPS, SAMPLED_QUERIES, spread
 
 _CHUNK = 1 << 25
 """Elements of the attention map held at once."""
-_CACHED = 1 << 20
-"""Elements of the map that are quantized together on a CPU: four megabytes, which stay in its cache."""
-
 
 Added = tuple[Tensor, Tensor]
 """What queries add to scores of keys in each row ``(maps, N, H)``, and in each column ``(maps, N, W)``."""
@@ -126,7 +124,7 @@ def _bias(by_row: Tensor, by_column: Tensor) -> Tensor:
 
 def _together(x: Tensor) -> int:
     """Elements of the map to quantize together: a GPU wants few large operations."""
-    return _CACHED if x.device.type == "cpu" else _CHUNK
+    return CACHED if x.device.type == "cpu" else _CHUNK
 
 
 def by_head(x: Tensor, heads: int) -> Tensor:

@@ -8,6 +8,7 @@ formula of ONNX ``QuantizeLinear`` and gives the same codes bit for bit, which
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self, cast
 
 import numpy as np
@@ -222,7 +223,7 @@ class _StraightThrough(torch.autograd.Function):
         output, slope = torch.empty_like(x), torch.empty_like(x)
         inside = torch.empty_like(x, dtype=torch.bool)
         for coins, (part, *found) in in_pieces(mask, x, output, slope, inside):
-            _with_slopes(part, coins, (found[0], found[1], found[2]), scale, zero_point, bits)
+            _with_slopes(part, coins, found, scale, zero_point, bits)
         ctx.save_for_backward(slope, inside)
         ctx.by_channel = scale.ndim > 0
         return output
@@ -242,12 +243,12 @@ class _StraightThrough(torch.autograd.Function):
 def _with_slopes(
     x: Tensor,
     mask: Tensor | None,
-    found: tuple[Tensor, Tensor, Tensor],
+    found: Sequence[Tensor],
     scale: Tensor,
     zero_point: Tensor,
     bits: int,
 ) -> None:
-    """Write ``x`` on the grid, its derivative by the scale, and where that by ``x`` is one, not zero."""
+    """Write to ``found``: ``x`` on the grid, its derivative by the scale, where that by ``x`` is not 0."""
     output, slope, inside = found
     steps = x / scale
     codes = steps.round()

@@ -184,18 +184,28 @@ class Log2(Grid):
         return graph.add("Clip", steps, graph.constant(0), graph.constant(2**self.bits - 1))
 
 
+def _has_flat(codes: Tensor) -> bool:
+    """Whether any value lies where the grid has no slope; assumed of what is not on a CPU.
+
+    Other devices would have to finish all their work to tell.
+    """
+    if codes.device.type != "cpu":
+        return True
+    first, last = (float(end) for end in codes.aminmax())
+    return not (first >= 0 and last < math.inf)
+
+
 class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, tau: int, bits: int, mask: Tensor | None) -> Tensor:
         codes = x.div(scale).log2_().mul_(-tau).round_()
-        first, last = (float(end) for end in codes.aminmax())
         clamped = codes.clamp(0, 2**bits - 1)
         output = _values_of_whole(clamped, scale, tau, bits)
         chosen = None if mask is None else ones_where(mask, x)
         if chosen is not None:
             output = select(chosen, output, x)
         ratio = output / x  # 1 where the coin left x alone, 0 where the code is that of zero
-        if not (first >= 0 and last < math.inf):
+        if _has_flat(codes):
             # Above its largest value the grid is flat; zero has an infinite code, and 0 / 0 is no number.
             flat = codes.neg().clamp_(0.0, 1.0) + codes.sub(_BEYOND).clamp_(0.0, 1.0)
             left = torch.zeros_like(x) if chosen is None else chosen.neg_().add_(1.0)

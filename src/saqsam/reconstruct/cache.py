@@ -117,9 +117,9 @@ class Cache:
         holding = self._holdings.get(id(tensor))
         if holding is None:
             own = _own(tensor)
-            size = own.nbytes if self.in_memory + own.nbytes <= self.budget else 0
-            holding = _Holding(own if size or not own.nbytes else self.in_file(own), size)
-            self.in_memory += size
+            fits = self.in_memory + own.nbytes <= self.budget
+            holding = _Holding(own, own.nbytes) if fits else _Holding(self.in_file(own), 0)
+            self.in_memory += holding.size
             self._holdings[id(holding.tensor)] = holding
         holding.lists += 1
         return holding.tensor
