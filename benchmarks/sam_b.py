@@ -105,6 +105,8 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--recipe", default="saq-sam-star-w4a4")
     parser.add_argument("--cache-gb", type=float, help="activations beyond it go to files; see quantize")
+    parser.add_argument("--set", action="append", default=[], help="a key of the recipe and its value")
+    parser.add_argument("--run", type=Path, help="folder from which a run cut short goes on")
     parser.add_argument("--model", default="sam_b", choices=["sam_b", "tiny", "small", "base_plus", "large"])
     options = parser.parse_args()
     if any(os.environ.get(key) != value for key, value in MALLOC.items()):
@@ -117,7 +119,11 @@ def main() -> None:
 
     torch.set_num_threads(2)
     model = random_model(options.model)
-    settings = (f"calibration.images={options.count}", f"calibration.prompts={options.prompts}")
+    settings = (
+        f"calibration.images={options.count}",
+        f"calibration.prompts={options.prompts}",
+        *options.set,
+    )
     recipe = load_recipe(options.recipe, settings=settings)
     with tempfile.TemporaryDirectory() as directory:
         annotations = Path(directory) / "boxes.json"
@@ -131,6 +137,7 @@ def main() -> None:
             options.images,
             annotations,
             progress=told,
+            run_dir=options.run,
             cache_gb=options.cache_gb,
         )
         seconds = time.perf_counter() - start

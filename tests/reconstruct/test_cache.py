@@ -146,6 +146,21 @@ def test_what_passes_through_is_kept_once(tmp_path: Path) -> None:
         cache.close()
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is told by Linux")
+def test_files_that_were_read_do_not_stay_in_memory(tmp_path: Path) -> None:
+    def of_files() -> int:
+        words = Path("/proc/self/status").read_text().split()
+        return int(words[words.index("RssFile:") + 1]) * 1024
+
+    cache, one = Cache(0.0, tmp_path), 8_000_000
+    before = of_files()
+    first, second = (cache.keep((torch.ones(one // 4),) for _ in range(8)) for _ in range(2))
+    for (x,), (y,) in zip(first, second, strict=True):
+        assert torch.equal(x, y)
+    assert of_files() - before < 4 * one
+    cache.close()
+
+
 def test_a_budget_below_nothing_is_refused(run: Callable[..., Sam]) -> None:
     for budget in (-1.0, float("nan")):
         with pytest.raises(UsageError, match="cache_gb"):

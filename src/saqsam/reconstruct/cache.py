@@ -2,13 +2,15 @@
 
 A mapped file holds the very bytes of a tensor with its strides, so results do not depend on the budget. Where
 the system allows it, a file loses its name as soon as it is mapped: its space is free again when its tensor
-is, even if the process is killed.
+is, even if the process is killed. Pages of mapped files leave the process when another state is asked for;
+otherwise they would count as its memory until their list is gone.
 """
 
 from __future__ import annotations
 
 import errno
 import math
+import mmap
 import os
 import shutil
 import tempfile
@@ -65,17 +67,23 @@ class Kept(Sequence[State]):
     def __getitem__(self, image: int | slice) -> State | list[State]:
         if isinstance(image, slice):
             return [self[index] for index in range(*image.indices(len(self)))]
+        self._cache.give_back_pages()
         device = self._devices[image]
         return tuple(tensor.to(device) for tensor in self._states[image])
 
 
 @dataclass
 class _Holding:
-    """A tensor that is kept, by how many lists, and the bytes of the budget that it takes."""
+    """A tensor that is kept, its file if it has one, and how many lists keep it."""
 
     tensor: Tensor
-    size: int
+    file: mmap.mmap | None = None
     lists: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of the budget that it takes."""
+        return self.tensor.nbytes if self.file is None else 0
 
 
 class Cache:
@@ -118,7 +126,7 @@ class Cache:
         if holding is None:
             own = _own(tensor)
             fits = self.in_memory + own.nbytes <= self.budget
-            holding = _Holding(own, own.nbytes) if fits else _Holding(self.in_file(own), 0)
+            holding = _Holding(own) if fits else _Holding(*self.in_file(own))
             self.in_memory += holding.size
             self._holdings[id(holding.tensor)] = holding
         holding.lists += 1
@@ -132,8 +140,15 @@ class Cache:
             self.in_memory -= holding.size
             del self._holdings[id(tensor)]
 
-    def in_file(self, tensor: Tensor) -> Tensor:
-        """The same tensor on the CPU, its bytes in a file.
+    def give_back_pages(self) -> None:
+        """Leave what was read from files to the system; it is read again when it is asked for."""
+        if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+            for holding in list(self._holdings.values()):  # a list that is let go of meanwhile changes them
+                if holding.file is not None:
+                    holding.file.madvise(mmap.MADV_DONTNEED)
+
+    def in_file(self, tensor: Tensor) -> tuple[Tensor, mmap.mmap]:
+        """The same tensor on the CPU, its bytes in a file, and the mapping of that file.
 
         Args:
             tensor: has its storage for itself; see ``_own``.
@@ -146,8 +161,10 @@ class Cache:
             if self._files is None:
                 self._files = _made(self.directory)
             handle, name = tempfile.mkstemp(dir=self._files, suffix=".part")
-            with os.fdopen(handle, "wb") as file:
+            with os.fdopen(handle, "r+b") as file:
                 file.write(data.numpy().data)
+                file.flush()
+                mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         except OSError as error:
             if error.errno not in _FULL:
                 raise
@@ -156,11 +173,11 @@ class Cache:
                 "make room, allow more memory with --cache-gb, or use fewer calibration.images; "
                 "finished parts of a run are kept, the same command goes on from there"
             ) from error
-        mapped = torch.from_file(name, shared=False, size=tensor.numel(), dtype=tensor.dtype)
         if os.name == "posix":  # elsewhere a mapped file keeps its name, until ``close``
             Path(name).unlink()
         self.in_files += tensor.nbytes
-        return mapped.as_strided(tensor.shape, tensor.stride())
+        mapped = torch.frombuffer(mapping, dtype=tensor.dtype)
+        return mapped.as_strided(tensor.shape, tensor.stride()), mapping
 
     def close(self) -> None:
         """Remove the directory of files."""
