@@ -22,10 +22,11 @@ from saqsam.native.attention import Levels, Operands
 from saqsam.native.crossing import Crossing, Projection
 from saqsam.native.decoder import NativeDecoder
 from saqsam.native.encoder_model import NativeEncoderSam
-from saqsam.native.image import Asked, ImageStep, Norm
+from saqsam.native.image import Asked, ImageStep
 from saqsam.native.kernels import Kernels
 from saqsam.native.layer import Columns, Layer
 from saqsam.native.library import levels_here
+from saqsam.native.norm import DecoderNorm
 from saqsam.native.supported import unsupported_decoder
 from saqsam.pack.file import PackedWeight, read_packed
 from saqsam.prompts.prompts import Prompts
@@ -120,7 +121,7 @@ def test_attention_between_image_and_tokens(
     rows = [one.unflatten(0, (2, -1)) for one in (query, *side.codes[:2])]
     assert different(found, gathered(crossing, *rows)) <= (0 if grid == "affine" else 0.02)
 
-    norm = Norm(*torch.randn(2, channels, generator=generator), 1e-5)
+    norm = DecoderNorm(*torch.randn(2, channels, generator=generator), 1e-5)
     rows = [one.unflatten(0, (2, -1)) for one in (side.codes[2], key, value)]
     wanted = norm(gathered(crossing, *rows) + x.view(2, image, -1)).flatten(0, 1)
     ImageStep(kernels, positions, asked, crossing, norm).run(side, key, value, tokens, side)

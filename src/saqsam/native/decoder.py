@@ -10,9 +10,10 @@ from torch import Tensor
 
 from saqsam.graphs.source import Source
 from saqsam.native.crossing import Crossing, Projection
-from saqsam.native.image import Asked, ImageSide, ImageStep, Norm
+from saqsam.native.image import Asked, ImageSide, ImageStep
 from saqsam.native.kernels import Kernels
 from saqsam.native.masks import FinerLevels, Masks
+from saqsam.native.norm import DecoderNorm
 from saqsam.native.parts import Parts
 from saqsam.native.prompts import Prompts
 
@@ -30,7 +31,7 @@ class TwoWayLayer:
     to_image: Crossing
     mlp: tuple[Projection, Projection]
     to_tokens: Crossing
-    norms: tuple[Norm, ...]
+    norms: tuple[DecoderNorm, ...]
 
 
 class NativeDecoder:
@@ -53,7 +54,7 @@ class NativeDecoder:
                 Crossing.of(parts, layer.tokens_to_image),
                 (Projection.of(parts, layer.mlp_in), Projection.of(parts, layer.mlp_out)),
                 Crossing.of(parts, layer.image_to_tokens),
-                tuple(Norm.of(parts, path, epsilon) for path in layer.norms),
+                tuple(DecoderNorm.of(parts, path, epsilon) for path in layer.norms),
             )
             for layer in names.layers
         ]
@@ -62,7 +63,7 @@ class NativeDecoder:
             ImageStep(kernels, self._positions, self._asked(index + 1), layer.to_tokens, layer.norms[3])
             for index, layer in enumerate(self.layers)
         ]
-        self._final_norm = Norm.of(parts, names.final_norm, _LAST_NORM_EPSILON)
+        self._final_norm = DecoderNorm.of(parts, names.final_norm, _LAST_NORM_EPSILON)
 
     def image_side(self, embedding: Tensor, dense: Tensor) -> ImageSide:
         """What the first layer sees of an image ``(1, C, g, g)``, with what ``Prompts.dense`` made."""

@@ -6,32 +6,13 @@ import ctypes
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from saqsam.native.crossing import Crossing, Projection
 from saqsam.native.jobs import ImageJob
 from saqsam.native.kernels import Kernels, codes_buffer, torch_norm_lanes
 from saqsam.native.layer import top_of
-from saqsam.native.parts import Parts
-
-
-@dataclass(frozen=True)
-class Norm:
-    """Layer norm: weight and bias ``(C,)``."""
-
-    weight: Tensor
-    bias: Tensor
-    epsilon: float
-
-    @classmethod
-    def of(cls, parts: Parts, path: str, epsilon: float) -> Norm:
-        """A norm of a file."""
-        return cls(parts.floats(f"{path}.weight"), parts.floats(f"{path}.bias"), epsilon)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """By PyTorch, of ``(..., C)``."""
-        return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.epsilon)
+from saqsam.native.norm import DecoderNorm
 
 
 @dataclass(frozen=True)
@@ -77,7 +58,7 @@ class ImageStep:
     positions: Tensor
     asked: list[Asked]
     crossing: Crossing | None = None
-    norm: Norm | None = None
+    norm: DecoderNorm | None = None
 
     def seen(self, tokens: Tensor) -> ImageSide:
         """What the next layer sees of images as they are, ``(rows, C)``, whole images one after the other."""

@@ -1,16 +1,18 @@
-"""Layer norm, as the kernels take it."""
+"""Layer norm, as the kernels take it, and of the mask decoder."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from saqsam.grids.affine import Affine
 from saqsam.native.jobs import NormJob
 from saqsam.native.kernels import Kernels, codes_buffer, torch_norm_lanes
 from saqsam.native.layer import top_of
+from saqsam.native.parts import Parts
 
 
 @dataclass(frozen=True)
@@ -46,3 +48,26 @@ class Norm:
             job.top = top_of(self.grid)
         self.kernels.run("norm", job)
         return out
+
+
+@dataclass(frozen=True)
+class DecoderNorm:
+    """Layer norm of the mask decoder, whose tokens PyTorch norms and whose image ``ImageStep`` does.
+
+    Attributes:
+        weight, bias: float32 ``(C,)``.
+        epsilon: added to the variance.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    epsilon: float
+
+    @classmethod
+    def of(cls, parts: Parts, path: str, epsilon: float) -> DecoderNorm:
+        """A norm of a file."""
+        return cls(parts.floats(f"{path}.weight"), parts.floats(f"{path}.bias"), epsilon)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """By PyTorch, of ``(..., C)``."""
+        return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.epsilon)
