@@ -109,12 +109,12 @@ class Bench:
 
     def quantized(self, model: str, name: str, bits: str, seed: int) -> Iterator[dict[str, Any]]:
         own = name.removeprefix(AS_PUBLISHED)
-        settings = schedule(own, self.options.iterations)
+        settings = (*schedule(own, self.options.iterations), *self.options.set)
         head = {
             "model": model,
-            "recipe": name,
+            "recipe": " ".join((name, *self.options.set)),
             "bits": bits,
-            "iterations": self.options.iterations if settings else 0,
+            "iterations": self.options.iterations if schedule(own, self.options.iterations) else 0,
             "seed": seed,
             "stamp": stamp_of(own, bits, settings),
         }
@@ -205,6 +205,7 @@ def main() -> None:
     parser.add_argument("--bits", nargs="+", default=["w4a4", "w3a3"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--iterations", type=int, default=100, help="steps for each unit of a learned recipe")
+    parser.add_argument("--set", action="append", default=[], help="a key of all recipes and its value")
     parser.add_argument("--images", type=int, default=60, help="test scenes")
     parser.add_argument("--coco", type=Path, help="directory with images/ and annotations/instances.json")
     parser.add_argument("--engine", default="torch", help="what computes packed models to be measured")
