@@ -20,6 +20,7 @@ from saqsam.errors import OutOfMemory
 from saqsam.families.embedding import Embedding
 from saqsam.families.record import Model, State
 from saqsam.families.registry import encoder_of
+from saqsam.freed_memory import give_back_freed_memory
 from saqsam.images.frame import Frame
 from saqsam.jobs.directory import RunDirectory
 from saqsam.models.attach import all_quantizers
@@ -254,7 +255,9 @@ class Walk:
     def _unit(self, step: Step, reached: Reached) -> Generator[UnitRecord, None, Reached]:
         """Do one step: yields a record of each part that was learned, returns where the next one begins."""
         do = self._one_pass if step.how is How.CLOSED_FORM else self._passes
-        return (yield from do(step, self._quantizers_of(step.unit), reached))
+        reached = yield from do(step, self._quantizers_of(step.unit), reached)
+        give_back_freed_memory()  # what is kept lies between blocks that the unit needed no longer
+        return reached
 
     def _passes(
         self, step: Step, quantizers: UnitQuantizers, reached: Reached
