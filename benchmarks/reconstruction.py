@@ -109,12 +109,13 @@ class Bench:
 
     def quantized(self, model: str, name: str, bits: str, seed: int) -> Iterator[dict[str, Any]]:
         own = name.removeprefix(AS_PUBLISHED)
-        settings = (*schedule(own, self.options.iterations), *self.options.set)
+        steps = schedule(own, self.options.iterations)
+        settings = (*steps, *self.options.set)
         head = {
             "model": model,
             "recipe": " ".join((name, *self.options.set)),
             "bits": bits,
-            "iterations": self.options.iterations if schedule(own, self.options.iterations) else 0,
+            "iterations": self.options.iterations if steps else 0,
             "seed": seed,
             "stamp": stamp_of(own, bits, settings),
         }

@@ -6,8 +6,10 @@ By itself glibc gives large tensors back to the system after every operation.
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import sys
+from collections.abc import Iterable
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _THRESHOLD = 1 << 30
@@ -48,3 +50,17 @@ def give_back_freed_memory() -> None:
         library = ctypes.CDLL(None)
         if hasattr(library, "malloc_trim"):
             library.malloc_trim(0)
+
+
+def give_back_pages(mapped: Iterable[tuple[int, int]]) -> None:
+    """Leave to the system what was read of mapped files; it comes from them again when it is asked for.
+
+    On other systems than Linux nothing happens.
+
+    Args:
+        mapped: address and bytes of whole private mappings of files that nobody wrote to.
+    """
+    if sys.platform == "linux":
+        library = ctypes.CDLL(None)
+        for address, size in mapped:
+            library.madvise(ctypes.c_void_p(address), ctypes.c_size_t(size), mmap.MADV_DONTNEED)

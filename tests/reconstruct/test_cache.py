@@ -153,11 +153,12 @@ def test_files_that_were_read_do_not_stay_in_memory(tmp_path: Path) -> None:
         return int(words[words.index("RssFile:") + 1]) * 1024
 
     cache, one = Cache(0.0, tmp_path), 8_000_000
-    before = of_files()
+    before, descriptors = of_files(), len(list(Path("/proc/self/fd").iterdir()))
     first, second = (cache.keep((torch.ones(one // 4),) for _ in range(8)) for _ in range(2))
     for (x,), (y,) in zip(first, second, strict=True):
         assert torch.equal(x, y)
     assert of_files() - before < 4 * one
+    assert len(list(Path("/proc/self/fd").iterdir())) <= descriptors  # there are only so many
     cache.close()
 
 

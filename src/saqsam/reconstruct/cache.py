@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import math
-import mmap
 import os
 import shutil
 import tempfile
@@ -26,6 +25,7 @@ from torch import Tensor
 
 from saqsam.errors import OutOfDisk
 from saqsam.families.record import State
+from saqsam.freed_memory import give_back_pages
 
 ACTIVATIONS = "activations"
 """Name of the directory of files in a run directory, while there are any."""
@@ -74,16 +74,16 @@ class Kept(Sequence[State]):
 
 @dataclass
 class _Holding:
-    """A tensor that is kept, its file if it has one, and how many lists keep it."""
+    """A tensor that is kept, whether it lies in a file, and how many lists keep it."""
 
     tensor: Tensor
-    file: mmap.mmap | None = None
+    in_file: bool = False
     lists: int = 0
 
     @property
     def size(self) -> int:
         """Bytes of the budget that it takes."""
-        return self.tensor.nbytes if self.file is None else 0
+        return 0 if self.in_file else self.tensor.nbytes
 
 
 class Cache:
@@ -126,7 +126,7 @@ class Cache:
         if holding is None:
             own = _own(tensor)
             fits = self.in_memory + own.nbytes <= self.budget
-            holding = _Holding(own) if fits else _Holding(*self.in_file(own))
+            holding = _Holding(own) if fits else _Holding(self.in_file(own), in_file=True)
             self.in_memory += holding.size
             self._holdings[id(holding.tensor)] = holding
         holding.lists += 1
@@ -142,13 +142,11 @@ class Cache:
 
     def give_back_pages(self) -> None:
         """Leave what was read from files to the system; it is read again when it is asked for."""
-        if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
-            for holding in list(self._holdings.values()):  # a list that is let go of meanwhile changes them
-                if holding.file is not None:
-                    holding.file.madvise(mmap.MADV_DONTNEED)
+        holdings = list(self._holdings.values())  # a list that is let go of meanwhile changes them
+        give_back_pages((each.tensor.data_ptr(), each.tensor.nbytes) for each in holdings if each.in_file)
 
-    def in_file(self, tensor: Tensor) -> tuple[Tensor, mmap.mmap]:
-        """The same tensor on the CPU, its bytes in a file, and the mapping of that file.
+    def in_file(self, tensor: Tensor) -> Tensor:
+        """The same tensor on the CPU, its bytes in a file.
 
         Args:
             tensor: has its storage for itself; see ``_own``.
@@ -161,10 +159,8 @@ class Cache:
             if self._files is None:
                 self._files = _made(self.directory)
             handle, name = tempfile.mkstemp(dir=self._files, suffix=".part")
-            with os.fdopen(handle, "r+b") as file:
+            with os.fdopen(handle, "wb") as file:
                 file.write(data.numpy().data)
-                file.flush()
-                mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         except OSError as error:
             if error.errno not in _FULL:
                 raise
@@ -173,11 +169,12 @@ class Cache:
                 "make room, allow more memory with --cache-gb, or use fewer calibration.images; "
                 "finished parts of a run are kept, the same command goes on from there"
             ) from error
+        # Not Python's own mapping, which holds a descriptor for as long as it lives: there are only so many.
+        mapped = torch.from_file(name, shared=False, size=tensor.numel(), dtype=tensor.dtype)
         if os.name == "posix":  # elsewhere a mapped file keeps its name, until ``close``
             Path(name).unlink()
         self.in_files += tensor.nbytes
-        mapped = torch.frombuffer(mapping, dtype=tensor.dtype)
-        return mapped.as_strided(tensor.shape, tensor.stride()), mapping
+        return mapped.as_strided(tensor.shape, tensor.stride())
 
     def close(self) -> None:
         """Remove the directory of files."""
